@@ -1,0 +1,1 @@
+"""Attribution methods: which features and which past events moved an item."""

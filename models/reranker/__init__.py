@@ -1,0 +1,1 @@
+"""The LightGBM re-ranker: its ordered features, training and runtime."""

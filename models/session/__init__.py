@@ -1,0 +1,1 @@
+"""The session transformer: definition, training, export (torch) and runtime (ONNX)."""

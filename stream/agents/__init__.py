@@ -1,0 +1,1 @@
+"""The Faust agents: explain and sink."""

@@ -1,0 +1,1 @@
+"""The audit archive: segments, commit log and the store beneath them."""

@@ -1,0 +1,1 @@
+"""The commands of whyrec, one file per group."""

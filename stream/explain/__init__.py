@@ -1,0 +1,1 @@
+"""From impressions to explanations: pure, synchronous, columnar."""
