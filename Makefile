@@ -1,0 +1,44 @@
+# The newcomer's commands: make demo, make test. Everything lives in .venv; nothing else is touched.
+PYTHON ?= python3
+DURATION ?= 30
+RATE ?= 50
+BIN := .venv/bin
+
+.PHONY: setup setup-dev demo test lint format clean help
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+setup: .venv/.run ## environment to run whyrec
+setup-dev: .venv/.dev ## the same with torch, test and lint tools
+
+demo: .venv/.run ## the whole service for DURATION seconds at RATE slates a second
+	$(BIN)/whyrec demo --duration $(DURATION) --rate $(RATE)
+
+test: .venv/.dev ## all tests, against a real broker, registry and object store
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.dev ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: .venv/.dev ## let ruff write the code's form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment and what the demo wrote
+	rm -rf .venv demo
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "whyrec needs Python 3.11 or newer; set PYTHON=…" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.run: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	@touch $@ .venv/.run

@@ -1,0 +1,114 @@
+"""Schema ids: which id a writer puts before its bytes, and which schema an id on the wire stands for.
+
+The client is confluent-kafka's; subjects follow its default naming, ``<topic>-value``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from schemas.errors import UndecodableEvent, WhyrecError
+
+NOT_FOUND = 404
+INCOMPATIBLE = 409
+
+
+class RegistryUnavailable(WhyrecError):
+    """The registry did not answer. Says nothing about the message at hand: try again later."""
+
+
+class IncompatibleSchema(WhyrecError):
+    """The registry refuses a schema that would break readers of what is already on the topic."""
+
+
+@dataclass
+class Registry:
+    """A schema registry at ``url``; ids are looked up once and kept, since they never change."""
+
+    url: str
+    credentials: str | None = None
+    _client: SchemaRegistryClient = field(init=False, repr=False)
+    _ids: dict[str, int] = field(init=False, default_factory=dict, repr=False)
+    _schemas: dict[int, dict[str, Any]] = field(init=False, default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        settings: dict[str, Any] = {"url": self.url}
+        if self.credentials is not None:
+            settings["basic.auth.user.info"] = self.credentials
+        self._client = SchemaRegistryClient(settings)
+
+    def id_of(self, topic: str, schema: dict[str, Any]) -> int:
+        """Return the id of ``schema`` under the topic's subject, registering it where it is new.
+
+        Raises:
+            IncompatibleSchema: the registry refuses it.
+            RegistryUnavailable: the registry did not answer.
+
+        """
+        if topic not in self._ids:
+            try:
+                self._ids[topic] = self._client.register_schema(subject(topic), _avro(schema))
+            except SchemaRegistryError as error:
+                if error.http_status_code == INCOMPATIBLE:
+                    raise IncompatibleSchema(f"{subject(topic)}: {error.error_message}") from error
+                raise self._unavailable(error) from error
+            except Exception as error:
+                raise self._unavailable(error) from error
+        return self._ids[topic]
+
+    def schema_of(self, schema_id: int) -> dict[str, Any]:
+        """Return the Avro schema that ``schema_id`` stands for.
+
+        Raises:
+            UndecodableEvent: the registry has no such id, or it is no Avro schema.
+            RegistryUnavailable: the registry did not answer.
+
+        """
+        if schema_id not in self._schemas:
+            try:
+                found = self._client.get_schema(schema_id)
+            except SchemaRegistryError as error:
+                if error.http_status_code == NOT_FOUND:
+                    raise UndecodableEvent(
+                        f"schema id {schema_id} is unknown to the registry; register the producer's schema there"
+                    ) from error
+                raise self._unavailable(error) from error
+            except Exception as error:
+                raise self._unavailable(error) from error
+            if found.schema_type != "AVRO" or found.schema_str is None:
+                raise UndecodableEvent(f"schema id {schema_id} is {found.schema_type}; expected an Avro schema")
+            self._schemas[schema_id] = json.loads(found.schema_str)
+        return self._schemas[schema_id]
+
+    def is_compatible(self, topic: str, schema: dict[str, Any]) -> bool:
+        """Whether ``schema`` could be registered for the topic; a topic without one takes anything.
+
+        Raises:
+            RegistryUnavailable: the registry did not answer.
+
+        """
+        try:
+            return bool(self._client.test_compatibility(subject(topic), _avro(schema)))
+        except SchemaRegistryError as error:
+            if error.http_status_code == NOT_FOUND:
+                return True
+            raise self._unavailable(error) from error
+        except Exception as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> RegistryUnavailable:
+        return RegistryUnavailable(f"the schema registry at {self.url} did not answer as expected: {error}")
+
+
+def subject(topic: str) -> str:
+    """Name under which the schemas of a topic's values are registered (TopicNameStrategy)."""
+    return f"{topic}-value"
+
+
+def _avro(schema: dict[str, Any]) -> Schema:
+    return Schema(json.dumps(schema), "AVRO")

@@ -1,0 +1,41 @@
+"""The command ``whyrec``: one group of commands per file of ``stream/commands``."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from schemas.errors import WhyrecError
+from stream.commands import archive, config, demo, explain, models, produce, schemas, topics, worker
+
+app = typer.Typer(
+    name="whyrec",
+    help="Explain recommendations as they stream by, say only what was checked, and keep the proof.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (demo.demo, worker.worker, produce.produce, explain.explain, config.config):
+    app.command()(command)
+for group, text in (
+    (topics, "Create and describe the topics."),
+    (schemas, "Register the event schemas, and check that they are compatible."),
+    (models, "Train, check and describe model bundles."),
+    (archive, "Verify and query the archive."),
+):
+    app.add_typer(group.app, name=group.__name__.rpartition(".")[2], help=text, no_args_is_help=True)
+
+
+def main() -> None:
+    """Run a command; an error raised on purpose is one line, not a traceback."""
+    try:
+        app()
+    except WhyrecError as error:
+        Console(stderr=True).print(f"[bold red]whyrec:[/] {error}", highlight=False, markup=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

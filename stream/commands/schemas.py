@@ -1,0 +1,72 @@
+"""``whyrec schemas``: the event schemas at the registry."""
+
+from __future__ import annotations
+
+import typer
+
+from stream.settings import Settings
+
+app = typer.Typer()
+
+RegistryUrl = typer.Option(None, "--registry", help="Registry, by default WHYREC_SCHEMA_REGISTRY_URL.", metavar="URL")
+
+
+@app.command()
+def register(registry: str | None = RegistryUrl) -> None:
+    """Register the newest version of every event schema.
+
+    Example: whyrec schemas register --registry http://127.0.0.1:8081
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from schemas.codec import VERSIONS, schema, schema_fingerprint
+    from schemas.registry import subject
+    from stream.connections import require_registry
+    from stream.topics import TOPICS
+
+    settings = Settings()
+    client = require_registry(settings, registry)
+    table = Table("subject", "schema", "id", "fingerprint", title=f"Registered at {client.url}")
+    for role, topic in TOPICS.items():
+        if role == "dead_letters":  # their values are the original bytes of another topic
+            continue
+        name = settings.topic(role)
+        number = client.id_of(name, schema(topic.event))
+        table.add_row(
+            subject(name), f"{topic.event}.v{VERSIONS[topic.event][-1]}", str(number), schema_fingerprint(topic.event)
+        )
+    Console().print(table)
+
+
+@app.command()
+def check(registry: str | None = RegistryUrl) -> None:
+    """Check that our schemas can be registered without breaking a reader; exit 1 if one cannot.
+
+    Example: whyrec schemas check --registry http://127.0.0.1:8081
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from schemas.codec import VERSIONS, schema
+    from schemas.registry import subject
+    from stream.connections import require_registry
+    from stream.topics import TOPICS
+
+    settings = Settings()
+    client = require_registry(settings, registry)
+    table = Table("subject", "schema", "compatible", title=f"Compatibility at {client.url}")
+    refused = 0
+    for role, topic in TOPICS.items():
+        if role == "dead_letters":
+            continue
+        compatible = client.is_compatible(settings.topic(role), schema(topic.event))
+        refused += not compatible
+        table.add_row(
+            subject(settings.topic(role)),
+            f"{topic.event}.v{VERSIONS[topic.event][-1]}",
+            "yes" if compatible else "[red]no[/]",
+        )
+    Console().print(table)
+    if refused:
+        raise typer.Exit(1)

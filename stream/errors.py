@@ -1,0 +1,17 @@
+"""What can go wrong in the service itself, as opposed to in an event or a bundle."""
+
+from __future__ import annotations
+
+from schemas.errors import WhyrecError
+
+
+class ConfigurationError(WhyrecError):
+    """A setting is missing or contradicts another; the message names it and what to set."""
+
+
+class DeliveryError(WhyrecError):
+    """The broker did not acknowledge an output in the time given; nothing was committed."""
+
+
+class ArchiveError(WhyrecError):
+    """The archive or its store is not as it must be."""

@@ -1,0 +1,87 @@
+"""Everything that can be set, in one frozen class: environment variables ``WHYREC_…``, units in the names."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from stream.topics import TOPICS, TopicRole
+
+BUNDLED_MODEL = Path(__file__).parent.parent / "models" / "bundles" / "streamrec"
+"""The small trained bundle that ships with whyrec."""
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveSeconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Settings of one worker; each field can be set as ``WHYREC_<FIELD>``."""
+
+    model_config = SettingsConfigDict(env_prefix="WHYREC_", frozen=True, extra="ignore")
+
+    # Kafka
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="brokers, HOST:PORT separated by commas")
+    consumer_group: str = Field("whyrec", description="consumer group of the agents")
+    instance_id: str | None = Field(None, description="static group membership: a restart resumes without a rebalance")
+    session_timeout_s: PositiveSeconds = Field(
+        10.0, description="silent for so long, a worker is replaced"
+    )
+    impressions_topic: str = TOPICS["impressions"].name
+    explanations_topic: str = TOPICS["explanations"].name
+    audit_topic: str = TOPICS["audit"].name
+    dead_letters_topic: str = TOPICS["dead_letters"].name
+    partitions: Positive = Field(12, description="partitions of a topic that `whyrec topics create` makes")
+    replication_factor: Positive = Field(1, description="replicas of such a topic")
+    delivery_timeout_s: PositiveSeconds = Field(
+        30.0, description="given to the broker to acknowledge an output"
+    )
+
+    # Schema registry
+    schema_registry_url: str | None = Field(
+        None, description="without one, events are plain Avro"
+    )
+    schema_registry_credentials: SecretStr | None = Field(None, description="USER:PASSWORD")
+
+    # Explaining
+    bundle_dir: Path = Field(BUNDLED_MODEL, description="the model bundle that ranks the slates")
+    policy: Literal["evidence", "attention"] = Field("evidence", description="which claims are admitted")
+    batch_max_slates: Positive = Field(64, description="slates explained together at most")
+    batch_max_wait_ms: Positive = Field(10, description="how long a batch waits to fill")
+    batches_in_flight: Positive = Field(4, description="batches whose outputs may await acknowledgement at once")
+    inference_threads: Positive = Field(1, description="threads of ONNX Runtime")
+
+    # Archive
+    archive_url: str = Field("archive", description="folder, or s3://bucket/prefix")
+    s3_endpoint_url: str | None = Field(None, description="of an S3 service other than AWS")
+    s3_access_key_id: SecretStr | None = Field(None, description="by default the usual AWS credential chain")
+    s3_secret_access_key: SecretStr | None = Field(None, description="goes with s3_access_key_id")
+    s3_region: str | None = None
+    flush_max_rows: Positive = Field(1_000_000, description="rows held before a segment is written")
+    flush_max_bytes: Positive = Field(128 * 1024 * 1024, description="bytes of audit records held before it is")
+    flush_max_age_s: PositiveSeconds = Field(300.0, description="age of the oldest row held before it is")
+    shutdown_timeout_s: PositiveSeconds = Field(
+        30.0, description="given to SIGTERM to finish what is in flight"
+    )
+
+    # Watching
+    metrics_port: int = Field(9464, ge=0, le=65535, description="Prometheus metrics and readiness; 0 takes a free port")
+    metrics_host: str = "127.0.0.1"
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: colour on a terminal, else JSON")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    worker_name: str = Field(
+        default_factory=socket.gethostname, description="the writer, in the archive"
+    )
+
+    def topic(self, role: TopicRole) -> str:
+        """Return the name in force of a topic."""
+        names: dict[TopicRole, str] = {
+            "impressions": self.impressions_topic,
+            "explanations": self.explanations_topic,
+            "audit": self.audit_topic,
+            "dead_letters": self.dead_letters_topic,
+        }
+        return names[role]

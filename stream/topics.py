@@ -1,0 +1,40 @@
+"""The topics of the service: what runs on each, under which key, and how it is created."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from schemas.events import EventName
+
+TopicRole = Literal["impressions", "explanations", "audit", "dead_letters"]
+
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic by its default name. ``retention_ms`` is how long the broker keeps it."""
+
+    name: str
+    event: EventName
+    direction: Literal["in", "out", "internal"]
+    retention_ms: int
+    doc: str
+
+
+TOPICS: Final[dict[TopicRole, Topic]] = {
+    "impressions": Topic(
+        "recommendation-impressions", "impression", "in", 7 * DAY_MS, "one event per slate shown, keyed by user"
+    ),
+    "explanations": Topic(
+        "recommendation-explanations", "explanation", "out", 3 * DAY_MS, "one event per impression event, keyed by user"
+    ),
+    "audit": Topic(
+        "explanation-audit", "audit", "internal", 7 * DAY_MS, "what was said, on the partition number of its impression"
+    ),
+    "dead_letters": Topic(
+        "explanation-dead-letters", "dead_letter", "out", 14 * DAY_MS, "original bytes; headers say where and why"
+    ),
+}
