@@ -1,0 +1,123 @@
+"""The catalogue of a bundle: what each item index means to a person."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.errors import BundleError
+
+_COLUMNS = pa.schema(
+    [
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("popularity", pa.float32(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """The items, in the order of their indices: position k of the tuples is item index k + 1, index 0 is padding.
+
+    popularity is float32 [n_items + 1], a percentile from 0 to 100 (0 for padding).
+    """
+
+    item_ids: tuple[str, ...]
+    titles: tuple[str, ...]
+    categories: tuple[str, ...]
+    popularity: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @cached_property
+    def category_names(self) -> tuple[str, ...]:
+        """Name of each category code, alphabetical; code 0, the padding's, is the empty string."""
+        return ("", *sorted(set(self.categories)))
+
+    @cached_property
+    def category_codes(self) -> npt.NDArray[np.int32]:
+        """int32 [n_items + 1]: the category of each item index, as a position in category_names."""
+        code = {name: number for number, name in enumerate(self.category_names)}
+        codes = np.array([0, *(code[name] for name in self.categories)], dtype=np.int32)
+        codes.setflags(write=False)
+        return codes
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {item_id: index for index, item_id in enumerate(self.item_ids, start=1)}
+
+    def index(self, item_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """int64 [len(item_ids)]: the index of each item, 0 where the catalogue does not know it."""
+        known = self._index
+        return np.fromiter((known.get(item_id, 0) for item_id in item_ids), dtype=np.int64, count=len(item_ids))
+
+
+def catalog_bytes(catalog: Catalog) -> bytes:
+    """Write the catalogue as Parquet; the same catalogue gives the same bytes under the same pyarrow."""
+    table = pa.table(
+        [
+            pa.array(catalog.item_ids, pa.string()),
+            pa.array(catalog.titles, pa.string()),
+            pa.array(catalog.categories, pa.string()),
+            pa.array(catalog.popularity[1:], pa.float32()),
+        ],
+        schema=_COLUMNS,
+    )
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def read_catalog(data: bytes) -> Catalog:
+    """Read ``catalog.parquet``; raises BundleError where it is no catalogue."""
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowException, OSError) as error:
+        raise BundleError(
+            f"catalog.parquet: expected Parquet, got {error}: write it with pyarrow or DuckDB."
+        ) from error
+    missing = [name for name in _COLUMNS.names if name not in table.column_names]
+    if missing:
+        raise BundleError(
+            f"catalog.parquet: expected the columns {', '.join(_COLUMNS.names)}, got {', '.join(table.column_names)}: "
+            f"add {', '.join(missing)}."
+        )
+    try:
+        table = table.select(_COLUMNS.names).cast(pa.schema([field.with_nullable(True) for field in _COLUMNS]))
+    except (pa.ArrowException, ValueError) as error:
+        raise BundleError(
+            f"catalog.parquet: expected text columns and a float32 popularity, got {error}: convert the columns."
+        ) from error
+    empty = [name for name in _COLUMNS.names if table.column(name).null_count]
+    if empty:
+        raise BundleError(
+            f"catalog.parquet: expected a value in every row, got nulls in {', '.join(empty)}: fill them, or leave the "
+            "items out of catalogue and vectors."
+        )
+    popularity = np.zeros(table.num_rows + 1, dtype=np.float32)
+    popularity[1:] = table.column("popularity").to_numpy()
+    if not ((popularity >= 0) & (popularity <= 100)).all():
+        raise BundleError(
+            f"catalog.parquet: expected popularity percentiles from 0 to 100, got {popularity.min()} to "
+            f"{popularity.max()}: rank the items and divide."
+        )
+    popularity.setflags(write=False)
+    item_ids = tuple(table.column("item_id").to_pylist())
+    if len(set(item_ids)) != len(item_ids) or "" in item_ids:
+        raise BundleError(
+            f"catalog.parquet: expected distinct, non-empty item_ids, got {len(set(item_ids) - {''})} of them in "
+            f"{len(item_ids)} rows: keep one row per item."
+        )
+    return Catalog(
+        item_ids, tuple(table.column("title").to_pylist()), tuple(table.column("category").to_pylist()), popularity
+    )
