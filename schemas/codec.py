@@ -99,11 +99,12 @@ class Codec:
         """
         if not value:
             raise UndecodableEvent("the message has no value; expected an event")
-        if value[:1] == _MAGIC:
-            return self._decode_confluent(event, value)
+        # The header decides before the bytes do: plain Avro may well begin with a zero or a brace.
         declared = next((bytes(v) for k, v in headers or () if k == FINGERPRINT_HEADER), None)
         if declared is not None:
             return _decode_plain(event, value, declared)
+        if value[:1] == _MAGIC:
+            return self._decode_confluent(event, value)
         if value.lstrip()[:1] == b"{":
             return from_json(event, value)
         raise UndecodableEvent(
@@ -195,7 +196,9 @@ def _from_plain(value: Any, node: Any) -> Any:
     kind = node["type"] if isinstance(node, dict) else node
     if kind == "record" and isinstance(value, dict):
         types = {field["name"]: field["type"] for field in node["fields"]}
-        return {name: _from_plain(child, types[name]) if name in types else child for name, child in value.items()}
+        if extra := sorted(value.keys() - types.keys()):
+            raise ValueError(f"{node['name']} has no field {', '.join(extra)}; expected {', '.join(types)}")
+        return {name: _from_plain(child, types[name]) for name, child in value.items()}
     if kind == "array" and isinstance(value, list):
         if node["items"] in ("float", "double"):
             return [math.nan if child is None else child for child in value]

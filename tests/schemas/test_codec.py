@@ -1,0 +1,134 @@
+"""What is written can be read again, in every framing; what is not ours is refused with a reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.codec import FINGERPRINT_HEADER, VERSIONS, Codec, from_json, schema, schema_fingerprint, to_json
+from schemas.errors import InvalidEvent, UndecodableEvent
+from schemas.events import EVENT_NAMES, EventName
+from tests.strategies import EVENTS, same
+
+GOLDEN = Path(__file__).parent / "golden"
+CODEC = Codec()
+PLAIN = [(FINGERPRINT_HEADER, schema_fingerprint("impression").encode())]
+VERSIONED = [(event, version) for event in EVENT_NAMES for version in VERSIONS[event]]
+
+
+@pytest.mark.parametrize("event", EVENT_NAMES)
+@given(data=st.data())
+def test_a_record_survives_plain_avro(event: EventName, data: st.DataObject) -> None:
+    record = data.draw(EVENTS[event])
+    encoded = CODEC.encode(event, record, "any-topic")
+    assert same(CODEC.decode(event, encoded.value, encoded.headers), record)
+
+
+@pytest.mark.parametrize("event", EVENT_NAMES)
+@given(data=st.data())
+def test_a_record_survives_json(event: EventName, data: st.DataObject) -> None:
+    record = data.draw(EVENTS[event])
+    if event == "impression":  # the only event with numbers that JSON has no word for inside lists
+        assert same(CODEC.decode(event, to_json(record).encode()), record)
+    else:
+        assert json.loads(to_json(record)).keys() == record.keys()
+
+
+@pytest.mark.parametrize(("event", "version"), VERSIONED)
+def test_golden_bytes_of_every_version_are_still_read(event: EventName, version: int) -> None:
+    value = (GOLDEN / f"{event}.v{version}.avro").read_bytes()
+    expected = from_json(event, (GOLDEN / f"{event}.v{version}.json").read_bytes())
+    fingerprint = (GOLDEN / f"{event}.v{version}.fingerprint").read_text().strip()
+    assert same(CODEC.decode(event, value, [(FINGERPRINT_HEADER, fingerprint.encode())]), expected)
+
+
+@pytest.mark.parametrize("event", EVENT_NAMES)
+def test_golden_bytes_of_the_newest_version_are_still_written(event: EventName) -> None:
+    stem = GOLDEN / f"{event}.v{VERSIONS[event][-1]}"
+    record = from_json(event, stem.with_suffix(f"{stem.suffix}.json").read_bytes())
+    encoded = CODEC.encode(event, record, "any-topic")
+    assert encoded.value == stem.with_suffix(f"{stem.suffix}.avro").read_bytes()
+
+
+@pytest.mark.parametrize(("event", "version"), VERSIONED)
+def test_a_published_schema_never_changes(event: EventName, version: int) -> None:
+    assert schema_fingerprint(event, version) == (GOLDEN / f"{event}.v{version}.fingerprint").read_text().strip()
+
+
+@pytest.mark.parametrize("event", EVENT_NAMES)
+@given(data=st.data())
+def test_truncated_avro_is_refused(event: EventName, data: st.DataObject) -> None:
+    encoded = CODEC.encode(event, data.draw(EVENTS[event]), "any-topic")
+    cut = data.draw(st.integers(0, len(encoded.value) - 1))
+    with pytest.raises(UndecodableEvent):
+        CODEC.decode(event, encoded.value[:cut], encoded.headers)
+
+
+@given(value=st.binary(max_size=200), declared=st.booleans())
+def test_arbitrary_bytes_are_refused_or_read_but_never_crash(value: bytes, *, declared: bool) -> None:
+    headers = PLAIN if declared else None
+    try:
+        record = CODEC.decode("impression", value, headers)
+    except UndecodableEvent:
+        return
+    assert same(CODEC.decode("impression", CODEC.encode("impression", record, "t").value, PLAIN), record)
+
+
+def test_bytes_after_the_record_are_refused() -> None:
+    record = from_json("impression", (GOLDEN / "impression.v1.json").read_bytes())
+    encoded = CODEC.encode("impression", record, "any-topic")
+    with pytest.raises(UndecodableEvent, match="1 bytes follow"):
+        CODEC.decode("impression", encoded.value + b"\x00", encoded.headers)
+
+
+def test_an_unknown_fingerprint_is_named() -> None:
+    with pytest.raises(UndecodableEvent, match="unknown schema fingerprint b'0123456789abcdef'"):
+        CODEC.decode("impression", b"H", [(FINGERPRINT_HEADER, b"0123456789abcdef")])
+
+
+def test_the_confluent_framing_without_a_registry_says_what_to_set() -> None:
+    with pytest.raises(UndecodableEvent, match="WHYREC_SCHEMA_REGISTRY_URL"):
+        CODEC.decode("impression", b"\x00\x00\x00\x00\x01rest")
+
+
+@pytest.mark.parametrize("value", [b"", None, b"\x07garbage", b"[1, 2]", b'"text"'])
+def test_what_has_no_framing_of_ours_is_refused(value: bytes | None) -> None:
+    with pytest.raises(UndecodableEvent):
+        CODEC.decode("impression", value)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"region": None}, "region"),
+        ({"extra": 1}, "extra"),
+        ({"items": "none"}, "items"),
+        ({"timestamp_ms": "2026-01-01T00:00:00+02:00"}, "timestamp_ms"),
+        ({"session": [{"item_id": "a", "engagement": "stared", "timestamp_ms": 1}]}, "engagement"),
+    ],
+)
+def test_json_of_another_shape_is_refused_by_field(change: dict[str, object], named: str) -> None:
+    record = json.loads((GOLDEN / "impression.v1.json").read_bytes()) | change
+    with pytest.raises(UndecodableEvent, match=named):
+        CODEC.decode("impression", json.dumps(record).encode())
+
+
+def test_json_without_a_field_is_refused_by_field() -> None:
+    record = json.loads((GOLDEN / "impression.v1.json").read_bytes())
+    del record["user_features"]
+    with pytest.raises(UndecodableEvent, match="user_features"):
+        CODEC.decode("impression", json.dumps(record).encode())
+
+
+def test_a_record_of_another_shape_is_not_written() -> None:
+    with pytest.raises(InvalidEvent, match=r"impression\.v1\.avsc"):
+        CODEC.encode("impression", {"request_id": 7}, "any-topic")
+
+
+@pytest.mark.parametrize("event", EVENT_NAMES)
+def test_every_record_says_what_it_is(event: EventName) -> None:
+    assert schema(event)["doc"]
