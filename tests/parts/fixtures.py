@@ -1,0 +1,130 @@
+"""Fixtures that lend the real parts to tests: each starts on first use, once per run, and stops with it.
+
+An existing server is used instead where its variable is set: `WHYREC_TEST_BOOTSTRAP_SERVERS`,
+`WHYREC_TEST_SCHEMA_REGISTRY_URL`, `WHYREC_TEST_S3_ENDPOINT_URL` (the last with the usual AWS variables). Where there is
+neither, the tests that need the part are skipped with the reason; with `CI=true` they fail.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
+
+import pytest
+
+from tests.parts import s3_server as s3
+from tests.parts.cache import PartUnavailable
+from tests.parts.kafka import Kafka
+from tests.parts.s3_server import S3Server
+from tests.parts.schema_registry import SchemaRegistry
+
+Part = TypeVar("Part", bound=AbstractContextManager[object])
+
+_BROKER = pytest.StashKey[Kafka]()
+
+
+@dataclass(frozen=True)
+class ExistingKafka:
+    """A broker that is not ours to stop: tests that must take it away are skipped."""
+
+    bootstrap: str
+    running: bool = True
+
+    def start(self) -> None:
+        """It runs already."""
+
+    def stop(self) -> NoReturn:
+        pytest.skip("WHYREC_TEST_BOOTSTRAP_SERVERS names a broker that this test may not stop")
+
+    kill = stop
+
+
+@dataclass(frozen=True)
+class ExistingSchemaRegistry:
+    """A registry somebody else runs."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class ExistingS3Server:
+    """An S3 endpoint somebody else runs, with a bucket made for this run."""
+
+    endpoint_url: str
+    access_key: str
+    secret_key: str
+    bucket: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return s3.environment(self.endpoint_url, self.access_key, self.secret_key)
+
+
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest) -> Iterator[Kafka | ExistingKafka]:
+    """Apache Kafka: `.bootstrap`, and `.stop()`, `.kill()`, `.start()` for tests in which it goes away."""
+    existing = os.environ.get("WHYREC_TEST_BOOTSTRAP_SERVERS")
+    if existing:
+        yield ExistingKafka(existing)
+        return
+    with _part(Kafka) as broker:
+        request.config.stash[_BROKER] = broker
+        yield broker
+    del request.config.stash[_BROKER]
+
+
+@pytest.fixture(scope="session")
+def schema_registry() -> Iterator[SchemaRegistry | ExistingSchemaRegistry]:
+    """A Confluent-compatible schema registry: `.url`."""
+    existing = os.environ.get("WHYREC_TEST_SCHEMA_REGISTRY_URL")
+    if existing:
+        yield ExistingSchemaRegistry(existing)
+        return
+    with _part(SchemaRegistry) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server | ExistingS3Server]:
+    """An S3 server: `.endpoint_url`, `.access_key`, `.secret_key`, `.bucket`; `.environment` is for a child process."""
+    endpoint = os.environ.get("WHYREC_TEST_S3_ENDPOINT_URL")
+    if endpoint:
+        try:
+            keys = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+        except KeyError as missing:
+            pytest.fail(f"WHYREC_TEST_S3_ENDPOINT_URL is set, and so must be {missing}")
+        existing = ExistingS3Server(endpoint, *keys, bucket=f"whyrec-test-{uuid.uuid4().hex[:12]}")
+        s3.create_bucket(existing.environment, existing.bucket)
+        yield existing
+        return
+    with _part(S3Server) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_url(s3_server: S3Server | ExistingS3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`s3://bucket/prefix` with a fresh prefix, reachable through the AWS variables of this test's environment."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{s3_server.bucket}/{uuid.uuid4().hex[:12]}"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    # A test that failed while the broker was away must not take the following ones along.
+    broker = item.config.stash.get(_BROKER, None)
+    if broker is not None and not broker.running:
+        broker.start()
+
+
+def _part(make: Callable[[], Part]) -> Part:
+    try:
+        return make()
+    except PartUnavailable as reason:
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(f"CI must have this part: {reason}")
+        pytest.skip(str(reason))

@@ -1,0 +1,120 @@
+"""Versity S3 Gateway over a temporary folder: a real S3 server that honours conditional writes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import botocore.session
+
+from tests.parts import cache
+from tests.parts.foreground import until_interrupted
+from tests.parts.process import ServerProcess, accepts_connections, free_port
+
+VERSION = "v1.8.0"
+PACKAGE = f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"
+REGION = "us-east-1"
+
+
+class S3Server:
+    """An S3 endpoint on a free local port with one empty bucket.
+
+    `environment` holds the usual AWS variables that point any S3 client, s3fs included, at it.
+    """
+
+    def __init__(self) -> None:
+        binary = cache.kept(f"versitygw-{VERSION}", lambda folder: cache.fetch_go_command(folder, PACKAGE))
+        self._port = free_port()
+        self.endpoint_url = f"http://127.0.0.1:{self._port}"
+        self.access_key = "whyrec-test"
+        self.secret_key = "whyrec-test-secret"  # noqa: S105 - guards a temporary folder
+        self.bucket = "whyrec-archive"
+        self.environment = environment(self.endpoint_url, self.access_key, self.secret_key)
+        self._directory = Path(tempfile.mkdtemp(prefix="whyrec-s3-"))
+        objects = self._directory / "objects"
+        objects.mkdir()
+        self._process = ServerProcess(
+            "s3-server",
+            [
+                *(str(binary / "versitygw"), "--port", f"127.0.0.1:{self._port}", "--region", REGION, "--quiet"),
+                *("--access", self.access_key, "--secret", self.secret_key),
+                *("posix", *self._attributes(objects), str(objects)),
+            ],
+            ready=lambda: accepts_connections(self._port),
+            directory=self._directory,
+        )
+
+    @property
+    def running(self) -> bool:
+        return self._process.running
+
+    def start(self) -> None:
+        """Start it, or bring it back with the same address and objects."""
+        self._process.start()
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+            create_bucket(self.environment, self.bucket)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self.kill()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _attributes(self, objects: Path) -> list[str]:
+        # Object metadata lives in extended attributes, which some temporary folders (tmpfs on older kernels) lack.
+        try:
+            os.setxattr(objects, "user.whyrec", b"1")
+        except (OSError, AttributeError):
+            sidecar = self._directory / "metadata"
+            sidecar.mkdir()
+            return ["--sidecar", str(sidecar)]
+        os.removexattr(objects, "user.whyrec")
+        return []
+
+
+def environment(endpoint_url: str, access_key: str, secret_key: str) -> dict[str, str]:
+    """The AWS variables that point a client at this server, and only there."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_ACCESS_KEY_ID": access_key,
+        "AWS_SECRET_ACCESS_KEY": secret_key,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def create_bucket(environment: dict[str, str], bucket: str) -> None:
+    """Create a bucket, without a location constraint: servers outside AWS refuse one."""
+    client = botocore.session.get_session().create_client(
+        "s3",
+        region_name=environment["AWS_DEFAULT_REGION"],
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+    )
+    try:
+        client.create_bucket(Bucket=bucket)
+    finally:
+        client.close()
+
+
+if __name__ == "__main__":
+    until_interrupted(S3Server(), "endpoint_url", "access_key", "secret_key", "bucket")
