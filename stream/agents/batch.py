@@ -1,0 +1,193 @@
+"""One batch of impressions as bytes, answered: explanation and audit for each slate, or a dead letter.
+
+Synchronous and without Kafka, so that it runs in a thread beside the event loop and in a test as it stands.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeVar
+
+import structlog
+
+from schemas.codec import Codec
+from schemas.errors import InvalidEvent, UndecodableEvent, WhyrecError
+from schemas.registry import RegistryUnavailable
+from stream.delivery import Output, Refused
+from stream.explain.pipeline import Explained, Outcome, Rejected
+from stream.settings import Settings
+
+T = TypeVar("T")
+
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 5.0
+_ERROR_CHARACTERS: Final = 1000
+
+log = structlog.get_logger("whyrec.explain")
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An impression as it came from Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+@dataclass(slots=True)
+class Answer:
+    """What to send for a batch, and what happened in it. ``owners[i]`` is the place in the batch of output i."""
+
+    outputs: list[Output] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+    explained: int = 0
+    items: Counter[tuple[str, str]] = field(default_factory=Counter)
+    dead: Counter[str] = field(default_factory=Counter)
+
+
+class SlateExplainer(Protocol):
+    """What the batch needs of :class:`stream.explain.pipeline.Explainer`."""
+
+    def run(self, impressions: Sequence[dict[str, Any]]) -> list[Outcome]:
+        """Return one outcome per impression, in order."""
+
+
+class BatchWork:
+    """Decode, explain, encode. Bad input becomes a dead letter; only what no input can cause is raised."""
+
+    def __init__(self, explainer: SlateExplainer, codec: Codec, settings: Settings) -> None:
+        self._explainer = explainer
+        self._codec = codec
+        self._patience_s = settings.delivery_timeout_s
+        self._explanations = settings.topic("explanations")
+        self._audit = settings.topic("audit")
+        self._dead_letters = settings.topic("dead_letters")
+
+    def answer(self, batch: Sequence[Received]) -> Answer:
+        """Answer a batch.
+
+        Raises:
+            RegistryUnavailable: the schema registry did not answer for ``delivery_timeout_s`` seconds.
+            IncompatibleSchema: the registry refuses the schema of an output.
+
+        """
+        answer = Answer()
+        decoded: list[dict[str, Any]] = []
+        places: list[int] = []
+        for place, received in enumerate(batch):
+            try:
+                decoded.append(self._decode(received))
+            except UndecodableEvent as error:
+                self._bury(answer, place, received, "decode", str(error))
+            except WhyrecError:
+                raise
+            except Exception as error:
+                # No message, however odd, may stop the stream.
+                log.exception("decoding failed in an unforeseen way")
+                self._bury(answer, place, received, "decode", f"{type(error).__name__}: {error}")
+            else:
+                places.append(place)
+        for place, outcome in zip(places, self._explain(decoded), strict=True):
+            if isinstance(outcome, Rejected):
+                self._bury(answer, place, batch[place], outcome.stage, outcome.error)
+            else:
+                self._speak(answer, place, batch[place], outcome)
+        return answer
+
+    def bury_refused(self, batch: Sequence[Received], answer: Answer, refused: Sequence[Refused]) -> Answer:
+        """Return dead letters for the slates of which the broker refused an output for good."""
+        burial = Answer()
+        for place in sorted({answer.owners[each.index] for each in refused}):
+            reason = next(each.error for each in refused if answer.owners[each.index] == place)
+            self._bury(burial, place, batch[place], "deliver", f"the broker refuses the output: {reason}")
+        return burial
+
+    def bury_without_value(self, batch: Sequence[Received], burial: Answer) -> Answer:
+        """Return the last resort for dead letters that are themselves too large: all but the value, and where it is."""
+        last = Answer()
+        for place in sorted(set(burial.owners)):
+            size = len(batch[place].value or b"")
+            self._bury(
+                last, place, batch[place], "deliver",
+                f"the {size} bytes of the value are too large for this topic; read them at the offset named here, and "
+                "raise max.message.bytes of the dead letters",
+                keep_value=False,
+            )  # fmt: skip
+        return last
+
+    def _decode(self, received: Received) -> dict[str, Any]:
+        return self._patiently(lambda: self._codec.decode("impression", received.value, received.headers))
+
+    def _explain(self, impressions: Sequence[dict[str, Any]]) -> list[Outcome]:
+        """Run the pipeline; when it fails as a whole, halve until the slates that make it fail stand alone."""
+        if not impressions:
+            return []
+        try:
+            return self._explainer.run(impressions)
+        except MemoryError:
+            raise
+        except Exception as error:
+            if len(impressions) == 1:
+                log.exception("a slate makes the pipeline fail", request_id=impressions[0].get("request_id"))
+                return [Rejected("explain", f"{type(error).__name__}: {error}")]
+            middle = len(impressions) // 2
+            return self._explain(impressions[:middle]) + self._explain(impressions[middle:])
+
+    def _speak(self, answer: Answer, place: int, received: Received, outcome: Explained) -> None:
+        explanation, audit = outcome.explanation, outcome.audit
+        # The sink recognises a repeat by where its impression stood.
+        audit["source_partition"] = received.partition
+        audit["source_offset"] = received.offset
+        try:
+            said = self._patiently(lambda: self._codec.encode("explanation", explanation, self._explanations))
+            kept = self._patiently(lambda: self._codec.encode("audit", audit, self._audit))
+        except InvalidEvent as error:
+            self._bury(answer, place, received, "encode", str(error))
+            return
+        key = explanation["user_id_hash"].encode()
+        answer.outputs.append(Output(self._explanations, key, said.value, said.headers))
+        answer.outputs.append(Output(self._audit, key, kept.value, kept.headers, partition=received.partition))
+        answer.owners += (place, place)
+        answer.explained += 1
+        answer.items.update((item["type"], item["status"]) for item in explanation["items"])
+
+    def _bury(
+        self, answer: Answer, place: int, received: Received, stage: str, error: str, *, keep_value: bool = True
+    ) -> None:
+        headers = [
+            *received.headers,
+            ("topic", received.topic.encode()),
+            ("partition", str(received.partition).encode()),
+            ("offset", str(received.offset).encode()),
+            ("stage", stage.encode()),
+            ("error", error[:_ERROR_CHARACTERS].encode()),
+        ]
+        value = received.value if keep_value else None
+        answer.outputs.append(Output(self._dead_letters, received.key, value, headers))
+        answer.owners.append(place)
+        answer.dead[stage] += 1
+        log.warning(
+            "impression to the dead letters", stage=stage, error=error[:_ERROR_CHARACTERS],
+            partition=received.partition, offset=received.offset,
+        )  # fmt: skip
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Call again while the registry is away; it is no fault of the message, and no reason to drop it."""
+        give_up = time.monotonic() + self._patience_s
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                return call()
+            except RegistryUnavailable as error:
+                if time.monotonic() + pause_s > give_up:
+                    raise
+                log.warning("schema registry away; trying again", error=str(error), pause_s=pause_s)
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

@@ -1,0 +1,165 @@
+"""The explain agent: impressions in micro-batches, several in flight, offsets moved strictly in order.
+
+The life of a batch::
+
+    1. taken       noack_take: nothing is acknowledged but by us
+    2. answered    decode, explain, encode, in one thread beside the event loop, batch after batch
+    3. sent        explanations, audits, dead letters; the next batch is answered meanwhile
+    4. delivered   every output acknowledged by the broker
+    5. let go      after the batch before it: offsets acknowledged, and committed within a second
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import structlog
+from faust.types import TP, EventT
+
+from stream.agents.batch import Answer, BatchWork, Received
+from stream.app import WorkerApp
+from stream.delivery import Delivery, Receipt
+
+log = structlog.get_logger("whyrec.explain")
+
+
+class ExplainAgent:
+    """Batches in flight between Kafka and Kafka. Nothing may leave :meth:`body`: Faust would skip what it dropped."""
+
+    def __init__(self, app: WorkerApp, work: BatchWork, delivery: Delivery) -> None:
+        self._app = app
+        self._work = work
+        self._delivery = delivery
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="explain")
+        self._slots = asyncio.Semaphore(app.settings.batches_in_flight)
+        self._flights: set[asyncio.Task[None]] = set()
+        self._latest: asyncio.Task[None] | None = None
+        self._handing_over = False
+
+    async def body(self, stream: Any) -> None:
+        """Take batches until the application stops."""
+        settings = self._app.settings
+        try:
+            async for events in stream.noack_take(settings.batch_max_slates, within=settings.batch_max_wait_ms / 1000):
+                await self._take(events)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 (whatever it is, going on would lose messages)
+            self._app.give_up(error)
+
+    async def drain(self, limit_s: float) -> None:
+        """Finish the batches in flight and take no more until partitions are assigned again."""
+        self._handing_over = True
+        if not self._flights:
+            return
+        _, unfinished = await asyncio.wait(set(self._flights), timeout=limit_s)
+        if unfinished:
+            log.warning("batches unfinished; they will be done again", batches=len(unfinished), limit_s=limit_s)
+
+    async def resume(self, _app: Any, _assigned: set[TP], **_: Any) -> None:
+        """Take batches again."""
+        self._handing_over = False
+
+    async def _take(self, events: Sequence[EventT]) -> None:
+        await self._slots.acquire()
+        # What was read before a rebalance is read again by whoever has the partition now.
+        current = [event for event in events if self._is_current(event.message.generation_id)]
+        if not current:
+            self._slots.release()
+            return
+        computing = asyncio.get_running_loop().run_in_executor(
+            self._thread, self._answer_and_send, [_received(event) for event in current]
+        )
+        self._app.metrics.events_in.inc(len(current))
+        self._app.metrics.batch.observe(len(current))
+        self._latest = asyncio.create_task(self._land(current, computing, self._latest))
+        self._flights.add(self._latest)
+        self._latest.add_done_callback(self._flights.discard)
+
+    def _is_current(self, generation: int | None) -> bool:
+        return not self._handing_over and generation == self._app.consumer_generation_id
+
+    def _answer_and_send(self, batch: list[Received]) -> tuple[list[Received], Answer, Receipt, float]:
+        """Run in the thread; the producer's queue, when full, may hold it up, but never the event loop."""
+        began = time.perf_counter()
+        answer = self._work.answer(batch)
+        sent = time.perf_counter()
+        self._app.metrics.compute.observe(sent - began)
+        return batch, answer, self._delivery.send(answer.outputs), sent
+
+    async def _land(
+        self,
+        events: list[EventT],
+        computing: asyncio.Future[tuple[list[Received], Answer, Receipt, float]],
+        previous: asyncio.Task[None] | None,
+    ) -> None:
+        try:
+            batch, answer, receipt, sent = await computing
+            refused = await asyncio.wrap_future(receipt.future)
+            if refused:
+                await self._bury(batch, answer, refused)
+            self._app.metrics.delivery.observe(time.perf_counter() - sent)
+            if previous is not None:
+                await previous
+            self._let_go(events, answer)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 (not delivered: no later batch may be let go either)
+            self._app.give_up(error)
+        finally:
+            self._slots.release()
+
+    async def _bury(self, batch: list[Received], answer: Answer, refused: Sequence[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        burial = self._work.bury_refused(batch, answer, refused)
+        answer.explained -= len(burial.owners)
+        answer.dead.update(burial.dead)
+        receipt = await loop.run_in_executor(self._thread, self._delivery.send, burial.outputs)
+        if await asyncio.wrap_future(receipt.future):
+            last = self._work.bury_without_value(batch, burial)
+            receipt = await loop.run_in_executor(self._thread, self._delivery.send, last.outputs)
+            await asyncio.wrap_future(receipt.future)
+
+    def _let_go(self, events: list[EventT], answer: Answer) -> None:
+        generation = events[0].message.generation_id
+        if generation != self._app.consumer_generation_id:
+            return  # the partition was handed over meanwhile: its new owner commits
+        now = time.time()
+        metrics = self._app.metrics
+        for event in events:
+            message = event.message
+            event.ack()
+            self._app.finished[message.tp] = message.offset + 1
+            metrics.latency.observe(max(0.0, now - message.timestamp))
+        metrics.explanations.inc(answer.explained)
+        for stage, count in answer.dead.items():
+            metrics.dead_letters.labels(stage).inc(count)
+        for (kind, status), count in answer.items.items():
+            metrics.items.labels(kind, status).inc(count)
+            if status == "model_mismatch":
+                metrics.model_mismatch.inc(count)
+
+
+def attach(app: WorkerApp, work: BatchWork, delivery: Delivery) -> ExplainAgent:
+    """Add the agent to the application, on the impressions' topic, concurrency 1."""
+    agent = ExplainAgent(app, work, delivery)
+    app.agent(app.input_topic(app.settings.topic("impressions"), acks=True), concurrency=1, name="explain")(agent.body)
+    app.at_drain.append(agent.drain)
+    app.on_partitions_assigned.connect(agent.resume)
+    return agent
+
+
+def _received(event: EventT) -> Received:
+    message = event.message
+    return Received(
+        message.topic,
+        message.partition,
+        message.offset,
+        message.key,
+        message.value,
+        [(name, value) for name, value in message.headers or ()],
+    )

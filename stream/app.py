@@ -1,0 +1,219 @@
+"""The Faust application of a worker: how it consumes, hands partitions over, and ends.
+
+Three things differ from Faust's own ways, each because the alternative was seen to lose or repeat messages:
+
+1. Before partitions are given up, the agents finish what is in flight and its offsets are committed *first*; Faust
+   forgets its acknowledgements at that point and waits without a time limit. (``stream_wait_empty`` is off.)
+2. After partitions are assigned, an agent may say where to begin reading (``seek_when_assigned``): the sink's archive
+   knows better than Kafka's committed offset. A seek at any other moment is overwritten or ignored.
+3. What cannot be repaired ends the process at once with status 1 and nothing more committed; the supervisor starts
+   another, which begins at the last committed offset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import faust
+import structlog
+from faust.app.base import BootStrategy
+from faust.exceptions import ConsumerNotStarted
+from faust.transport.drivers.aiokafka import Consumer
+from faust.types import TP
+
+from stream.metrics import Metrics, MetricsServer
+from stream.settings import Settings
+
+Drain = Callable[[float], Awaitable[None]]
+Seek = Callable[["WorkerConsumer"], Awaitable[None]]
+
+EXIT_FAILED: Final = 1
+_COMMIT_EVERY_S: Final = 1.0
+_LAG_EVERY_S: Final = 1.0
+_EXIT_GRACE_S: Final = 5.0
+
+log = structlog.get_logger("whyrec.worker")
+
+
+class WorkerConsumer(Consumer):
+    """Faust's consumer, with the order of events at a rebalance as the module's heading says."""
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Finish and commit before the acknowledgements are forgotten."""
+        self.stop_flow()
+        # Longer, and the group would go on without us, and what we commit afterwards would be refused.
+        await self.app.drain(self.app.conf.broker_session_timeout / 2)
+        await self.commit()
+        await super().on_partitions_revoked(revoked)
+
+    async def perform_seek(self) -> None:
+        """Seek to the committed offsets, then to where the agents know better."""
+        await super().perform_seek()
+        for seek in self.app.seek_when_assigned:
+            await seek(self)
+
+
+class _ConsumeOnly(BootStrategy):
+    """Outputs go through confluent-kafka: Faust's own producer is never started."""
+
+    enable_kafka_producer = False
+    enable_web = False
+
+
+class WorkerApp(faust.App):
+    """The application that the agents are attached to.
+
+    Attributes:
+        finished: next offset of each partition that an agent has yet to finish, for the lag.
+        at_drain: called with a number of seconds to finish what is in flight, before partitions are given up and
+            before the end; whatever is unfinished by then must never be acknowledged.
+        seek_when_assigned: called with the consumer after each assignment, before reading begins.
+
+    """
+
+    BootStrategy = _ConsumeOnly
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.finished: dict[TP, int] = {}
+        self.at_drain: list[Drain] = []
+        self.seek_when_assigned: list[Seek] = []
+        self.is_ready = False
+        super().__init__(
+            settings.consumer_group,
+            broker=";".join(f"kafka://{address.strip()}" for address in settings.bootstrap_servers.split(",")),
+            key_serializer="raw",
+            value_serializer="raw",
+            consumer_auto_offset_reset="earliest",
+            consumer_group_instance_id=settings.instance_id,
+            broker_session_timeout=settings.session_timeout_s,
+            broker_heartbeat_interval=settings.session_timeout_s / 4,
+            broker_request_timeout=max(40.0, settings.session_timeout_s + 5),
+            broker_commit_interval=_COMMIT_EVERY_S,
+            stream_wait_empty=False,
+            stream_buffer_maxsize=4 * settings.batch_max_slates,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            web_enabled=False,
+        )
+        self.on_partitions_assigned.connect(self._when_assigned)
+
+    def input_topic(self, name: str, *, acks: bool) -> Any:
+        """Return a topic whose keys and values arrive as the bytes they are; ``acks`` False: Faust commits nothing."""
+        return self.topic(
+            name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=acks
+        )
+
+    async def drain(self, limit_s: float) -> None:
+        """Let every agent finish what is in flight, at most ``limit_s`` seconds each."""
+        self.is_ready = False
+        for finish in self.at_drain:
+            await finish(limit_s)
+
+    async def on_stop(self) -> None:
+        """Finish, commit, and only then let Faust take things down."""
+        with contextlib.suppress(ConsumerNotStarted):
+            self.consumer.assignment()
+            self.consumer.stop_flow()
+            await self.drain(self.settings.shutdown_timeout_s)
+            await self.consumer.commit()
+        await super().on_stop()
+
+    def give_up(self, reason: BaseException) -> None:
+        """End the process now, with nothing more committed: what is unfinished is repeated by whoever comes next."""
+        log.critical(
+            "giving up; what was not committed will be done again",
+            error=str(reason),
+            kind=type(reason).__name__,
+            exc_info=reason,
+        )
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(EXIT_FAILED)
+
+    async def _when_assigned(self, _app: Any, assigned: set[TP], **_: Any) -> None:
+        self.finished = {tp: at for tp, at in self.finished.items() if tp in assigned}
+        self.metrics.lag.clear()
+        self.is_ready = True
+        log.info("partitions assigned", partitions=sorted(f"{tp.topic}/{tp.partition}" for tp in assigned))
+
+    async def watch_lag(self) -> None:
+        """Keep the lag gauge up to date, for as long as the application runs."""
+        while not self.should_stop:
+            await asyncio.sleep(_LAG_EVERY_S)
+            with contextlib.suppress(ConsumerNotStarted):
+                for tp in self.consumer.assignment():
+                    end = self.consumer.highwater(tp)
+                    at = self.finished.get(tp)
+                    if end is not None and at is not None:
+                        self.metrics.lag.labels(tp.topic, tp.partition).set(max(0, end - at))
+
+    def _new_transport(self) -> Any:
+        transport = super()._new_transport()
+        transport.Consumer = WorkerConsumer
+        return transport
+
+    def _create_directories(self) -> None:
+        """Make none: there are no tables, so there is nothing to keep on disk."""
+
+
+def serve(build: Callable[[], WorkerApp]) -> int:
+    """Run the application that ``build`` makes until SIGTERM or SIGINT, and return the exit status.
+
+    ``build`` is called inside the event loop. A second signal, or an end that takes longer than the shutdown timeout,
+    ends the process at once.
+    """
+    return asyncio.run(_serve(build))
+
+
+async def _serve(build: Callable[[], WorkerApp]) -> int:
+    app = build()
+    app.finalize()
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _request_stop, stopping, number, app.settings.shutdown_timeout_s)
+    server = MetricsServer(app.metrics, lambda: app.is_ready, app.settings.metrics_host, app.settings.metrics_port)
+    with server:
+        log.info("worker starts", metrics=f"http://{server.host}:{server.port}/metrics", pid=os.getpid())
+        running = asyncio.create_task(_run(app))
+        asked = asyncio.create_task(stopping.wait())
+        await asyncio.wait((running, asked), return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            app.give_up(running.exception() or app.crash_reason or RuntimeError("the application stopped by itself"))
+        await app.stop()
+        running.cancel()
+        log.info("worker ended")
+    return 0
+
+
+async def _run(app: WorkerApp) -> None:
+    await app.start()
+    lag = asyncio.create_task(app.watch_lag())
+    await app.wait_until_stopped()
+    lag.cancel()
+
+
+def _request_stop(stopping: asyncio.Event, number: signal.Signals, timeout_s: float) -> None:
+    if stopping.is_set():
+        log.warning("second signal: ending at once", signal=number.name)
+        os._exit(EXIT_FAILED)
+    log.info("finishing what is in flight", signal=number.name)
+    stopping.set()
+    watchdog = threading.Timer(2 * timeout_s + _EXIT_GRACE_S, _too_long)
+    watchdog.daemon = True
+    watchdog.start()
+
+
+def _too_long() -> None:
+    log.critical("the end took too long; what was not committed will be done again")
+    os._exit(EXIT_FAILED)

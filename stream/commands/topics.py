@@ -1,0 +1,75 @@
+"""``whyrec topics``: the topics on the brokers."""
+
+from __future__ import annotations
+
+import typer
+
+from stream.settings import Settings
+
+app = typer.Typer()
+
+Bootstrap = typer.Option(None, "--bootstrap", help="Brokers, by default WHYREC_BOOTSTRAP_SERVERS.", metavar="HOST:PORT")
+
+
+@app.command()
+def create(
+    bootstrap: str | None = Bootstrap,
+    partitions: int | None = typer.Option(None, min=1, help="By default WHYREC_PARTITIONS."),
+    replication_factor: int | None = typer.Option(None, min=1, help="By default WHYREC_REPLICATION_FACTOR."),
+    min_insync_replicas: int | None = typer.Option(None, min=1, help="By default one less than the replicas."),
+) -> None:
+    """Create the topics that are missing; those that exist stay as they are.
+
+    Example: whyrec topics create --bootstrap 127.0.0.1:9092 --partitions 12
+    """
+    from stream.cluster import Cluster
+
+    settings = _settings(bootstrap, partitions=partitions, replication_factor=replication_factor)
+    created = Cluster(settings).create(min_insync_replicas=min_insync_replicas)
+    for name in created:
+        typer.echo(f"created {name}")
+    if not created:
+        typer.echo("all topics exist")
+
+
+@app.command()
+def describe(bootstrap: str | None = Bootstrap) -> None:
+    """Show the topics as they are on the brokers; exit 1 if one is missing or does not fit.
+
+    Example: whyrec topics describe --bootstrap 127.0.0.1:9092
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from stream.cluster import Cluster
+    from stream.topics import DAY_MS, TOPICS
+
+    settings = _settings(bootstrap)
+    cluster = Cluster(settings)
+    states = cluster.describe()
+    table = Table(
+        "topic", "partitions", "replicas", "min in sync", "retention", "what", title=f"At {settings.bootstrap_servers}"
+    )
+    for role, topic in TOPICS.items():
+        state = states.get(role)
+        if state is None:
+            table.add_row(settings.topic(role), "[red]missing[/]", "", "", "", topic.doc)
+            continue
+        retention_ms = int(state.settings.get("retention.ms", -1))
+        table.add_row(
+            state.name,
+            str(state.partitions),
+            str(state.replicas),
+            state.settings.get("min.insync.replicas", "?"),
+            f"{retention_ms / DAY_MS:g} days" if retention_ms >= 0 else "?",
+            topic.doc,
+        )
+    Console().print(table)
+    cluster.require()
+
+
+def _settings(bootstrap: str | None, **given: int | None) -> Settings:
+    values: dict[str, str | int] = {name: value for name, value in given.items() if value is not None}
+    if bootstrap is not None:
+        values["bootstrap_servers"] = bootstrap
+    return Settings().model_copy(update=values)

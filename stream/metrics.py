@@ -1,0 +1,113 @@
+"""What the platform team watches: Prometheus metrics, and an answer to "is this worker ready?".
+
+``/metrics`` is the Prometheus text format, ``/ready`` is 200 once partitions are assigned and 503 before,
+``/live`` is 200 while the process serves.
+"""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, make_wsgi_app
+
+from stream.errors import ConfigurationError
+
+_LATENCY_S: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_COMPUTE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_SLATES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Metrics:
+    """The metrics of one worker, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        on = self.registry
+        self.events_in = Counter("whyrec_events_in", "Impression events taken from Kafka", registry=on)
+        self.explanations = Counter("whyrec_explanations", "Explanation events acknowledged by the broker", registry=on)
+        self.items = Counter(
+            "whyrec_items_explained", "Items explained, by explanation type and status", ("type", "status"), registry=on
+        )
+        self.model_mismatch = Counter(
+            "whyrec_model_mismatch", "Items whose scores our model does not reproduce", registry=on
+        )
+        self.dead_letters = Counter(
+            "whyrec_dead_letters", "Impression events sent to the dead letters, by stage", ("stage",), registry=on
+        )
+        self.archived = Counter("whyrec_archived_rows", "Audit rows committed to the archive", registry=on)
+        self.commits = Counter("whyrec_archive_commits", "Commit entries written to the archive", registry=on)
+        self.lag = Gauge("whyrec_lag", "Events on a partition not yet finished", ("topic", "partition"), registry=on)
+        self.latency = Histogram(
+            "whyrec_latency_seconds",
+            "From the impression's Kafka timestamp to the acknowledgement of its explanation",
+            buckets=_LATENCY_S,
+            registry=on,
+        )
+        self.compute = Histogram(
+            "whyrec_batch_compute_seconds", "Decode, explain and encode of one batch", buckets=_COMPUTE_S, registry=on
+        )
+        self.delivery = Histogram(
+            "whyrec_batch_delivery_seconds",
+            "From sending a batch to its last acknowledgement",
+            buckets=_LATENCY_S,
+            registry=on,
+        )
+        self.batch = Histogram("whyrec_batch_slates", "Slates explained together", buckets=_SLATES, registry=on)
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class names it so)
+        """Say nothing: a scrape every few seconds is no news."""
+
+
+class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+@dataclass
+class MetricsServer:
+    """Serves :class:`Metrics` over HTTP from a thread of its own; ``port`` 0 takes a free one."""
+
+    metrics: Metrics
+    ready: Callable[[], bool]
+    host: str = "127.0.0.1"
+    port: int = 0
+    _server: WSGIServer | None = field(init=False, default=None, repr=False)
+
+    def __enter__(self) -> Self:
+        try:
+            server = _ThreadingServer((self.host, self.port), _QuietHandler)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot serve metrics on {self.host}:{self.port} ({error.strerror}); "
+                "set WHYREC_METRICS_PORT to another port, or to 0 for any free one"
+            ) from error
+        server.set_app(self._answer)
+        self.port = server.server_port
+        threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+        self._server = server
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "/")
+        if path == "/metrics":
+            answer: Iterable[bytes] = make_wsgi_app(self.metrics.registry)(environ, start_response)
+            return answer
+        status, text = {
+            "/ready": ("200 OK", "ready\n") if self.ready() else ("503 Service Unavailable", "not ready\n"),
+            "/live": ("200 OK", "alive\n"),
+        }.get(path, ("404 Not Found", "try /metrics, /ready or /live\n"))
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [text.encode()]
