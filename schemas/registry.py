@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, Self
 
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry import ConfigCompatibilityLevel, Schema, SchemaRegistryClient, ServerConfig
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from schemas.errors import UndecodableEvent, WhyrecError
 
 NOT_FOUND = 404
 INCOMPATIBLE = 409
+
+COMPATIBILITY: Final = ConfigCompatibilityLevel.FULL_TRANSITIVE
+"""Every version reads every other, so producers, workers and readers can be upgraded in any order."""
 
 
 class RegistryUnavailable(WhyrecError):
@@ -41,6 +44,16 @@ class Registry:
         if self.credentials is not None:
             settings["basic.auth.user.info"] = self.credentials
         self._client = SchemaRegistryClient(settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections to the registry."""
+        self._client.close()
 
     def id_of(self, topic: str, schema: dict[str, Any]) -> int:
         """Return the id of ``schema`` under the topic's subject, registering it where it is new.
@@ -98,6 +111,36 @@ class Registry:
             if error.http_status_code == NOT_FOUND:
                 return True
             raise self._unavailable(error) from error
+        except Exception as error:
+            raise self._unavailable(error) from error
+
+    def compatibility(self, topic: str) -> str:
+        """Return the rule in force for the topic's subject, its own or the registry's default; NONE checks nothing.
+
+        Raises:
+            RegistryUnavailable: the registry did not answer.
+
+        """
+        try:
+            try:
+                config = self._client.get_config(subject(topic))
+            except SchemaRegistryError as error:
+                if error.http_status_code != NOT_FOUND:
+                    raise
+                config = self._client.get_config()
+        except Exception as error:
+            raise self._unavailable(error) from error
+        return str(config.compatibility_level.value)
+
+    def require_compatibility(self, topic: str) -> None:
+        """Have the registry refuse, from now on, a schema of this topic that breaks `COMPATIBILITY`.
+
+        Raises:
+            RegistryUnavailable: the registry did not answer.
+
+        """
+        try:
+            self._client.set_config(subject(topic), ServerConfig(compatibility=COMPATIBILITY))
         except Exception as error:
             raise self._unavailable(error) from error
 

@@ -13,7 +13,10 @@ RegistryUrl = typer.Option(None, "--registry", help="Registry, by default WHYREC
 
 @app.command()
 def register(registry: str | None = RegistryUrl) -> None:
-    """Register the newest version of every event schema.
+    """Register the newest version of every event schema, and have the registry guard it.
+
+    From then on the registry refuses a schema that older readers could not read, or that could not read older events
+    (FULL_TRANSITIVE), whatever its own default is.
 
     Example: whyrec schemas register --registry http://127.0.0.1:8081
     """
@@ -33,6 +36,7 @@ def register(registry: str | None = RegistryUrl) -> None:
             continue
         name = settings.topic(role)
         number = client.id_of(name, schema(topic.event))
+        client.require_compatibility(name)
         table.add_row(
             subject(name), f"{topic.event}.v{VERSIONS[topic.event][-1]}", str(number), schema_fingerprint(topic.event)
         )
@@ -55,18 +59,26 @@ def check(registry: str | None = RegistryUrl) -> None:
 
     settings = Settings()
     client = require_registry(settings, registry)
-    table = Table("subject", "schema", "compatible", title=f"Compatibility at {client.url}")
+    table = Table("subject", "schema", "rule", "compatible", title=f"Compatibility at {client.url}")
     refused = 0
+    rules: set[str] = set()
     for role, topic in TOPICS.items():
         if role == "dead_letters":
             continue
+        rule = client.compatibility(settings.topic(role))
+        rules.add(rule)
         compatible = client.is_compatible(settings.topic(role), schema(topic.event))
         refused += not compatible
         table.add_row(
             subject(settings.topic(role)),
             f"{topic.event}.v{VERSIONS[topic.event][-1]}",
+            rule,
             "yes" if compatible else "[red]no[/]",
         )
     Console().print(table)
+    if "NONE" in rules:
+        Console(stderr=True).print(
+            "A subject under the rule NONE is not guarded: any schema passes. `whyrec schemas register` guards ours."
+        )
     if refused:
         raise typer.Exit(1)
