@@ -206,7 +206,7 @@ def _read_item_vectors(data: bytes, items: int) -> npt.NDArray[np.float32]:
 
 
 def _check_reranker(data: bytes, features: tuple[Feature, ...]) -> None:
-    """Check that the trees read the listed features in the listed order (from the text format's header, without LightGBM)."""
+    """Check the text header: the trees read the listed features, in the listed order."""
     header = dict(
         line.split("=", 1) for line in data.split(b"\nTree=", 1)[0].decode(errors="replace").splitlines() if "=" in line
     )

@@ -1,0 +1,257 @@
+"""From the trained transformer to the ONNX graph that the service runs.
+
+The graph is written node by node rather than traced, so that it computes what is asked of it and no more: the last
+layer runs for the newest row only, and the keys and values of that layer are never formed, since one query needs only
+its own products with the rows (q·W_k is taken first). Tests hold it against the PyTorch model.
+
+``without[b, j]`` is the session vector when event j is not there as an attention key, in any layer, for any row. Three
+conventions make it total:
+
+- The newest event is the one that asks. Without it, the event before it asks: the vector is the model's own answer to
+  the shorter session. (Positions count from the oldest event, so this is deletion exactly.)
+- Without the only event there is no session, and an empty session has the zero vector.
+- Taking padding away takes nothing away: ``without[b, j]`` is the session vector.
+
+It is exact and incremental. Taking key j away changes only the rows after j, so each pair (row i, key j < i) is one
+row of work after the first layer, and padding costs nothing. The first layer's queries, keys and values do not depend
+on j; there the context of row i without key j is, per head, (c_i - a_ij v_j) / (1 - a_ij), where c_i is the context
+and a_ij the attention. As a_ij approaches 1 that loses every digit, so for the one key per row that can have more than
+half of the attention, the largest, the softmax over the others is formed as such.
+
+``without`` costs many times what the rest does, so the graph has a third input that the contract does not know:
+``want_without``, a boolean scalar with the default true. Where it is false, ``without`` comes back with no columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+
+from models.errors import BundleError
+from models.session.config import SessionConfig, sinusoids
+from models.session.graph import IR_VERSION, OPSET, Nodes
+
+Weights = Mapping[str, npt.NDArray[np.float32]]
+
+# Far below every score, and far from overflow: a softmax over rows that are all hidden stays finite.
+_NEVER = -1e30
+
+
+def export_onnx(config: SessionConfig, weights: Weights) -> bytes:
+    """Write the model as one ONNX graph of the bundle contract: any batch, any length up to config.max_length.
+
+    weights are those of SessionTransformer.state_dict(), float32, as numpy arrays. Raises BundleError for a model of
+    one layer, whose last layer is also its first.
+    """
+    if config.layers < 2:
+        raise BundleError(f"export: expected at least 2 layers, got {config.layers}: train a deeper model.")
+    return bytes(_Writer(config, weights).model().SerializeToString())
+
+
+@dataclass(frozen=True)
+class _Attended:
+    """A layer that ran for every row: the rows before and after it, and how they came about."""
+
+    before: str  # [B, L, d]
+    after: str  # [B, L, d]
+    scores: str  # [B, heads, row, key], hidden keys far below all others
+    attention: str  # [B, heads, row, key]
+    values: str  # [B, heads, L, d / heads]
+    context: str  # [B, heads, L, d / heads]
+
+
+class _Writer:
+    def __init__(self, config: SessionConfig, weights: Weights) -> None:
+        self.config = config
+        self.weights = weights
+        self.constants: dict[str, onnx.TensorProto] = {}
+
+    def model(self) -> onnx.ModelProto:
+        config, o = self.config, Nodes(self.constants)
+        valid = o("Cast", "item_index", to=TensorProto.BOOL)  # [B, L]
+        length = o.size("item_index", 1)
+        steps = o("Range", o.scalar(0), o("Squeeze", length), o.scalar(1))
+        row, key = o.widen(steps, 1), o.widen(steps, 0)
+        seen = o("And", o.widen(valid, 1), o("GreaterOrEqual", row, key))  # [B, row, key]
+        others = o("Not", o("Equal", row, key))  # [J, key]
+
+        h, attended = self.embed(o, valid), []
+        for depth in range(config.layers - 1):
+            attended.append(self.attend(o, depth, h, o.widen(seen, 1)))
+            h = attended[-1].after
+        rows = o.widen(self.norm(o, h, f"layers.{config.layers - 1}.attention_norm"), 1)
+        vector, attention = self.read(o, o.take(h, o.ints(-1), axis=1), rows, o.widen(valid, 1))
+
+        # An empty session has the zero vector, and attends to nothing.
+        present = o("Cast", o.take(valid, o.scalar(-1), axis=1), to=TensorProto.FLOAT)
+        vector = o("Mul", vector, o.widen(present, 1, 2))  # [B, 1, d]
+        o.name(o("Squeeze", vector, o.ints(1)), "session_vector")
+        newest = [o.widen(o.take(each.attention, o.scalar(-1), axis=2), 1) for each in attended]
+        o.name(o("Mul", o("Concat", *newest, attention, axis=1), o.widen(present, 1, 2, 3)), "attention")
+
+        nothing = Nodes(self.constants, "nothing/")
+        everything = Nodes(self.constants, "without/")
+        without = self.without(everything, attended, valid=valid, seen=seen, others=others, vector=vector)
+        o.nodes.append(
+            helper.make_node(
+                "If",
+                ["want_without"],
+                ["without"],
+                name="without",
+                then_branch=everything.branch(without),
+                else_branch=nothing.branch(nothing("Slice", vector, o.ints(0), o.ints(0), o.ints(1))),
+            )
+        )
+        return self.close(o)
+
+    def close(self, o: Nodes) -> onnx.ModelProto:
+        config, tensor = self.config, helper.make_tensor_value_info
+        o.constant("want_without", np.array(True))  # an input that has a constant is an input with a default
+        graph = helper.make_graph(
+            o.nodes,
+            "session",
+            inputs=[
+                tensor("item_index", TensorProto.INT64, ["batch", "length"]),
+                tensor("engagement_index", TensorProto.INT64, ["batch", "length"]),
+                tensor("want_without", TensorProto.BOOL, []),
+            ],
+            outputs=[
+                tensor("session_vector", TensorProto.FLOAT, ["batch", config.d]),
+                tensor("attention", TensorProto.FLOAT, ["batch", config.layers, config.heads, "length"]),
+                tensor("without", TensorProto.FLOAT, ["batch", "events", config.d]),
+            ],
+            initializer=list(self.constants.values()),
+        )
+        model = helper.make_model(
+            graph, producer_name="whyrec", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    # The parts of the model
+
+    def embed(self, o: Nodes, valid: str) -> str:
+        """Turn indices into the first rows [B, L, d]; positions count the events, not the padding."""
+        scale = self.config.d**0.5
+        items = o.take(o.constant("item", self.weights["item.weight"] * np.float32(scale)), "item_index")
+        engagements = o.take(
+            o.constant("engagement", self.weights["engagement.weight"] * np.float32(scale)), "engagement_index"
+        )
+        count = o("CumSum", o("Cast", valid, to=TensorProto.INT64), o.scalar(1))
+        place = o("Max", o("Sub", count, o.scalar(1)), o.scalar(0))
+        positions = o.take(o.constant("position", sinusoids(self.config.max_length, self.config.d)), place)
+        return o("Add", o("Add", items, engagements), positions)
+
+    def attend(self, o: Nodes, depth: int, h: str, seen: str) -> _Attended:
+        """Run a layer for every row of h [B, L, d]; seen is bool [B, 1, row, key]."""
+        layer = f"layers.{depth}"
+        heads, width = self.config.heads, self.config.d // self.config.heads
+        x = self.norm(o, h, f"{layer}.attention_norm")
+        query, key, value = (
+            o.shape(o("MatMul", x, self.matrix(o, f"{layer}.{part}")), 0, 0, heads, width)
+            for part in ("query", "key", "value")
+        )
+        query, key, value = o.swap(query, 0, 2, 1, 3), o.swap(key, 0, 2, 3, 1), o.swap(value, 0, 2, 1, 3)
+        scores = o("Where", seen, o("Mul", o("MatMul", query, key), o.real(width**-0.5)), o.real(_NEVER))
+        attention = o("Softmax", scores, axis=-1)
+        context = o("MatMul", attention, value)
+        joined = o.shape(o.swap(context, 0, 2, 1, 3), 0, 0, self.config.d)
+        after = self.feed(o, depth, o("Add", h, o("MatMul", joined, self.matrix(o, f"{layer}.output"))))
+        return _Attended(h, after, scores, attention, value, context)
+
+    def read(self, o: Nodes, asking: str, x: str, seen: str) -> tuple[str, str]:
+        """Run the last layer, and the final norm, for one row per J.
+
+        asking [B, J, d] is the row before the layer, x [B, J, L, d] the normalised rows that it attends to, seen bool
+        [B, J, L]. Returns the final row [B, J, d] and its attention [B, J, heads, L].
+        """
+        depth = self.config.layers - 1
+        layer, heads, d = f"layers.{depth}", self.config.heads, self.config.d
+        width = d // heads
+        key = self.weights[f"{layer}.key.weight"].reshape(heads, width, d) * np.float32(width**-0.5)
+        value = self.weights[f"{layer}.value.weight"].reshape(heads, width, d).swapaxes(1, 2)
+        query = o("MatMul", self.norm(o, asking, f"{layer}.attention_norm"), self.matrix(o, f"{layer}.query"))
+        query = o.shape(query, 0, 0, heads, 1, width)
+        query = o.shape(o("MatMul", query, o.constant(f"{layer} read key", key)), 0, 0, heads, d)
+        scores = o("MatMul", query, o.swap(x, 0, 1, 3, 2))  # [B, J, heads, L]
+        attention = o("Softmax", o("Where", o.widen(seen, 2), scores, o.real(_NEVER)), axis=-1)
+        context = o.shape(o("MatMul", attention, x), 0, 0, heads, 1, d)
+        joined = o.shape(o("MatMul", context, o.constant(f"{layer} read value", value)), 0, 0, d)
+        after = self.feed(o, depth, o("Add", asking, o("MatMul", joined, self.matrix(o, f"{layer}.output"))))
+        return self.norm(o, after, "final_norm"), attention
+
+    def feed(self, o: Nodes, depth: int, h: str) -> str:
+        """Add the feed-forward half of a layer to h [..., d]."""
+        layer = f"layers.{depth}"
+        flat = o.shape(self.norm(o, h, f"{layer}.feed_norm"), -1, self.config.d)
+        inner = o("Relu", o("Gemm", flat, *self.linear(o, f"{layer}.feed_in")))
+        outer = o("Gemm", inner, *self.linear(o, f"{layer}.feed_out"))
+        return o("Add", h, o("Reshape", outer, o("Shape", h)))
+
+    def norm(self, o: Nodes, h: str, name: str) -> str:
+        scale, shift = (o.constant(f"{name}.{part}", self.weights[f"{name}.{part}"]) for part in ("weight", "bias"))
+        return o("LayerNormalization", h, scale, shift, axis=-1, epsilon=1e-5)
+
+    def matrix(self, o: Nodes, name: str) -> str:
+        return o.constant(name, self.weights[f"{name}.weight"].T)
+
+    def linear(self, o: Nodes, name: str) -> tuple[str, str]:
+        return self.matrix(o, name), o.constant(f"{name}.bias", self.weights[f"{name}.bias"])
+
+    # The session vector without each event
+
+    def without(self, o: Nodes, attended: list[_Attended], *, valid: str, seen: str, others: str, vector: str) -> str:
+        """[B, J, d]; the parts before it are those of the graph around this branch."""
+        length = o.size(valid, 1)
+        pairs = o("And", o("And", seen, others), o.widen(valid, 2))
+        each = self.first_without(o, attended[0], pairs, length)
+        for depth in range(1, self.config.layers - 1):
+            hidden = o("And", o.widen(seen, 1), o.widen(others, 1))  # [B, J, row, key]
+            flat = o.shape(each, -1, length, self.config.d)
+            rows = self.attend(o, depth, flat, o.shape(hidden, -1, 1, length, length)).after
+            each = o.shape(rows, -1, length, length, self.config.d)
+
+        # The newest event asks; without it, the one before it does.
+        newest = o("Sub", length, o.ints(1))
+        before = o("Max", o("Sub", newest, o.ints(1)), o.ints(0))
+        is_newest = o("Equal", o("Range", o.scalar(0), o("Squeeze", length), o.scalar(1)), newest)
+        shorter = o.take(attended[-1].after, before, axis=1)
+        asking = o("Where", o.widen(is_newest, 1), shorter, o.take(each, o.scalar(-1), axis=2))
+        left = o("And", o.widen(valid, 1), others)  # [B, J, key]
+        rows = self.norm(o, each, f"layers.{self.config.layers - 1}.attention_norm")
+        without, _ = self.read(o, asking, rows, left)
+        some = o("ReduceMax", o("Cast", left, to=TensorProto.FLOAT), o.ints(2), keepdims=1)
+        return o("Where", o.widen(valid, 2), o("Mul", without, some), vector)
+
+    def first_without(self, o: Nodes, first: _Attended, pairs: str, length: str) -> str:
+        """Rows after the first layer, once per event taken away: [B, J, L, d]."""
+        heads, d = self.config.heads, self.config.d
+        flat = o("Squeeze", o("NonZero", o.shape(pairs, -1)), o.ints(0))  # [P], each (b * L + row) * L + key
+        row = o("Div", flat, length)  # b * L + row
+        place = o("Sub", row, o("Mul", o("Div", row, length), length))
+        key = o("Add", o("Sub", flat, o("Mul", row, length)), o("Sub", row, place))  # b * L + key
+
+        # Per row: the context as it is, and the context without the key that has the largest share.
+        largest = o("ArgMax", first.attention, axis=3, keepdims=1)
+        is_largest = o("Equal", largest, o("Range", o.scalar(0), o("Squeeze", length), o.scalar(1)))
+        rest = o("Softmax", o("Where", is_largest, o.real(_NEVER), first.scores), axis=-1)
+        columns = [o.swap(part, 0, 2, 1, 3) for part in (first.context, o("MatMul", rest, first.values), first.values)]
+        context, second, value = (o.shape(part, -1, heads, d // heads) for part in columns)  # [B * L, heads, d / heads]
+        share, top = (o.swap(part, 0, 2, 3, 1) for part in (first.attention, is_largest))
+        share, top = (o.take(o.shape(part, -1, heads, 1), flat) for part in (share, top))  # [P, heads, 1]
+
+        # Every other key has at most half of the attention, so that this difference loses nothing.
+        remains = o("Max", o("Sub", o.real(1.0), share), o.real(0.25))
+        plain = o("Sub", o.take(context, row), o("Mul", o.take(value, key), share))
+        changed = o.shape(o("Where", top, o.take(second, row), o("Div", plain, remains)), -1, d)
+        mixed = o("MatMul", changed, self.matrix(o, "layers.0.output"))
+        changed = self.feed(o, 0, o("Add", o.take(o.shape(first.before, -1, d), row), mixed))
+
+        each = o("Expand", o.widen(first.after, 1), o("Concat", o.ints(1), length, o.ints(1, 1), axis=0))
+        target = o("Add", o("Mul", key, length), place)  # (b * L + key) * L + row
+        return o.shape(o("ScatterND", o.shape(each, -1, d), o.widen(target, 1), changed), -1, length, length, d)

@@ -1,0 +1,225 @@
+"""Runs the session model of a bundle, whoever exported it, on ONNX Runtime.
+
+The contract of the graph:
+
+- input ``item_index`` int64 [batch, length], 0 = padding on the left, newest event in the last column; optionally
+  ``engagement_index``, the same shape; any length up to the manifest's max_length, or always its fixed_length;
+- outputs ``session_vector`` float32 [batch, d] and ``attention`` float32 [batch, layers, heads, length], from the
+  newest position; optionally ``without`` float32 [batch, length, d], the session vector with each event masked out;
+- optionally an input ``want_without``, a boolean scalar with a default: false saves the work of ``without``.
+
+The score of item i is ``vector @ item_vectors[i]``. An empty session is never shown to a model: it has the zero vector,
+so every item scores 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from models.bundle import Bundle
+from models.errors import BundleError, SessionInputError
+
+_OUTPUTS = {"session_vector": 2, "attention": 4, "without": 3}  # name: rank
+
+# Pairs of events per run when ``without`` is asked for: what passes between the nodes then stays in a core's cache.
+_PAIRS_PER_RUN = 2_500
+
+
+@dataclass(frozen=True, eq=False)
+class SessionOutput:
+    """What a session model says about a batch.
+
+    vector is float32 [B, d]; attention float32 [B, layers, heads, L], from the newest event; without float32 [B, L, d],
+    the vector with each event masked out (the vector itself at padding), or None where the model brings none or it was
+    not asked for.
+    """
+
+    vector: npt.NDArray[np.float32]
+    attention: npt.NDArray[np.float32]
+    without: npt.NDArray[np.float32] | None
+
+
+class SessionModel:
+    """An opened session model; safe to call from several threads."""
+
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+        """Open the bundle's graph and try it; raises BundleError where it does not keep the contract."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what goes wrong is raised; onnxruntime would say it twice
+        try:
+            # By path, since a graph may keep its weights in files beside it (pinned like all others).
+            self._session = onnxruntime.InferenceSession(
+                str(bundle.session_onnx), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise BundleError(
+                f"session.onnx: expected a graph that ONNX Runtime {onnxruntime.__version__} opens, got {error}: "
+                "export the model again, with an opset that this release knows."
+            ) from error
+        self._bundle = bundle
+        self._d = bundle.item_vectors.shape[1]
+        self._inputs = self._check_inputs()
+        self._outputs = self._check_outputs()
+        self.has_engagements = "engagement_index" in self._inputs
+        self.has_without = "without" in self._outputs
+        self.layers, self.heads = self._try()
+
+    @property
+    def max_length(self) -> int:
+        """The most events that the model reads."""
+        return self._bundle.manifest.max_length
+
+    def run(
+        self, item_index: npt.NDArray[np.int64], engagement_index: npt.NDArray[np.int64], *, without: bool = True
+    ) -> SessionOutput:
+        """Run a batch: int64 [B, L] each, left-padded with 0 (see left_pad), L from 0 to max_length.
+
+        Raises SessionInputError for arrays that are no such batch, BundleError where the graph fails on one that is.
+        """
+        self._check_batch(item_index, engagement_index)
+        batch, length = item_index.shape
+        wanted = without and self.has_without
+        vector = np.zeros((batch, self._d), dtype=np.float32)
+        attention = np.zeros((batch, self.layers, self.heads, length), dtype=np.float32)
+        each = np.zeros((batch, length, self._d), dtype=np.float32) if wanted else None
+        rows = np.flatnonzero(item_index.any(axis=1)) if length else np.empty(0, dtype=np.int64)
+        step = max(1, _PAIRS_PER_RUN // max(length, 1) ** 2) if wanted else max(1, len(rows))
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            got = self._call(item_index[part], engagement_index[part], wanted)
+            vector[part], attention[part] = got[0], got[1]
+            if each is not None:
+                each[part] = got[2]
+        return SessionOutput(vector, attention, each)
+
+    def _call(
+        self, item_index: npt.NDArray[np.int64], engagement_index: npt.NDArray[np.int64], wanted: bool
+    ) -> list[npt.NDArray[np.float32]]:
+        length = item_index.shape[1]
+        fixed = self._bundle.manifest.fixed_length
+        if fixed is not None:
+            padding = ((0, 0), (fixed - length, 0))
+            item_index, engagement_index = np.pad(item_index, padding), np.pad(engagement_index, padding)
+        feed: dict[str, Any] = {"item_index": item_index}
+        if self.has_engagements:
+            feed["engagement_index"] = engagement_index
+        if "want_without" in self._inputs:
+            feed["want_without"] = np.array(wanted)
+        names = ["session_vector", "attention", *(["without"] if wanted else [])]
+        try:
+            got = self._session.run(names, feed)
+        except Exception as error:
+            raise BundleError(
+                f"session.onnx: expected it to run on item_index {list(item_index.shape)}, got {error}: export it with "
+                "free batch and length, or give the manifest the fixed_length that it reads."
+            ) from error
+        columns = item_index.shape[1]
+        shapes = [(len(item_index), self._d), (len(item_index), *got[1].shape[1:3], columns)]
+        shapes += [(len(item_index), columns, self._d)] if wanted else []
+        for name, array, shape in zip(names, got, shapes, strict=True):
+            if array.shape != shape or array.dtype != np.float32 or not np.isfinite(array).all():
+                finite = "" if np.isfinite(array).all() else ", not all finite"
+                raise BundleError(
+                    f"session.onnx: expected {name} float32 {list(shape)} for item_index {list(item_index.shape)}, got "
+                    f"{array.dtype} {list(array.shape)}{finite}: export it to the contract."
+                )
+        if fixed is not None:
+            got[1] = got[1][..., fixed - length :]
+            got[2:] = [array[:, fixed - length :] for array in got[2:]]
+        return list(got)
+
+    def _check_inputs(self) -> set[str]:
+        inputs = {each.name: each.type for each in self._session.get_inputs()}
+        optional = {each.name: each.type for each in self._session.get_overridable_initializers()}
+        known = {"item_index": "tensor(int64)", "engagement_index": "tensor(int64)", "want_without": "tensor(bool)"}
+        wrong = {name: kind for name, kind in inputs.items() if known.get(name) != kind}
+        if "item_index" not in inputs or wrong:
+            raise BundleError(
+                "session.onnx: expected the input item_index int64, optionally engagement_index int64, got "
+                f"{', '.join(f'{name} {kind}' for name, kind in inputs.items())}: name the inputs so when exporting."
+            )
+        return (set(inputs) | set(optional)) & set(known)
+
+    def _check_outputs(self) -> set[str]:
+        outputs = {each.name: each for each in self._session.get_outputs()}
+        for name, rank in _OUTPUTS.items():
+            if name not in outputs:
+                if name == "without":
+                    continue
+                raise BundleError(
+                    f"session.onnx: expected an output {name}, got {', '.join(outputs)}: name the outputs so when "
+                    "exporting."
+                )
+            kind, shape = outputs[name].type, outputs[name].shape
+            if kind != "tensor(float)" or (shape and len(shape) != rank):
+                raise BundleError(
+                    f"session.onnx: expected {name} as float32 of rank {rank}, got {kind} {shape}: export it so."
+                )
+            d = shape[-1] if shape and name != "attention" else self._d
+            if isinstance(d, int) and d != self._d:
+                raise BundleError(
+                    f"session.onnx: expected {name} of width {self._d}, as item_vectors.npy has, got {d}: save the "
+                    "item vectors of this very model."
+                )
+        return set(outputs) & set(_OUTPUTS)
+
+    def _try(self) -> tuple[int, int]:
+        """Run one and two events, alone and side by side; returns layers and heads."""
+        items = np.array([[0, 1], [1, min(2, len(self._bundle.catalog))]], dtype=np.int64)
+        if len(self._bundle.catalog) == 0 or self.max_length < 2:
+            items = items[1:, :1]
+        _, layers, heads, _ = self._call(items, (items > 0).astype(np.int64), self.has_without)[1].shape
+        return layers, heads
+
+    def _check_batch(self, item_index: npt.NDArray[np.int64], engagement_index: npt.NDArray[np.int64]) -> None:
+        if item_index.ndim != 2 or item_index.shape != engagement_index.shape:
+            raise SessionInputError(
+                f"expected two arrays of one shape [batch, length], got {list(item_index.shape)} and "
+                f"{list(engagement_index.shape)}: pad the sessions with left_pad."
+            )
+        if item_index.dtype != np.int64 or engagement_index.dtype != np.int64:
+            raise SessionInputError(
+                f"expected int64, got {item_index.dtype} and {engagement_index.dtype}: use numpy.int64."
+            )
+        if item_index.shape[1] > self.max_length:
+            raise SessionInputError(
+                f"expected at most {self.max_length} events, got {item_index.shape[1]}: keep the newest "
+                "ones, as left_pad does."
+            )
+        for name, array, most in (
+            ("item", item_index, len(self._bundle.catalog)),
+            ("engagement", engagement_index, len(self._bundle.manifest.engagements)),
+        ):
+            if array.size and (array.min() < 0 or array.max() > most):
+                raise SessionInputError(
+                    f"expected {name} indices from 0 to {most}, got {array.min()} to {array.max()}: look them up in "
+                    "the bundle."
+                )
+        empty = item_index == 0
+        if (empty[:, 1:] & ~empty[:, :-1]).any():
+            raise SessionInputError(
+                "expected padding (0) on the left only, got some after an event: leave unknown items "
+                "out, then left_pad."
+            )
+
+
+def left_pad(rows: Sequence[npt.ArrayLike], max_length: int) -> npt.NDArray[np.int64]:
+    """Lay sequences of indices, oldest first, into int64 [B, L], zeros on the left; only the newest max_length stay.
+
+    L is the longest that remains.
+    """
+    kept = [np.asarray(row, dtype=np.int64)[-max_length:] for row in rows]
+    length = max((len(row) for row in kept), default=0)
+    padded = np.zeros((len(kept), length), dtype=np.int64)
+    for row, values in zip(padded, kept, strict=True):
+        if len(values):
+            row[-len(values) :] = values
+    return padded
