@@ -1,0 +1,56 @@
+"""The re-ranker as it is served: LightGBM trees on one thread, the same score for the same row wherever it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import lightgbm as lgb
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle import Bundle
+from models.errors import BundleError
+
+
+@dataclass(frozen=True)
+class Reranker:
+    """Scores rows of features in the order of the bundle's list."""
+
+    booster: lgb.Booster
+    output: str
+    width: int
+
+    @classmethod
+    def load(cls, bundle: Bundle) -> Reranker:
+        """Read the trees of a bundle; raises BundleError where LightGBM cannot read them or they want other columns."""
+        try:
+            booster = lgb.Booster(model_str=bundle.reranker_text.read_text(encoding="utf-8"), params={"num_threads": 1})
+        except lgb.basic.LightGBMError as error:
+            raise BundleError(
+                f"reranker.txt: expected a LightGBM model in text format, got {error}: write it with "
+                "Booster.save_model(path)."
+            ) from error
+        if booster.num_feature() != len(bundle.features):
+            raise BundleError(
+                f"reranker.txt: expected {len(bundle.features)} features as in features.json, got "
+                f"{booster.num_feature()}: train the re-ranker on the listed features."
+            )
+        return cls(booster, bundle.manifest.reranker_output, len(bundle.features))
+
+    def score(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Score rows float64 [n, F] as the events carry it, raw or as a probability: float64 [n]."""
+        return self._predict(X, raw=self.output == "raw")
+
+    def raw(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give the sum of the trees for rows float64 [n, F], to which contributions add up: float64 [n]."""
+        return self._predict(X, raw=True)
+
+    def _predict(self, X: NDArray[np.float64], *, raw: bool) -> NDArray[np.float64]:
+        if X.ndim != 2 or X.shape[1] != self.width:
+            raise BundleError(
+                f"re-ranker: expected rows of {self.width} features, got an array of shape {list(X.shape)}: put user "
+                "features, item features and session_score side by side, in the order of features.json."
+            )
+        if len(X) == 0:
+            return np.zeros(0)
+        return np.asarray(self.booster.predict(X, raw_score=raw, num_threads=1), dtype=np.float64)
