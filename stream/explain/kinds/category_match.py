@@ -1,0 +1,52 @@
+"""category_match: "you have been watching titles in …"."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from stream.explain.columns import Bools
+from stream.explain.findings import Findings
+from stream.explain.kinds.kind import Kind
+from stream.explain.wording import Wording
+
+DECIDING: Final = 3
+"""A feature among so many of the largest contributions counts as one that decided."""
+
+MATCH_THRESHOLD: Final = 0.6
+"""The reference's rule: more than this share of the history is in the item's category."""
+
+
+def holds(findings: Findings) -> Bools:
+    """Items that a deciding category feature pushes *up*, with history in the category that was not skipped."""
+    return _deciding(findings, up=True) & (findings.signals.category_events > 0)
+
+
+def by_reference(findings: Findings) -> Bools:
+    """Items with a deciding category feature, whichever way it pushes, and most of the history in the category."""
+    return _deciding(findings, up=False) & (findings.signals.category_match > MATCH_THRESHOLD)
+
+
+def _deciding(findings: Findings, *, up: bool) -> Bools:
+    signals = findings.signals
+    category = np.array([feature.is_category for feature in findings.bundle.features])
+    top = signals.top[:, :DECIDING]
+    contribution = np.take_along_axis(signals.contribution, top, axis=1)
+    decides = contribution > 0 if up else contribution != 0
+    return signals.sound & (category[top] & decides).any(axis=1)
+
+
+def sentence(findings: Findings, row: int, words: Wording) -> str:
+    """Name the category and how many past events lie in it."""
+    category = findings.bundle.catalog.categories[int(findings.slates.item[row]) - 1]
+    return words.count("category_match", int(findings.signals.category_events[row]), category=words.quoted(category))
+
+
+KIND = Kind(
+    name="category_match",
+    status="verified",
+    holds=holds,
+    rules={"evidence": holds, "attention": by_reference},
+    sentence=sentence,
+)

@@ -1,0 +1,61 @@
+"""Score: run the models that we hold, and see whether they are the ones that served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.attribution import METHODS
+from models.attribution.history import Floats, Reading, read
+from stream.explain.columns import Bools, Doubles, Slates
+from stream.explain.models import Models
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What our models say of each item, and whether they agree with what was sent.
+
+    reading: the session model's output per slate; without float32 [S, W, d], the session vector without each event;
+    items float32 [T, d], item vectors (zero where unknown); centred float32 [T, d], the same minus the slate's mean, so
+    that a product with it is relative to the slate; reranking float32 [T], our re-ranking score where it reproduces the
+    one sent, else the one sent; matches bool [T], both scores are reproduced.
+    """
+
+    reading: Reading
+    without: Floats
+    items: Floats
+    centred: Floats
+    reranking: Floats
+    matches: Bools
+
+
+def score(slates: Slates, models: Models) -> Scores:
+    """Run the session model once per slate and the re-ranker once per item.
+
+    Events that the bundle does not know are left out of the session model's input; if the recommender knew them, its
+    ranking score is not reproduced, and the item counts as a mismatch. An empty history has the zero vector, so every
+    item's session score is 0.
+    """
+    reading = read(models.session, slates.histories)
+    without = reading.without if reading.without is not None else METHODS["deletion"](models.session, slates.histories)
+    items = models.bundle.item_vectors[slates.item]
+    centred = items - slates.mean(items, slates.known)[slates.slate]
+    ranking = np.einsum("td,td->t", reading.vector[slates.slate], items)
+    tolerance = models.bundle.manifest.score_tolerance
+    candidates = slates.known & ~slates.foreign[slates.slate]
+    candidates &= _near(ranking, slates.ranking_score, tolerance)
+    rows = np.flatnonzero(candidates)
+    matches = np.zeros(len(rows), dtype=np.bool_)
+    reranking = slates.reranking_score.astype(np.float32)
+    if len(rows):
+        ours = models.reranker.score(slates.features[rows])
+        matches = _near(ours, slates.reranking_score[rows], tolerance)
+        reranking[rows[matches]] = ours[matches]
+    candidates[rows] = matches
+    return Scores(reading, without, items, centred, reranking, candidates)
+
+
+def _near(ours: Floats | Doubles, sent: Doubles, tolerance: float) -> Bools:
+    """Equal within the tolerance: absolute around 1 and below, relative above, as float32 has it."""
+    return np.abs(ours - sent) <= tolerance * np.maximum(1.0, np.abs(sent))

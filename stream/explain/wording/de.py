@@ -1,0 +1,34 @@
+"""German. Quotation marks after CLDR's delimiters for de."""
+
+from __future__ import annotations
+
+from stream.explain.wording.phrases import Phrases
+
+PHRASES = Phrases(
+    language="de",
+    quotes=("„", "“"),
+    inner_quotes=("‚", "‘"),  # noqa: RUF001 - quotation marks, as meant
+    messages={
+        "watch_history": "Weil du {actions} hast.",
+        "action.view": "{titles} angesehen",
+        "action.like": "{titles} mit „Gefällt mir“ markiert",
+        "action.complete": "{titles} zu Ende gesehen",
+        "action.share": "{titles} geteilt",
+        "action.skip": "{titles} übersprungen",
+        "action.other": "{titles} aufgerufen",
+        "counterfactual": "Ohne {title} stünde dieser Titel auf dem {without} statt auf dem {rank} Platz.",
+        "counterfactual.by_score": (
+            "Ohne {title} stünde dieser Titel nach Punkten auf dem {without} statt auf dem {rank} Platz."
+        ),
+        "trending.rising": "Im Trend in deiner Region: steigt schneller als {percent} aller Titel.",
+        "trending.popular": "Beliebt: wird öfter angesehen als {percent} aller Titel.",
+        "personalized": "Für dich empfohlen.",
+    },
+    plurals={
+        "category_match": {
+            "one": "Du hast vor Kurzem {count} Titel aus {category} angesehen, und das zählte hier.",
+            "other": "Du hast vor Kurzem {count} Titel aus {category} angesehen, und das zählte hier.",
+        },
+    },
+    ordinals={"other": "{number}."},
+)

@@ -1,0 +1,32 @@
+"""English. Quotation marks after CLDR's delimiters for en."""
+
+from __future__ import annotations
+
+from stream.explain.wording.phrases import Phrases
+
+PHRASES = Phrases(
+    language="en",
+    quotes=("“", "”"),
+    inner_quotes=("‘", "’"),  # noqa: RUF001 - quotation marks, as meant
+    messages={
+        "watch_history": "Because you {actions}.",
+        "action.view": "watched {titles}",
+        "action.like": "liked {titles}",
+        "action.complete": "finished {titles}",
+        "action.share": "shared {titles}",
+        "action.skip": "skipped {titles}",
+        "action.other": "opened {titles}",
+        "counterfactual": "Without {title}, this would be {without}, not {rank}.",
+        "counterfactual.by_score": "Without {title}, this would be {without} by score, not {rank}.",
+        "trending.rising": "Trending in your region: rising faster than {percent} of all titles.",
+        "trending.popular": "Popular: watched more than {percent} of all titles.",
+        "personalized": "Recommended for you.",
+    },
+    plurals={
+        "category_match": {
+            "one": "You recently watched {count} title in {category}, and that counted here.",
+            "other": "You recently watched {count} titles in {category}, and that counted here.",
+        },
+    },
+    ordinals={"one": "{number}st", "two": "{number}nd", "few": "{number}rd", "other": "{number}th"},
+)

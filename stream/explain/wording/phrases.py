@@ -1,0 +1,80 @@
+"""What a language's file holds, and how its phrases become sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from babel import Locale
+from babel.lists import format_list
+from babel.numbers import format_decimal, format_percent
+
+
+@dataclass(frozen=True, slots=True)
+class Phrases:
+    """One language's words; placeholders in braces, plural and ordinal forms by their CLDR category.
+
+    quotes and inner_quotes are CLDR's quotation and alternate quotation delimiters (Babel does not carry them);
+    messages map a key to a template; plurals map a key to a template per plural category, with ``{count}``; ordinals
+    map an ordinal category to a template with ``{number}``. "other" is always there.
+    """
+
+    language: str
+    quotes: tuple[str, str]
+    inner_quotes: tuple[str, str]
+    messages: Mapping[str, str]
+    plurals: Mapping[str, Mapping[str, str]]
+    ordinals: Mapping[str, str]
+
+
+_QUOTATION_MARKS = '"“”„«»‟'
+
+
+class Wording:
+    """A language's phrases, with the numbers and lists of one locale of that language."""
+
+    def __init__(self, phrases: Phrases, locale: Locale) -> None:
+        self.phrases = phrases
+        self.locale = locale
+        self._forms = cache(self._ordinal)
+        self._percents = cache(self._percent)
+
+    def say(self, key: str, **values: str) -> str:
+        """Fill a message's template; an action that the language has no word for is said as ``action.other``."""
+        messages = self.phrases.messages
+        if key not in messages and key.startswith("action."):
+            key = "action.other"
+        return messages[key].format(**values)
+
+    def count(self, key: str, number: int, **values: str) -> str:
+        """Fill a message's template in the plural form of a number."""
+        forms = self.phrases.plurals[key]
+        template = forms.get(self.locale.plural_form(number), forms["other"])
+        return template.format(count=format_decimal(number, locale=self.locale), **values)
+
+    def ordinal(self, number: int) -> str:
+        """Write a rank: "2nd", "2."."""
+        return self._forms(number)
+
+    def percent(self, number: int) -> str:
+        """Write a whole number of per cent: "97%", "97 %"."""
+        return self._percents(number)
+
+    def join(self, parts: Iterable[str]) -> str:
+        """Join parts as a list in words: "A and B"."""
+        return format_list(list(parts), style="standard", locale=self.locale)
+
+    def quoted(self, title: str) -> str:
+        """Put a title into quotation marks; marks inside it become the inner ones, in pairs."""
+        inner = iter(self.phrases.inner_quotes * (len(title) // 2 + 1))
+        title = "".join(next(inner) if mark in _QUOTATION_MARKS else mark for mark in title)
+        return f"{self.phrases.quotes[0]}{title}{self.phrases.quotes[1]}"
+
+    def _ordinal(self, number: int) -> str:
+        forms = self.phrases.ordinals
+        template = forms.get(self.locale.ordinal_form(number), forms["other"])
+        return template.format(number=format_decimal(number, locale=self.locale))
+
+    def _percent(self, number: int) -> str:
+        return format_percent(number / 100, locale=self.locale)
