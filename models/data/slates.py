@@ -1,0 +1,175 @@
+"""The recommender's stand-in: slates from histories, as a real recommender would have logged them.
+
+Session model on the history, the best unseen items, their features, the re-ranker, positions by its score. The scores
+in an event are those of the bundle itself, so whoever holds the bundle can reproduce them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle import Bundle
+from models.data.sessions import Sessions
+from models.reranker.candidates import unseen_top
+from models.reranker.features import FEATURE_SET, FEATURES, Moments, compute, matrix
+from models.reranker.itemlog import ItemLog
+from models.reranker.runtime import Reranker
+from models.session.runtime import SessionModel
+from schemas.errors import WhyrecError
+from schemas.events import ENGAGEMENTS, Impression, SessionEvent, SlateItem
+
+MAX_SESSION = 50
+
+
+class UnfitBundle(WhyrecError):
+    """The bundle is sound, but slates cannot be made from these histories with it."""
+
+
+def impressions(
+    bundle: Bundle,
+    sessions: Sessions,
+    *,
+    items: int = 20,
+    held_out: int = 1,
+    log: Sessions | None = None,
+    seed: int = 0,
+    batch: int = 64,
+) -> Iterator[Impression]:
+    """Recommend once to each user whose history is longer than what is held out; in the order of the histories.
+
+    The slate is made at the moment of the first event held out, and its timestamp is that moment; `at` moves it.
+
+    Args:
+        bundle: must know the items of `sessions`, by the same indices, and read the features computed here.
+        sessions: whole histories.
+        items: per slate; fewer where the catalogue has no more that are unseen.
+        held_out: how many of the newest events the recommender must not know.
+        log: all histories that item statistics are counted from, by default `sessions`.
+        seed: of the request ids; nothing else is random.
+        batch: histories scored together.
+
+    Raises:
+        UnfitBundle: if the bundle has another catalogue or another feature list, or if `items` or `held_out` is
+            below 1.
+
+    """
+    if items < 1 or held_out < 1:
+        raise UnfitBundle(f"expected at least 1 item per slate and 1 event held out, got {items} and {held_out}")
+    _check(bundle, sessions)
+    sessions = sessions.select(sessions.lengths > held_out)
+    return _impressions(bundle, sessions, items, held_out, ItemLog.of(sessions if log is None else log), seed, batch)
+
+
+def _impressions(  # noqa: PLR0917 - its arguments were checked above, under their names
+    bundle: Bundle, sessions: Sessions, items: int, held_out: int, log: ItemLog, seed: int, batch: int
+) -> Iterator[Impression]:
+    model, reranker = SessionModel(bundle), Reranker.load(bundle)
+    length = min(MAX_SESSION, bundle.manifest.max_length)
+    engagement_code = _engagement_codes(bundle)
+    count = min(items, len(bundle.catalog) - length)
+    rng = np.random.default_rng([seed, 13])
+    history = sessions.without_last(held_out)
+    now_ms = sessions.timestamp_ms[sessions.offsets[1:] - held_out]
+    for start in range(0, len(sessions), batch):
+        rows = np.arange(start, min(start + batch, len(sessions)))
+        part = history.select(rows)
+        moments = Moments.of(part, now_ms[rows], log, length)
+        vectors = model.run(moments.items, engagement_code[moments.engagements], without=False).vector
+        chosen, session_score = unseen_top(vectors, bundle.item_vectors, moments.items, count)
+        user, item = compute(log, moments, chosen)
+        score = reranker.score(matrix(user, item, session_score)).reshape(chosen.shape).astype(np.float32)
+        order = np.argsort(-score, axis=1, kind="stable")
+        sessions_of_events = _session_events(moments, bundle)
+        user_lists = user.tolist()
+        for row in range(len(rows)):
+            placed = order[row]
+            yield {
+                "request_id": str(uuid.UUID(bytes=rng.bytes(16), version=4)),
+                "timestamp_ms": int(moments.now_ms[row]),
+                "user_id_hash": str(part.user_id_hash[row]),
+                "region": str(part.region[row]),
+                "locale": str(part.locale[row]),
+                "feature_set": bundle.manifest.feature_set,
+                "model_version": bundle.model_version,
+                "session": sessions_of_events[row],
+                "user_features": user_lists[row],
+                "items": [
+                    SlateItem(
+                        item_id=bundle.catalog.item_ids[index - 1],
+                        position=position,
+                        ranking_score=ranking,
+                        reranking_score=reranking,
+                        item_features=features,
+                    )
+                    for position, (index, ranking, reranking, features) in enumerate(
+                        zip(
+                            chosen[row, placed].tolist(),
+                            session_score[row, placed].tolist(),
+                            score[row, placed].tolist(),
+                            item[row, placed].tolist(),
+                            strict=True,
+                        ),
+                        start=1,
+                    )
+                ],
+            }
+
+
+def at(impression: Impression, timestamp_ms: int) -> Impression:
+    """Move a slate, and the session before it, to another time; all distances, and so all features, stay true."""
+    shift = timestamp_ms - impression["timestamp_ms"]
+    moved = impression.copy()
+    moved["timestamp_ms"] = timestamp_ms
+    moved["session"] = [
+        {
+            "item_id": event["item_id"],
+            "engagement": event["engagement"],
+            "timestamp_ms": event["timestamp_ms"] + shift,
+        }
+        for event in impression["session"]
+    ]
+    return moved
+
+
+def _session_events(moments: Moments, bundle: Bundle) -> list[list[SessionEvent]]:
+    item_ids = bundle.catalog.item_ids
+    return [
+        [
+            {"item_id": item_ids[index - 1], "engagement": ENGAGEMENTS[code - 1], "timestamp_ms": timestamp_ms}
+            for index, code, timestamp_ms in zip(items, codes, times, strict=True)
+            if index
+        ]
+        for items, codes, times in zip(
+            moments.items.tolist(), moments.engagements.tolist(), moments.timestamps_ms.tolist(), strict=True
+        )
+    ]
+
+
+def _engagement_codes(bundle: Bundle) -> NDArray[np.int64]:
+    """Translate our engagement codes into those of the bundle's model, int64 [6]; 0 stays padding."""
+    known = bundle.manifest.engagements
+    missing = [name for name in ENGAGEMENTS if name not in known]
+    if missing:
+        raise UnfitBundle(
+            f"expected a session model that knows the engagements {', '.join(ENGAGEMENTS)}, got one for "
+            f"{', '.join(known)}: add {', '.join(missing)} to the manifest and train on them"
+        )
+    return np.array([0, *(known.index(name) + 1 for name in ENGAGEMENTS)], dtype=np.int64)
+
+
+def _check(bundle: Bundle, sessions: Sessions) -> None:
+    if bundle.catalog.item_ids != sessions.catalog.item_ids:
+        raise UnfitBundle(
+            f"expected histories of the {len(bundle.catalog)} items of {bundle.model_version}, got histories of "
+            f"{len(sessions.catalog)} others: choose the bundle that was trained on this source (whyrec models "
+            "train), or the source that the bundle was trained on"
+        )
+    if bundle.features != FEATURES:
+        raise UnfitBundle(
+            f"expected a bundle that reads the features {FEATURE_SET}, got {bundle.manifest.feature_set}: only the "
+            "recommender of that bundle can make slates for it"
+        )
