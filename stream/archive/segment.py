@@ -1,0 +1,158 @@
+"""Parquet segments: what the rows of one flush look like on disk, and what they are called. Pure.
+
+The same rows give the same bytes (with the same pyarrow), so a flush that is repeated names the same objects.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote, unquote
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stream.archive.commitlog import Chain, ObjectRef
+from stream.archive.slates import SCHEMA
+
+ROWS_PER_GROUP: Final = 50_000
+"""Readers skip whole row groups by their minima and maxima, and stock readers nothing smaller."""
+
+COMPRESSION_LEVEL: Final = 3
+
+DAY_MS: Final = 86_400_000
+EARLIEST_MS: Final = -62_135_596_800_000  # 0001-01-01
+LATEST_MS: Final = 253_402_300_799_999  # 9999-12-31, the last day that ISO 8601 writes with four digits
+LONGEST_REGION: Final = 200
+"""Characters of a region in a path; file systems end at 255 bytes for a name."""
+
+_DICTIONARY = [
+    *("model_version", "region", "explanation_type", "status", "source_partition"),
+    *("shap_top_3.list.element.feature", "attention_top_2.list.element.event"),
+]
+# Floats hardly ever repeat: their bytes, grouped by significance, compress; a dictionary of them would not.
+_SPLIT = [
+    *("timestamp_ms", "ranking_score", "reranking_score", "computation_time_ms", "source_offset"),
+    *("shap_top_3.list.element.value", "attention_top_2.list.element.weight"),
+]
+_ONE_PAGE: Final = 64 * 1024 * 1024
+
+_KEY = re.compile(
+    r"date=(?P<date>\d{4}-\d{2}-\d{2})/region=(?P<region>[^/]*)/"
+    r"(?P<chain>[A-Za-z0-9._~-]+)-(?P<partition>\d+)-(?P<first>\d{20})-(?P<digest>[0-9a-f]{16})\.parquet"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One Parquet object: where it goes, its bytes, and how an entry refers to it."""
+
+    ref: ObjectRef
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentName:
+    """What a segment's key says."""
+
+    date: str
+    region: str
+    chain: Chain
+    first: int
+    digest: str
+
+
+def placeable(timestamp_ms: npt.NDArray[np.int64], regions: pa.StringArray) -> npt.NDArray[np.bool_]:
+    """Say of each row whether it has a place: a date of four-digit years, a region that can name a folder. bool [n]."""
+    dated = (timestamp_ms >= EARLIEST_MS) & (timestamp_ms <= LATEST_MS)
+    named = np.array([0 < len(quote(region, safe="")) <= LONGEST_REGION for region in regions.to_pylist()], np.bool_)
+    return dated & named
+
+
+def segments(table: pa.Table, chain: Chain, first: int) -> Iterator[Segment]:
+    """Cut rows (of :data:`stream.archive.slates.SCHEMA`) by date and region, keeping their order, one at a time.
+
+    ``first`` is the first offset of the commit that they belong to. The date is that of the event, in UTC.
+    """
+    if table.num_rows == 0:
+        return
+    days = np.floor_divide(table["timestamp_ms"].to_numpy(), DAY_MS)
+    regions = pc.dictionary_encode(table["region"].combine_chunks())
+    names = regions.dictionary.to_pylist()
+    codes = regions.indices.to_numpy()
+    # By name, not by code: the order of the objects must not depend on which region came first.
+    places = sorted({(day, names[code], code) for day, code in np.unique(np.stack([days, codes]), axis=1).T.tolist()})
+    for day, region, code in places:
+        rows = table.filter(pa.array((days == day) & (codes == code))) if len(places) > 1 else table
+        yield _segment(rows, day, region, chain, first)
+
+
+def write(table: pa.Table, *, level: int = COMPRESSION_LEVEL, rows_per_group: int = ROWS_PER_GROUP) -> bytes:
+    """Write rows as Parquet, the same bytes for the same rows."""
+    sink = io.BytesIO()
+    pq.write_table(
+        table.combine_chunks(),
+        sink,
+        row_group_size=rows_per_group,
+        use_dictionary=_DICTIONARY,
+        column_encoding=dict.fromkeys(_SPLIT, "BYTE_STREAM_SPLIT"),
+        compression="zstd",
+        compression_level=level,
+        data_page_size=_ONE_PAGE,
+        dictionary_pagesize_limit=_ONE_PAGE,
+        max_rows_per_page=rows_per_group,
+        store_schema=False,
+    )
+    return sink.getvalue()
+
+
+def read(data: bytes) -> pa.Table:
+    """Read a segment back as the table it was written from.
+
+    Raises:
+        pyarrow.ArrowException: no Parquet, or other columns.
+
+    """
+    found: pa.Table = pq.read_table(pa.BufferReader(data))
+    return found.cast(SCHEMA)
+
+
+def parse_key(key: str) -> SegmentName | None:
+    """Return what a segment's key says, or None if it is no segment's key."""
+    match = _KEY.fullmatch(key)
+    if match is None:
+        return None
+    try:
+        dt.date.fromisoformat(match["date"])
+    except ValueError:
+        return None
+    chain = Chain(match["chain"], int(match["partition"]))
+    name = SegmentName(match["date"], unquote(match["region"]), chain, int(match["first"]), match["digest"])
+    return name if _key(name) == key else None
+
+
+def _segment(rows: pa.Table, day: int, region: str, chain: Chain, first: int) -> Segment:
+    data = write(rows)
+    digest = hashlib.sha256(data).hexdigest()
+    date = (dt.date(1970, 1, 1) + dt.timedelta(days=day)).isoformat()
+    key = _key(SegmentName(date, region, chain, first, digest[:16]))
+    return Segment(ObjectRef(key, digest, len(data), rows.num_rows), data)
+
+
+def _key(name: SegmentName) -> str:
+    place = f"date={name.date}/region={quote(name.region, safe='')}"
+    return f"{place}/{name.chain.name}-{name.chain.partition}-{name.first:020d}-{name.digest}.parquet"
+
+
+def facts(data: bytes) -> dict[str, Any]:
+    """Return the number of rows and row groups that a segment's footer states."""
+    found = pq.ParquetFile(pa.BufferReader(data)).metadata
+    return {"rows": found.num_rows, "row_groups": found.num_row_groups}

@@ -1,0 +1,235 @@
+"""Where the archive lies: a local folder or S3. This is the only file that knows s3fs."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from stream.archive.objects import (
+    MemoryStore,
+    ObjectExists,
+    ObjectInfo,
+    ObjectMissing,
+    Retrying,
+    Store,
+    StoreUnavailable,
+    put_named_by_content,
+)
+from stream.errors import ArchiveError, ConfigurationError
+
+_INCOMING: Final = "_incoming"
+"""Folder of the local store in which files grow before they get their name."""
+
+
+@dataclass(frozen=True, slots=True)
+class S3Options:
+    """How to reach S3; what is not set comes from the usual AWS environment. Secrets never show in its ``repr``."""
+
+    endpoint_url: str | None = None
+    access_key_id: str | None = field(default=None, repr=False)
+    secret_access_key: str | None = field(default=None, repr=False)
+    region: str | None = None
+    connect_timeout_s: float = 5.0
+    read_timeout_s: float = 30.0
+
+
+def open_store(url: str, s3: S3Options | None = None) -> Store:
+    """Open the store at ``url``: a folder (created when first written to), ``s3://bucket/prefix``, or ``memory:``.
+
+    Raises:
+        ConfigurationError: another kind of URL, or no bucket.
+
+    """
+    if url == "memory:":
+        return MemoryStore()
+    if url.startswith("s3://"):
+        return Retrying(S3Store(url, s3 or S3Options()))
+    if "://" in url and not url.startswith("file://"):
+        raise ConfigurationError(f"archive URL {url!r}: expected a folder, file:///folder or s3://bucket/prefix")
+    return Retrying(LocalStore(Path(url.removeprefix("file://"))))
+
+
+class LocalStore:
+    """Objects as files: written under another name, flushed to disk, then linked to their own (link never replaces)."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        self.url = str(self._root)
+
+    def put_if_absent(self, key: str, data: bytes) -> None:
+        """See :class:`Store`."""
+        target = self._path(key)
+        incoming = self._root / _INCOMING / uuid.uuid4().hex
+        try:
+            incoming.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(target.parent)
+            try:
+                with incoming.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.link(incoming, target)
+            finally:
+                incoming.unlink(missing_ok=True)
+            _sync_folder(target.parent)
+        except FileExistsError:
+            raise ObjectExists(f"{key} is taken in {self.url}") from None
+        except OSError as error:
+            raise _of_os(error, key, self.url) from error
+
+    def put(self, key: str, data: bytes) -> None:
+        """See :class:`Store`."""
+        put_named_by_content(self, key, data)
+
+    def get(self, key: str) -> bytes:
+        """See :class:`Store`."""
+        try:
+            return self._path(key).read_bytes()
+        except OSError as error:
+            raise _of_os(error, key, self.url) from error
+
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        """See :class:`Store`."""
+        folder = self._root / prefix.rpartition("/")[0]
+        found: list[ObjectInfo] = []
+        try:
+            for parent, folders, names in os.walk(folder):
+                if Path(parent) == self._root and _INCOMING in folders:
+                    folders.remove(_INCOMING)
+                for name in names:
+                    path = Path(parent, name)
+                    key = path.relative_to(self._root).as_posix()
+                    if key.startswith(prefix) and key > after:
+                        status = path.stat()
+                        found.append(ObjectInfo(key, status.st_size, status.st_mtime))
+        except OSError as error:
+            raise _of_os(error, prefix, self.url) from error
+        return iter(sorted(found, key=lambda info: info.key))
+
+    def delete(self, key: str) -> None:
+        """See :class:`Store`."""
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise _of_os(error, key, self.url) from error
+
+    def _path(self, key: str) -> Path:
+        parts = PurePosixPath(key).parts
+        if not parts or key.startswith("/") or any(part in ("..", ".") for part in parts):
+            raise ArchiveError(f"key {key!r} does not stay inside {self.url}; expected relative parts")
+        return self._root.joinpath(*parts)
+
+    def _make_folder(self, folder: Path) -> None:
+        # A new folder's own name must reach the disk too, or a power cut takes the synced file with it.
+        missing = [part for part in (folder, *folder.parents) if not part.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in missing:
+            _sync_folder(part.parent)
+
+
+class S3Store:
+    """Objects in a bucket; create-if-absent is the server's own (``If-None-Match: *``)."""
+
+    def __init__(self, url: str, options: S3Options) -> None:
+        import s3fs
+
+        bucket, _, prefix = url.removeprefix("s3://").strip("/").partition("/")
+        if not bucket:
+            raise ConfigurationError(f"archive URL {url!r} names no bucket; expected s3://bucket/prefix")
+        self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        client: dict[str, Any] = {"region_name": options.region} if options.region else {}
+        self._fs = s3fs.S3FileSystem(
+            key=options.access_key_id,
+            secret=options.secret_access_key,
+            endpoint_url=options.endpoint_url or os.environ.get("AWS_ENDPOINT_URL"),
+            client_kwargs=client,
+            config_kwargs={
+                "connect_timeout": options.connect_timeout_s,
+                "read_timeout": options.read_timeout_s,
+                "retries": {"max_attempts": 1},
+                "s3": {"addressing_style": "path"},
+            },
+            use_listings_cache=False,
+            skip_instance_cache=True,
+        )
+        # Retried in one place: ours knows that a repeated create may meet its own first try.
+        self._fs.retries = 1
+
+    def put_if_absent(self, key: str, data: bytes) -> None:
+        """See :class:`Store`."""
+        try:
+            self._fs.pipe_file(self._path(key), data, mode="create")
+        except FileExistsError:
+            raise ObjectExists(f"{key} is taken in {self.url}") from None
+        except Exception as error:
+            raise _of_s3(error, key, self.url) from error
+
+    def put(self, key: str, data: bytes) -> None:
+        """See :class:`Store`."""
+        put_named_by_content(self, key, data)
+
+    def get(self, key: str) -> bytes:
+        """See :class:`Store`."""
+        try:
+            found: bytes = self._fs.cat_file(self._path(key))
+        except Exception as error:
+            raise _of_s3(error, key, self.url) from error
+        return found
+
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        """See :class:`Store`."""
+        request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        if after:
+            request["StartAfter"] = self._prefix + after
+        while True:
+            try:
+                page = self._fs.call_s3("list_objects_v2", **request)
+            except Exception as error:
+                raise _of_s3(error, prefix, self.url) from error
+            for found in page.get("Contents", ()):
+                key = found["Key"].removeprefix(self._prefix)
+                yield ObjectInfo(key, found["Size"], found["LastModified"].timestamp())
+            if not page.get("IsTruncated"):
+                return
+            request["ContinuationToken"] = page["NextContinuationToken"]
+
+    def delete(self, key: str) -> None:
+        """See :class:`Store`."""
+        try:
+            self._fs.call_s3("delete_object", Bucket=self._bucket, Key=self._prefix + key)
+        except Exception as error:
+            raise _of_s3(error, key, self.url) from error
+
+    def _path(self, key: str) -> str:
+        return f"{self._bucket}/{self._prefix}{key}"
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _of_os(error: OSError, key: str, url: str) -> ArchiveError:
+    if isinstance(error, FileNotFoundError):
+        return ObjectMissing(f"{key} does not exist in {url}")
+    if isinstance(error, PermissionError):
+        return ArchiveError(f"{url}: {key}: not permitted; check who owns the folder")
+    return StoreUnavailable(f"{url}: {key}: {error.strerror or error}; the store is asked again")
+
+
+def _of_s3(error: Exception, key: str, url: str) -> ArchiveError:
+    if isinstance(error, FileNotFoundError):
+        return ObjectMissing(f"{key} does not exist in {url}")
+    if isinstance(error, PermissionError):
+        return ArchiveError(f"{url}: {key}: not permitted ({error}); check the credentials and the bucket's policy")
+    # The type and the message only: a botocore error's context holds the request, and with it a signature.
+    return StoreUnavailable(f"{url}: {key}: {type(error).__name__}: {error}; the store is asked again")

@@ -1,0 +1,27 @@
+"""Stores over which the contract tests run: in memory, a local folder, and a real S3 server."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from stream.archive.objects import Store
+from stream.archive.store import S3Options, open_store
+
+
+@pytest.fixture(params=["memory", "local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty store of each kind."""
+    if request.param == "memory":
+        return open_store("memory:")
+    if request.param == "local":
+        return open_store(str(tmp_path / "archive"))
+    return open_s3(request)
+
+
+def open_s3(request: pytest.FixtureRequest) -> Store:
+    server = request.getfixturevalue("s3_server")
+    options = S3Options(server.endpoint_url, server.access_key, server.secret_key)
+    return open_store(f"s3://{server.bucket}/{uuid.uuid4().hex}", options)

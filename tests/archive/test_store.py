@@ -1,0 +1,220 @@
+"""What every store promises; the same tests over memory, a local folder and a real S3 server."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from stream.archive.objects import (
+    MemoryStore,
+    ObjectExists,
+    ObjectInfo,
+    ObjectMissing,
+    Retrying,
+    Store,
+    StoreUnavailable,
+)
+from stream.archive.store import LocalStore, S3Options, open_store
+from stream.errors import ArchiveError, ConfigurationError
+
+
+def keys(store: Store, prefix: str, after: str = "") -> list[str]:
+    return [info.key for info in store.list(prefix, after)]
+
+
+def test_what_is_put_is_got_back(store: Store) -> None:
+    store.put_if_absent("a/b.bin", b"\x00content")
+    store.put("a/c.bin", b"")
+    assert store.get("a/b.bin") == b"\x00content"
+    assert store.get("a/c.bin") == b""
+
+
+def test_the_first_to_put_if_absent_wins(store: Store) -> None:
+    store.put_if_absent("key", b"first")
+    with pytest.raises(ObjectExists):
+        store.put_if_absent("key", b"second")
+    assert store.get("key") == b"first"
+
+
+def test_of_many_at_once_exactly_one_wins(store: Store) -> None:
+    outcomes: list[bytes | None] = []
+
+    def race(content: bytes) -> None:
+        try:
+            store.put_if_absent("race/key", content)
+        except ObjectExists:
+            outcomes.append(None)
+        else:
+            outcomes.append(content)
+
+    threads = [threading.Thread(target=race, args=(bytes([number]) * 1000,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winners = [outcome for outcome in outcomes if outcome is not None]
+    assert len(outcomes) == 8
+    assert winners == [store.get("race/key")]
+
+
+def test_putting_the_same_content_again_is_no_error_but_other_content_is(store: Store) -> None:
+    store.put("named-by-content", b"x")
+    store.put("named-by-content", b"x")
+    with pytest.raises(ArchiveError, match="other content"):
+        store.put("named-by-content", b"y")
+    assert store.get("named-by-content") == b"x"
+
+
+def test_a_missing_object_is_said_to_be_missing(store: Store) -> None:
+    with pytest.raises(ObjectMissing, match="nowhere"):
+        store.get("nowhere")
+
+
+def test_a_list_is_in_the_order_of_keys_below_a_prefix_and_after_a_key(store: Store) -> None:
+    for key in ("t/10/b", "t/1/b", "t/1/a", "t/1/c", "u/1/a"):
+        store.put_if_absent(key, key.encode())
+    assert keys(store, "t/1/") == ["t/1/a", "t/1/b", "t/1/c"]
+    assert keys(store, "t/1/", after="t/1/a") == ["t/1/b", "t/1/c"]
+    assert keys(store, "t/1/", after="t/1/c") == []
+    assert keys(store, "") == ["t/1/a", "t/1/b", "t/1/c", "t/10/b", "u/1/a"]
+    assert keys(store, "nothing/") == []
+    assert [info.size for info in store.list("u/")] == [5]
+
+
+def test_deleting_is_final_and_may_be_repeated(store: Store) -> None:
+    store.put_if_absent("a", b"1")
+    store.delete("a")
+    store.delete("a")
+    assert keys(store, "") == []
+    store.put_if_absent("a", b"2")
+    assert store.get("a") == b"2"
+
+
+def test_keys_with_percent_signs_and_equals_stay_as_they_are(store: Store) -> None:
+    key = "date=2026-01-02/region=a%2Fb/x-0.parquet"
+    store.put_if_absent(key, b"1")
+    assert keys(store, "date=2026-01-02/") == [key]
+    assert store.get(key) == b"1"
+
+
+def test_a_listing_of_more_than_one_page_is_whole(store: Store) -> None:
+    # S3 lists a thousand keys a page.
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: store.put_if_absent(f"p/{number:06d}", b""), range(1010)))
+    assert keys(store, "p/") == [f"p/{number:06d}" for number in range(1010)]
+    assert keys(store, "p/", after="p/000004") == [f"p/{number:06d}" for number in range(5, 1010)]
+
+
+def test_a_local_put_that_dies_half_way_leaves_no_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path / "archive")
+
+    def die(_descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", die)
+        with pytest.raises(KeyboardInterrupt):
+            store.put_if_absent("date=x/a", b"half")
+    assert keys(store, "") == []
+    store.put_if_absent("date=x/a", b"whole")
+    assert store.get("date=x/a") == b"whole"
+
+
+def test_a_full_disk_is_reported_as_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path)
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreUnavailable, match="No space left"):
+        store.put_if_absent("a", b"x")
+
+
+@pytest.mark.parametrize("key", ["../outside", "/etc/passwd", "a/../../b", ""])
+def test_a_local_key_cannot_leave_the_archive(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ArchiveError, match="stay inside"):
+        LocalStore(tmp_path).get(key)
+
+
+def test_urls_that_are_no_archive_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="gs://"):
+        open_store("gs://bucket")
+    with pytest.raises(ConfigurationError, match="no bucket"):
+        open_store("s3://")
+
+
+def test_credentials_never_show() -> None:
+    assert "secret" not in repr(S3Options("http://x", "visible-id", "top-secret")).replace("secret_access_key", "")
+
+
+def test_an_unreachable_s3_is_unavailable_and_names_no_credential() -> None:
+    options = S3Options("http://127.0.0.1:9", "id-1234", "top-secret", connect_timeout_s=1, read_timeout_s=1)
+    store = open_store("s3://bucket/p", options)
+    assert isinstance(store, Retrying)
+    with pytest.raises(StoreUnavailable) as caught:
+        store._store.put_if_absent("key", b"")
+    assert "top-secret" not in f"{caught.value!r} {caught.value.__cause__!r}"
+
+
+class Flaky:
+    """A store whose answers get lost: it does what it is told, or not, and then says that it is unavailable."""
+
+    url = "flaky:"
+
+    def __init__(self, does: list[bool]) -> None:
+        self.inner = MemoryStore()
+        self._does = does
+
+    def put_if_absent(self, key: str, data: bytes) -> None:
+        if self._does:
+            if self._does.pop(0):
+                self.inner.put_if_absent(key, data)
+            raise StoreUnavailable("no answer")
+        self.inner.put_if_absent(key, data)
+
+    def put(self, key: str, data: bytes) -> None:
+        self.inner.put(key, data)
+
+    def get(self, key: str) -> bytes:
+        if self._does:
+            self._does.pop(0)
+            raise StoreUnavailable("no answer")
+        return self.inner.get(key)
+
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        return self.inner.list(prefix, after)
+
+    def delete(self, key: str) -> None:
+        self.inner.delete(key)
+
+
+@pytest.mark.parametrize("does", [[False], [True], [False, True], [False, False, True]])
+def test_a_put_whose_answer_was_lost_is_recognised_as_our_own(does: list[bool]) -> None:
+    pauses: list[float] = []
+    store = Retrying(Flaky(does), sleep=pauses.append)
+    store.put_if_absent("key", b"mine")
+    assert store.get("key") == b"mine"
+    assert len(pauses) >= 1
+
+
+def test_a_conflict_after_a_lost_answer_is_still_a_conflict() -> None:
+    flaky = Flaky([False])
+    flaky.inner.put_if_absent("key", b"theirs")
+    store = Retrying(flaky, sleep=lambda _: None)
+    with pytest.raises(ObjectExists):
+        store.put_if_absent("key", b"mine")
+
+
+def test_retrying_ends_and_waits_longer_each_time() -> None:
+    pauses: list[float] = []
+    store = Retrying(Flaky([False] * 10), attempts=4, first_pause_s=1.0, longest_pause_s=100.0, sleep=pauses.append)
+    with pytest.raises(StoreUnavailable):
+        store.put_if_absent("key", b"")
+    assert len(pauses) == 3
+    assert 0.5 <= pauses[0] <= 1.0 <= pauses[1] <= 2.0 <= pauses[2] <= 4.0
