@@ -15,3 +15,7 @@ class DeliveryError(WhyrecError):
 
 class ArchiveError(WhyrecError):
     """The archive or its store is not as it must be."""
+
+
+class WorkerFailed(WhyrecError):
+    """A worker process did not start, or did not end, as it should; the message ends with its log's last lines."""

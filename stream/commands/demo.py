@@ -1,0 +1,38 @@
+"""``whyrec demo``: the whole service on simulated traffic, with a count that must come out even."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stream.settings import Settings
+
+
+def demo(
+    duration: float = typer.Option(30.0, min=1, help="Seconds of traffic."),
+    rate: float = typer.Option(50.0, min=0.1, help="Slates per second, of 20 items each."),
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures to this file.", metavar="FILE", dir_okay=False)
+    ] = None,
+    bootstrap: str | None = typer.Option(
+        None, "--bootstrap", help="A real Kafka instead of the embedded broker.", metavar="HOST:PORT"
+    ),
+    archive: str | None = typer.Option(
+        None, help="Folder or s3://bucket/prefix; by default a fresh folder below ./demo.", metavar="URL"
+    ),
+) -> None:
+    """Show the main job: traffic, a worker, explanations, the archive; exit 1 if the counts do not agree.
+
+    Example: whyrec demo --duration 20 --json out.json
+    """
+    from rich.console import Console
+
+    from stream.demo.show import Plan, show
+
+    outcome = show(Plan(Settings(), duration, rate, bootstrap, archive), Console())
+    if json is not None:
+        json.write_text(outcome.to_json() + "\n", "utf-8")
+    if outcome.faults():
+        raise typer.Exit(1)

@@ -1,0 +1,140 @@
+"""A worker as a process of its own, started as an operator would, and never outliving whoever started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Final
+
+from stream.errors import WorkerFailed
+
+_START_S: Final = 120.0
+_POLL_S: Final = 0.05
+_LOG_TAIL: Final = 4000
+
+# Where the system can (Linux), the kernel ends the worker when its parent is gone, however that went.
+_DIE_WITH_PARENT: Final = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(1)
+os.execv(sys.executable, [sys.executable, "-m", "stream.cli", "worker", *sys.argv[2:]])
+"""
+
+
+class WorkerProcess:
+    """``whyrec worker`` with settings of its own on top of this process's environment; its log goes to a file."""
+
+    def __init__(self, settings: Mapping[str, str], log: Path, *arguments: str) -> None:
+        self.port = _free_port()
+        self.log = log
+        self._environment = {
+            **os.environ,
+            **{f"WHYREC_{name.upper()}": value for name, value in settings.items()},
+            "WHYREC_METRICS_PORT": str(self.port),
+        }
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id.
+
+        Raises:
+            WorkerFailed: it was never started.
+
+        """
+        return self._started().pid
+
+    @property
+    def exit_status(self) -> int | None:
+        """None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    def start(self) -> None:
+        """Start it, without waiting; again after it ended, it appends to the same log."""
+        sink: IO[bytes]
+        with self.log.open("ab") as sink:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _DIE_WITH_PARENT, str(os.getpid()), *self._arguments],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for whoever started it, who then ends the worker in order
+            )
+
+    def wait_until_ready(self, limit_s: float = _START_S) -> None:
+        """Return once partitions are assigned to it.
+
+        Raises:
+            WorkerFailed: it ended, or took too long; with the end of its log.
+
+        """
+        give_up = time.monotonic() + limit_s
+        while not self._answers("/ready"):
+            if self.exit_status is not None:
+                raise WorkerFailed(
+                    f"the worker ended with status {self.exit_status} while starting:\n{self.last_words()}"
+                )
+            if time.monotonic() > give_up:
+                raise WorkerFailed(f"the worker was not ready within {limit_s:.0f} s:\n{self.last_words()}")
+            time.sleep(_POLL_S)
+
+    def stop(self, limit_s: float = 90.0) -> int:
+        """Ask it to end (SIGTERM) and return its exit status.
+
+        Raises:
+            WorkerFailed: it did not end in time, and was killed.
+
+        """
+        process = self._started()
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            return process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise WorkerFailed(f"the worker did not end within {limit_s:.0f} s:\n{self.last_words()}") from None
+
+    def kill(self) -> None:
+        """End it as a power cut would (SIGKILL)."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def metrics(self) -> str:
+        """Return what it serves to Prometheus."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+            return str(answer.read(), "utf-8")
+
+    def last_words(self) -> str:
+        """Return the end of its log."""
+        return self.log.read_text("utf-8", errors="replace")[-_LOG_TAIL:] if self.log.exists() else ""
+
+    def _answers(self, path: str) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return False
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise WorkerFailed("the worker was never started")
+        return self._process
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
