@@ -24,7 +24,7 @@ class Reranker:
     def load(cls, bundle: Bundle) -> Reranker:
         """Read the trees of a bundle; raises BundleError where LightGBM cannot read them or they want other columns."""
         try:
-            booster = lgb.Booster(model_str=bundle.reranker_text.read_text(encoding="utf-8"), params={"num_threads": 1})
+            booster = lgb.Booster(model_str=bundle.reranker_text.read_text(encoding="utf-8"))
         except lgb.basic.LightGBMError as error:
             raise BundleError(
                 f"reranker.txt: expected a LightGBM model in text format, got {error}: write it with "
