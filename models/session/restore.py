@@ -1,0 +1,78 @@
+"""Reads our own exported graph back into PyTorch, so that a bundle can be audited without its training."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import numpy_helper
+
+from models.bundle import Bundle
+from models.errors import BundleError
+from models.session.config import SessionConfig
+from models.session.transformer import SessionTransformer
+
+_LINEAR = ("query", "key", "value", "output", "feed_in", "feed_out")
+
+
+def restore(bundle: Bundle) -> SessionTransformer:
+    """Rebuild the transformer of a bundle that models/session/export.py wrote; equal to it within float rounding.
+
+    Raises BundleError for a graph of another origin, whose weights have no names that we know.
+    """
+    graph = onnx.load(bundle.session_onnx).graph
+    held = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    try:
+        config = _config(bundle, graph, held)
+        weights = _weights(bundle, config, held)
+        model = SessionTransformer(config)
+        model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+    except (KeyError, StopIteration, RuntimeError, ValueError) as error:
+        raise BundleError(
+            f"session.onnx: expected a graph that whyrec exported, got one in which {error} is missing or different: "
+            "slow audits need our own export; use the deletion runs of the explanations instead."
+        ) from error
+    model.eval()
+    return model
+
+
+def _config(bundle: Bundle, graph: onnx.GraphProto, held: dict[str, npt.NDArray[np.float32]]) -> SessionConfig:
+    attention = next(each for each in graph.output if each.name == "attention").type.tensor_type.shape
+    layers, heads = (axis.dim_value for axis in attention.dim[1:3])
+    length, d = held["position"].shape
+    return SessionConfig(
+        items=len(bundle.catalog),
+        engagements=len(held["engagement"]) - 1,
+        d=d,
+        layers=layers,
+        heads=heads,
+        d_ff=held["layers.0.feed_in.bias"].shape[0],
+        max_length=length,
+    )
+
+
+def _weights(
+    bundle: Bundle, config: SessionConfig, held: dict[str, npt.NDArray[np.float32]]
+) -> dict[str, npt.NDArray[np.float32]]:
+    scale, last = np.float32(config.d**0.5), f"layers.{config.layers - 1}"
+    weights = {
+        "item.weight": bundle.item_vectors,
+        "engagement.weight": held["engagement"] / scale,
+        # The last layer reads with its heads apart, and with the query's scale taken in.
+        f"{last}.key.weight": held[f"{last} read key"].reshape(config.d, config.d)
+        * np.float32((config.d // config.heads) ** 0.5),
+        f"{last}.value.weight": held[f"{last} read value"].swapaxes(1, 2).reshape(config.d, config.d),
+    }
+    norms = ["final_norm"]
+    for depth in range(config.layers):
+        layer = f"layers.{depth}"
+        norms += [f"{layer}.attention_norm", f"{layer}.feed_norm"]
+        for part in _LINEAR:
+            if f"{layer}.{part}.weight" not in weights:
+                weights[f"{layer}.{part}.weight"] = held[f"{layer}.{part}"].T
+        for part in ("feed_in", "feed_out"):
+            weights[f"{layer}.{part}.bias"] = held[f"{layer}.{part}.bias"]
+    for norm in norms:
+        weights |= {f"{norm}.{part}": held[f"{norm}.{part}"] for part in ("weight", "bias")}
+    return weights

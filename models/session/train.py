@@ -1,0 +1,176 @@
+"""Trains a session model on histories: the next item, at every position of every history at once."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from models.data.sessions import Sessions
+from models.session.evaluate import Metrics, Vectors, evaluate_model
+from models.session.loss import catalogue_cross_entropy
+from models.session.lstm import SessionLstm
+from models.session.transformer import SessionTransformer
+
+SessionNet = SessionTransformer | SessionLstm
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train; the rate rises over the first 5 % of the steps and then falls to zero along a cosine."""
+
+    epochs: int = 6
+    events_per_batch: int = 4096
+    rate: float = 1.5e-3
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands; metrics only at the end of an epoch."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    metrics: Metrics | None = None
+
+
+def train(
+    model: SessionNet,
+    sessions: Sessions,
+    validation: Sessions,
+    recipe: Recipe,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> Metrics:
+    """Train in place, keep the epoch that ranks validation best (by NDCG@10), and return its metrics.
+
+    On one machine and one number of threads, the same recipe gives the same weights.
+    """
+    torch.manual_seed(recipe.seed)
+    random = np.random.default_rng(recipe.seed)
+    decayed = [weight for weight in model.parameters() if weight.ndim > 1]
+    plain = [weight for weight in model.parameters() if weight.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=recipe.rate,
+        betas=(0.9, 0.98),
+    )
+    steps = recipe.epochs * sum(1 for _ in batches(sessions, model.config.max_length, recipe, random))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
+    best: tuple[Metrics, dict[str, Tensor]] | None = None
+    step = 0
+    for epoch in range(1, recipe.epochs + 1):
+        model.train()
+        smooth = math.nan
+        for items, engagements, targets in batches(sessions, model.config.max_length, recipe, random):
+            loss = _loss(model, items, engagements, targets)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+            optimiser.step()
+            schedule.step()
+            step += 1
+            smooth = loss.item() if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss.item()
+            report(Progress(epoch, step, steps, smooth))
+        metrics = evaluate_model(vectors_of(model), weights_of(model), validation, model.config.max_length)
+        report(Progress(epoch, step, steps, smooth, metrics))
+        if best is None or metrics.ndcg_at_10 > best[0].ndcg_at_10:
+            best = metrics, copy.deepcopy(model.state_dict())
+    if best is None:
+        raise ValueError(f"expected at least one epoch, got {recipe.epochs}")
+    model.load_state_dict(best[1])
+    model.eval()
+    return best[0]
+
+
+def batches(
+    sessions: Sessions, max_length: int, recipe: Recipe, random: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Cut histories into pieces of at most max_length + 1 events and lay pieces of similar length side by side.
+
+    Yields items, engagements and the items that follow, int64 [B, L] each, padded with 0 on the right. Where a longer
+    history is cut changes from epoch to epoch.
+    """
+    first, last = _pieces(sessions.offsets, max_length, random)
+    length = last - first - 1
+    # Random order among equals, and among near equals: no batch looks the same twice.
+    order = np.argsort(length + random.random(len(length)) * 2.0, kind="stable")
+    events = np.cumsum(length[order])
+    parts = np.split(order, np.flatnonzero(np.diff(events // recipe.events_per_batch)) + 1)
+    for number in random.permutation(len(parts)):
+        part = parts[number]
+        columns = np.arange(length[part].max())
+        real = columns < length[part][:, None]
+        where = np.where(real, first[part][:, None] + columns, 0)
+        yield (
+            torch.from_numpy(np.where(real, sessions.item[where], 0).astype(np.int64)),
+            torch.from_numpy(np.where(real, sessions.engagement[where], 0).astype(np.int64)),
+            torch.from_numpy(np.where(real, sessions.item[np.where(real, where + 1, 0)], 0).astype(np.int64)),
+        )
+
+
+def vectors_of(model: SessionNet) -> Vectors:
+    """Adapt a torch model to the evaluation: left-padded numpy in, the vectors of the newest events out."""
+
+    def vectors(items: npt.NDArray[np.int64], engagements: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        model.eval()
+        count = (items > 0).sum(axis=1)
+        # The LSTM reads from the left, so the padding moves to the right.
+        columns = (np.arange(items.shape[1]) - count[:, None]) % max(items.shape[1], 1)
+        shifted = (torch.from_numpy(np.take_along_axis(each, columns, axis=1)) for each in (items, engagements))
+        with torch.no_grad():
+            rows = model(*shifted)
+        newest: npt.NDArray[np.float32] = rows[torch.arange(len(rows)), torch.from_numpy(count) - 1].float().numpy()
+        return newest
+
+    return vectors
+
+
+def weights_of(model: SessionNet) -> npt.NDArray[np.float32]:
+    """Item vectors float32 [items + 1, d]."""
+    vectors: npt.NDArray[np.float32] = model.item_vectors.detach().float().numpy()
+    return vectors
+
+
+def _loss(model: SessionNet, items: Tensor, engagements: Tensor, targets: Tensor) -> Tensor:
+    real = targets > 0
+    return catalogue_cross_entropy(model(items, engagements)[real], model.item_vectors[1:], targets[real] - 1)
+
+
+def _rate(step: int, steps: int) -> float:
+    warm = max(1, steps // 20)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def _pieces(
+    offsets: npt.NDArray[np.int64], max_length: int, random: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """First and one-past-last event of each piece; neighbouring pieces share an event, which no target is lost by."""
+    first, last = [], []
+    for low, high in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        if high - low < 2:
+            continue
+        start = low
+        if high - low > max_length + 1:
+            # A first piece of random length moves all cuts.
+            end = low + 1 + int(random.integers(1, max_length + 1))
+            first.append(start)
+            last.append(end)
+            start = end - 1
+        while start < high - 1:
+            end = min(start + max_length + 1, high)
+            first.append(start)
+            last.append(end)
+            start = end - 1
+    return np.array(first, dtype=np.int64), np.array(last, dtype=np.int64)

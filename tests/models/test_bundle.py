@@ -1,0 +1,236 @@
+"""A bundle opens when all of its parts belong together, and otherwise says what is wrong with it."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from models.bundle import Bundle, BundleError, sha256
+from models.manifest import FILES
+from models.reranker.features import FEATURES
+from tests.bundles import CATEGORIES, ITEMS, tiny_bundle, tiny_reranker
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("sound"))
+
+
+@pytest.fixture
+def folder(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "bundle"))
+
+
+def pin(folder: Path, file: str, data: bytes) -> None:
+    """Replace a file the honest way: with its hash."""
+    (folder / file).write_bytes(data)
+    alter(folder, files=json.loads((folder / "manifest.json").read_text())["files"] | {file: sha256(data)})
+
+
+def alter(folder: Path, **changes: Any) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text()) | changes
+    (folder / "manifest.json").write_text(json.dumps({k: v for k, v in manifest.items() if v is not ...}))
+
+
+def npy(array: npt.NDArray[Any]) -> bytes:
+    data = io.BytesIO()
+    np.save(data, array, allow_pickle=array.dtype == object)
+    return data.getvalue()
+
+
+def parquet(**changes: Any) -> bytes:
+    table = {
+        "item_id": [f"i{k}" for k in range(ITEMS)],
+        "title": ["T"] * ITEMS,
+        "category": ["C"] * ITEMS,
+        "popularity": [1.0] * ITEMS,
+    }
+    data = io.BytesIO()
+    pq.write_table(pa.table({k: v for k, v in (table | changes).items() if v is not ...}), data)
+    return data.getvalue()
+
+
+def features(**changes: Any) -> bytes:
+    """The feature list with its first entry changed."""
+    records = [feature.record() for feature in FEATURES]
+    return json.dumps([records[0] | changes, *records[1:]]).encode()
+
+
+def test_a_sound_bundle_opens_with_all_its_parts(folder: Path) -> None:
+    bundle = Bundle.load(folder)
+    assert (bundle.name, bundle.version, bundle.model_version) == ("tiny", "1", "tiny@1")
+    assert bundle.item_vectors.shape == (ITEMS + 1, 16)
+    assert not bundle.item_vectors.flags.writeable
+    assert bundle.features == FEATURES
+    assert len(bundle.owned("user")) + len(bundle.owned("item")) + len(bundle.owned("context")) == len(FEATURES)
+    assert bundle.card.startswith("# tiny")
+
+
+def test_the_catalogue_looks_up_items_both_ways(folder: Path) -> None:
+    catalog = Bundle.load(folder).catalog
+    assert catalog.index(["s002", "nobody", "s060", ""]).tolist() == [2, 0, 60, 0]
+    assert catalog.category_names == ("", *CATEGORIES)
+    assert [catalog.category_names[code] for code in catalog.category_codes[1:]] == list(catalog.categories)
+    assert catalog.category_codes[0] == 0
+    assert catalog.popularity[0] == 0
+    assert len(catalog) == ITEMS
+
+
+def test_writing_the_same_bundle_twice_gives_the_same_bytes(sound: Path, tmp_path: Path) -> None:
+    again = tiny_bundle(tmp_path)
+    for file in (*FILES, "manifest.json"):
+        assert (again / file).read_bytes() == (sound / file).read_bytes(), file
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_one_altered_byte_in_any_file_is_noticed(folder: Path, file: str) -> None:
+    data = bytearray((folder / file).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / file).write_bytes(data)
+    with pytest.raises(BundleError, match=rf"{file}: expected SHA-256 [0-9a-f]{{64}}, got [0-9a-f]{{64}}"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_missing_file_is_named(folder: Path, file: str) -> None:
+    (folder / file).unlink()
+    with pytest.raises(BundleError, match=f"{file}: expected the file that the manifest pins"):
+        Bundle.load(folder)
+
+
+def test_a_folder_that_is_no_bundle_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="expected a bundle's manifest, got No such file"):
+        Bundle.load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3"])
+def test_a_manifest_that_is_no_manifest_is_refused(folder: Path, text: str) -> None:
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match=r"manifest.json: expected"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"contract": 2}, "expected contract 1, got 2"),
+        ({"contract": ...}, "expected contract 1, got None"),
+        ({"name": ...}, "expected name .* got none"),
+        ({"name": "a@b"}, "expected name to be a plain name"),
+        ({"version": 3}, "expected version to be a plain name"),
+        ({"max_length": 0}, "expected max_length to be a number of events"),
+        ({"max_length": True}, "expected max_length"),
+        ({"fixed_length": 49}, "expected fixed_length to be at least max_length .50., got 49"),
+        ({"reranker_output": "logit"}, 'expected reranker_output to be "raw" or "probability"'),
+        ({"engagements": []}, "expected engagements to be a list of distinct names"),
+        ({"engagements": ["view", "view"]}, "expected engagements"),
+        ({"citation_margin": -1}, "expected citation_margin to be a number of at least 0"),
+        ({"score_tolerance": float("nan")}, "expected score_tolerance"),
+        ({"files": {}}, "expected files to be the SHA-256 of each of session.onnx"),
+    ],
+)
+def test_a_wrong_manifest_entry_is_named(folder: Path, changes: dict[str, Any], says: str) -> None:
+    alter(folder, **changes)
+    with pytest.raises(BundleError, match=says):
+        Bundle.load(folder)
+
+
+def test_a_manifest_cannot_reach_outside_its_folder(folder: Path) -> None:
+    (folder.parent / "secret").write_text("x")
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    alter(folder, files=files | {"../secret": sha256(b"x")})
+    with pytest.raises(BundleError, match="by plain file name"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (
+            np.zeros((ITEMS, 16), dtype=np.float32),
+            "expected 61 rows .60 in the catalogue, after the padding row., got 60",
+        ),
+        (np.zeros((ITEMS + 1, 16)), "expected float32 .n_items . 1, d., got float64"),
+        (np.zeros(ITEMS + 1, dtype=np.float32), "got float32 .61."),
+        (np.ones((ITEMS + 1, 16), dtype=np.float32), "expected zeros in row 0"),
+        (
+            np.full((ITEMS + 1, 16), [[0]] + [[np.nan]] * ITEMS, dtype=np.float32),
+            "got others in 60 rows .first: row 1.",
+        ),
+        (np.array([object()]), "item_vectors.npy: expected a numpy array"),
+    ],
+)
+def test_item_vectors_that_do_not_fit_are_refused(folder: Path, array: npt.NDArray[Any], says: str) -> None:
+    pin(folder, "item_vectors.npy", npy(array))
+    with pytest.raises(BundleError, match=says):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"item_id,title", "catalog.parquet: expected Parquet"),
+        (parquet(title=...), "expected the columns item_id, title, category, popularity, got .*: add title"),
+        (parquet(popularity=["much"] * ITEMS), "expected text columns and a float32 popularity"),
+        (parquet(title=[None] + ["T"] * (ITEMS - 1)), "got nulls in title"),
+        (parquet(popularity=[101.0] * ITEMS), "expected popularity percentiles from 0 to 100, got 0.0 to 101.0"),
+        (parquet(popularity=[float("nan")] * ITEMS), "expected popularity percentiles"),
+        (parquet(item_id=["i"] * ITEMS), "expected distinct, non-empty item_ids, got 1 of them in 60 rows"),
+    ],
+)
+def test_a_catalogue_that_does_not_fit_is_refused(folder: Path, data: bytes, says: str) -> None:
+    pin(folder, "catalog.parquet", data)
+    with pytest.raises(BundleError, match=says):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"{", "features.json: expected a list of"),
+        (b'[{"name": "x"}]', "features.json: expected a list of"),
+        (features(extra=1), "features.json: expected a list of"),
+        (features(is_category="yes"), "got others in is_category"),
+        (features(display_name=""), "got others in an empty name"),
+        (features(owner="nobody"), "expected an owner out of user, item, context"),
+        (features(owner="item"), "expected all user features, then all item features, then session_score"),
+        (features(name=FEATURES[1].name), f"expected distinct names, got {FEATURES[1].name} twice"),
+        (features(name="renamed"), "the first to differ: expected renamed, got history_length"),
+    ],
+)
+def test_a_feature_list_that_does_not_fit_is_refused(folder: Path, data: bytes, says: str) -> None:
+    pin(folder, "features.json", data)
+    with pytest.raises(BundleError, match=says):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("pickle", "reranker.txt: expected LightGBM's text format"),
+        (tiny_reranker(FEATURES[1:]), "expected the 41 features of features.json, got 40 features"),
+    ],
+)
+def test_a_reranker_that_reads_other_features_is_refused(folder: Path, text: str, says: str) -> None:
+    pin(folder, "reranker.txt", text.encode())
+    with pytest.raises(BundleError, match=says):
+        Bundle.load(folder)
+
+
+def test_a_reranker_without_feature_names_is_taken_by_position(folder: Path) -> None:
+    text = (folder / "reranker.txt").read_text()
+    for number, feature in enumerate(FEATURES):
+        text = text.replace(f" {feature.name} ", f" Column_{number} ", 1)
+    head, _, rest = text.partition("feature_names=")
+    unnamed = " ".join(f"Column_{number}" for number in range(len(FEATURES)))
+    pin(folder, "reranker.txt", f"{head}feature_names={unnamed}\n{rest.partition(chr(10))[2]}".encode())
+    assert Bundle.load(folder).features == FEATURES
