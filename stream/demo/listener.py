@@ -71,10 +71,14 @@ class Listener(threading.Thread):
         self._halt.set()
         self.join(_TIMEOUT_S)
 
+    def quantiles_ms(self, *at: float) -> list[float]:
+        """Quantiles of the latencies in milliseconds, from planned sending to arrival."""
+        return [float(late) for late in np.quantile(np.array(self._late_s or [0.0]) * 1000, at)]
+
     def latency_ms(self) -> dict[str, float]:
         """Median and 99th percentile, in milliseconds, from planned sending to arrival."""
-        late = np.array(self._late_s or [0.0]) * 1000
-        return {"p50": round(float(np.percentile(late, 50)), 1), "p99": round(float(np.percentile(late, 99)), 1)}
+        p50, p99 = self.quantiles_ms(0.5, 0.99)
+        return {"p50": round(p50, 1), "p99": round(p99, 1)}
 
     def _take(self, value: bytes | None, headers: Any) -> None:
         arrived = time.perf_counter()
