@@ -6,16 +6,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Final
 
-import structlog
-
 from stream import logs
+from stream.agents import explain, sink
 from stream.app import WorkerApp, serve
 from stream.cluster import Cluster
-from stream.connections import codec_of
 from stream.metrics import Metrics
 from stream.settings import Settings
-
-log = structlog.get_logger("whyrec.worker")
 
 Prepare = Callable[[Settings, ExitStack], Callable[[WorkerApp], object]]
 
@@ -43,24 +39,5 @@ def run(settings: Settings, agents: Sequence[str]) -> int:
         return serve(build)
 
 
-def _explain(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], object]:
-    from stream.agents import explain
-    from stream.agents.batch import BatchWork
-    from stream.delivery import Delivery
-    from stream.explain.pipeline import Explainer
-
-    explainer = Explainer.load(settings.bundle_dir, policy=settings.policy)
-    work = BatchWork(explainer, codec_of(settings), settings)
-    delivery = Delivery(settings.bootstrap_servers, timeout_s=settings.delivery_timeout_s)
-    resources.callback(delivery.close, settings.shutdown_timeout_s)
-    return lambda app: explain.attach(app, work, delivery)
-
-
-def _sink(_settings: Settings, _resources: ExitStack) -> Callable[[WorkerApp], object]:
-    from stream.agents import sink
-
-    return sink.attach
-
-
-AGENTS: Final[dict[str, Prepare]] = {"explain": _explain, "sink": _sink}
+AGENTS: Final[dict[str, Prepare]] = {"explain": explain.prepare, "sink": sink.prepare}
 """What a worker can do; a new agent is one file in ``stream/agents`` and one row here."""

@@ -6,12 +6,13 @@ Keys are relative, ``/`` between their parts. A key appears with its whole conte
 
 from __future__ import annotations
 
+import io
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 from stream.errors import ArchiveError
 
@@ -72,6 +73,15 @@ class Store(Protocol):
         """
         ...
 
+    def open(self, key: str) -> BinaryIO:
+        """Open an object to read parts of it; seeking is cheap.
+
+        Raises:
+            ObjectMissing: no such key.
+
+        """
+        ...
+
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         """List the objects below a prefix whose keys sort after ``after``, in the order of their keys."""
         ...
@@ -107,6 +117,10 @@ class MemoryStore:
             return self._objects[key][0]
         except KeyError:
             raise ObjectMissing(f"{key} does not exist in {self.url}") from None
+
+    def open(self, key: str) -> BinaryIO:
+        """See :class:`Store`."""
+        return io.BytesIO(self.get(key))
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         """See :class:`Store`."""
@@ -167,6 +181,10 @@ class Retrying:
     def get(self, key: str) -> bytes:
         """See :class:`Store`."""
         return self._again(lambda: self._store.get(key))
+
+    def open(self, key: str) -> BinaryIO:
+        """See :class:`Store`; what is read from the file later is not retried."""
+        return self._again(lambda: self._store.open(key))
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         """See :class:`Store`."""

@@ -7,7 +7,9 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
+
+from pydantic import SecretStr
 
 from stream.archive.objects import (
     MemoryStore,
@@ -20,6 +22,7 @@ from stream.archive.objects import (
     put_named_by_content,
 )
 from stream.errors import ArchiveError, ConfigurationError
+from stream.settings import Settings
 
 _INCOMING: Final = "_incoming"
 """Folder of the local store in which files grow before they get their name."""
@@ -51,6 +54,26 @@ def open_store(url: str, s3: S3Options | None = None) -> Store:
     if "://" in url and not url.startswith("file://"):
         raise ConfigurationError(f"archive URL {url!r}: expected a folder, file:///folder or s3://bucket/prefix")
     return Retrying(LocalStore(Path(url.removeprefix("file://"))))
+
+
+def open_archive(settings: Settings) -> Store:
+    """Open the store that the settings name.
+
+    Raises:
+        ConfigurationError: they name none.
+
+    """
+
+    def plain(secret: SecretStr | None) -> str | None:
+        return None if secret is None else secret.get_secret_value()
+
+    s3 = S3Options(
+        settings.s3_endpoint_url,
+        plain(settings.s3_access_key_id),
+        plain(settings.s3_secret_access_key),
+        settings.s3_region,
+    )
+    return open_store(settings.archive_url, s3)
 
 
 class LocalStore:
@@ -89,6 +112,13 @@ class LocalStore:
         """See :class:`Store`."""
         try:
             return self._path(key).read_bytes()
+        except OSError as error:
+            raise _of_os(error, key, self.url) from error
+
+    def open(self, key: str) -> BinaryIO:
+        """See :class:`Store`."""
+        try:
+            return self._path(key).open("rb")
         except OSError as error:
             raise _of_os(error, key, self.url) from error
 
@@ -178,6 +208,14 @@ class S3Store:
         """See :class:`Store`."""
         try:
             found: bytes = self._fs.cat_file(self._path(key))
+        except Exception as error:
+            raise _of_s3(error, key, self.url) from error
+        return found
+
+    def open(self, key: str) -> BinaryIO:
+        """See :class:`Store`."""
+        try:
+            found: BinaryIO = self._fs.open(self._path(key), "rb", cache_type="none")
         except Exception as error:
             raise _of_s3(error, key, self.url) from error
         return found

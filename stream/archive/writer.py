@@ -35,6 +35,15 @@ class ForeignChain(ArchiveError):
     """The chain belongs to another Kafka cluster: two installations write to one prefix."""
 
 
+class RecreatedTopic(ArchiveError):
+    """The chain is of a topic that had this name before."""
+
+    def __init__(self, chain: Chain, was: Origin, now: Origin) -> None:
+        super().__init__(f"{chain.prefix} was written from {was}; the topic of this name is now {now}")
+        self.was = was
+        self.now = now
+
+
 class OffsetGap(ArchiveError):
     """What was buffered does not begin where the chain ends; it has to be read again."""
 
@@ -176,13 +185,20 @@ class ChainWriter:
         entry = commitlog.decode(data)
         if commitlog.parse_key(key) != (entry.chain, entry.first):
             raise commitlog.InvalidEntry(f"{key} holds the entry of {entry.chain.key(entry.first)}; verify the archive")
-        if self._origin is not None and entry.origin is not None and entry.origin != self._origin:
-            raise ForeignChain(
-                f"{self.chain.prefix} was written from {entry.origin}, this worker reads {self._origin}; "
-                "give each Kafka cluster an archive URL of its own"
-            )
+        self._check_origin(entry)
         self.tail = commitlog.tail_after(entry, data)
         return entry
+
+    def _check_origin(self, entry: Entry) -> None:
+        was, now = entry.origin, self._origin
+        if was is None or now is None or was == now:
+            return
+        if was.cluster == now.cluster:
+            raise RecreatedTopic(self.chain, was, now)
+        raise ForeignChain(
+            f"{self.chain.prefix} was written from {was}, this worker reads {now}; "
+            "give each Kafka cluster an archive URL of its own"
+        )
 
     def _follow(self) -> None:
         """Go on to entries that were added since the log was listed."""

@@ -1,0 +1,307 @@
+"""The sink agent: audit records from Kafka to the archive, where the archive says which offset comes next.
+
+Faust neither tracks nor commits the topic (``acks=False``). After each assignment the last commit entry of every
+partition's chain is read and reading begins there; what is committed to Kafka is information for people only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Final
+
+import structlog
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+from faust.types import TP, EventT
+
+from stream.app import WorkerApp, WorkerConsumer
+from stream.archive.commitlog import Origin
+from stream.archive.decode import Decoder, Record, Unreadable
+from stream.archive.objects import Store
+from stream.archive.sink import Jump, Limits, Sink
+from stream.archive.store import open_archive
+from stream.archive.writer import Committed
+from stream.connections import codec_of
+from stream.delivery import Delivery, Output
+from stream.errors import ArchiveError
+from stream.settings import Settings
+
+log = structlog.get_logger("whyrec.sink")
+
+_TAKE: Final = 512
+_TAKE_WITHIN_S: Final = 0.25
+_TICK_S: Final = 1.0
+_OPEN_LIMIT_S: Final = 15.0
+_TELL_LIMIT_S: Final = 5.0
+_SETTLE_S: Final = 0.2
+_ORIGIN_LIMIT_S: Final = 15.0
+_EMBEDDED: Final = "mockCluster"
+"""How the embedded broker's ids begin. It knows no topic ids, and would keep us waiting for an answer."""
+_ERROR_CHARACTERS: Final = 1_000
+
+
+class SinkAgent:
+    """Ties a :class:`stream.archive.sink.Sink` to a worker's application."""
+
+    def __init__(
+        self, app: WorkerApp, store: Store, decoder: Decoder, delivery: Delivery, origin: Origin | None = None
+    ) -> None:
+        settings = app.settings
+        self._app = app
+        self._topic = settings.topic("audit")
+        self._dead_letters = settings.topic("dead_letters")
+        self._delivery = delivery
+        self._consumer: WorkerConsumer | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._untold: dict[int, int] = {}
+        self._going_back: dict[int, asyncio.Task[None]] = {}
+        self.sink = Sink(
+            store,
+            self._topic,
+            writer=f"{settings.worker_name}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
+            decode=decoder.decode,
+            bury=self._bury,
+            committed=self._note,
+            failed=app.give_up,
+            limits=Limits(settings.flush_max_rows, settings.flush_max_bytes, settings.flush_max_age_s),
+            origin=origin,
+        )
+
+    async def body(self, stream: Any) -> None:
+        """Take records until the application stops."""
+        try:
+            async for events in stream.noack_take(_TAKE, within=_TAKE_WITHIN_S):
+                for jump in await self.sink.take(map(_record, events)):
+                    self._go_back(jump)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 (whatever it is, going on would lose records)
+            self._app.give_up(error)
+
+    async def resume(self, consumer: WorkerConsumer) -> None:
+        """After an assignment: open the chains and seek to where they end; where one can't be read, wait for it."""
+        self._consumer = consumer
+        self._start_ticking()
+        mine = {tp for tp in consumer.assignment() if tp.topic == self._topic}
+        if not mine:
+            return
+        starts = await consumer.earliest_offsets(*mine)
+        ends = await consumer.highwaters(*mine)
+
+        async def begin(tp: TP) -> None:
+            try:
+                async with asyncio.timeout(_OPEN_LIMIT_S):
+                    at = await self.sink.open(tp.partition, starts[tp], ends[tp])
+            except (ArchiveError, TimeoutError) as error:
+                self._say_stuck(tp, error)
+                self._pause(consumer, tp)
+                self._spawn(tp.partition, self._begin_later(consumer, tp))
+            else:
+                await consumer.seek(tp, at)
+                self._app.finished[tp] = at
+
+        await asyncio.gather(*(begin(tp) for tp in mine))
+
+    async def drain(self, limit_s: float) -> None:
+        """Write what is buffered and let go of the partitions."""
+        for task in list(self._going_back.values()):
+            task.cancel()
+        await self.sink.drain(limit_s)
+        await self._tell_kafka()
+
+    def _go_back(self, jump: Jump) -> None:
+        log.warning("reading again", partition=jump.partition, expected=jump.expected, found=jump.found)
+        if self._consumer is not None and jump.partition not in self._going_back:
+            tp = TP(self._topic, jump.partition)
+            self._pause(self._consumer, tp)
+            self._spawn(jump.partition, self._begin_again(self._consumer, tp))
+
+    def _spawn(self, partition: int, work: Any) -> None:
+        previous = self._going_back.pop(partition, None)
+        if previous is not None:
+            previous.cancel()
+        task = asyncio.create_task(work)
+        self._going_back[partition] = task
+
+        def ended(_: object) -> None:
+            if self._going_back.get(partition) is task:
+                del self._going_back[partition]
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._app.give_up(error)
+
+        task.add_done_callback(ended)
+
+    async def _begin_later(self, consumer: WorkerConsumer, tp: TP) -> None:
+        """Open a chain that could not be opened at the assignment, as often as it takes."""
+        pause_s = 1.0
+        while True:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, 30.0)
+            try:
+                await self._begin_again(consumer, tp)
+            except ArchiveError as error:
+                self._say_stuck(tp, error)
+            else:
+                log.info("the archive goes on", partition=tp.partition)
+                return
+
+    async def _begin_again(self, consumer: WorkerConsumer, tp: TP) -> None:
+        starts, ends = await consumer.earliest_offsets(tp), await consumer.highwaters(tp)
+        at = await self.sink.go_on(tp.partition, starts[tp], ends[tp])
+        # A message that is being handed over as we seek would set the reading position forward again, and Faust would
+        # then drop what it reads before that. The partition is paused, so this settles at once.
+        while True:
+            await consumer.seek(tp, at)
+            await asyncio.sleep(_SETTLE_S)
+            if consumer._read_offset[tp] in (None, at):  # noqa: SLF001 (Faust has no other way; the version is pinned)
+                break
+        self._app.finished[tp] = at
+        consumer.resume_partitions({tp})
+
+    def _say_stuck(self, tp: TP, error: Exception) -> None:
+        log.error("the archive can't be continued yet", partition=tp.partition, error=str(error) or "no answer")
+
+    def _pause(self, consumer: WorkerConsumer, tp: TP) -> None:
+        consumer.pause_partitions({tp})
+        # A partition that is marked as buffered would be read on in spite of the pause.
+        consumer._buffered_partitions.discard(tp)  # noqa: SLF001 (as above)
+
+    def _start_ticking(self) -> None:
+        if not self._tasks:
+            task = asyncio.create_task(self._tick())
+            self._tasks.add(task)
+
+    async def _tick(self) -> None:
+        # A task of our own: Faust's timers stop before the last flush.
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self.sink.flush_due()
+            await self._tell_kafka()
+
+    def _note(self, partition: int, following: int, done: Committed) -> None:
+        metrics = self._app.metrics
+        metrics.commits.inc(len(done.mine))
+        metrics.archived.inc(sum(entry.rows for entry in done.mine))
+        self._app.finished[TP(self._topic, partition)] = following
+        self._untold[partition] = following
+        for entry in done.mine:
+            log.info(
+                "archived",
+                partition=partition,
+                first=entry.first,
+                next=entry.next,
+                rows=entry.rows,
+                objects=len(entry.objects),
+                repeats=entry.repeats,
+                rejected=len(entry.rejected),
+            )
+
+    async def _tell_kafka(self) -> None:
+        """Commit to Kafka what is archived, for those who look at its lag; nothing here reads it."""
+        if self._consumer is None or not self._untold:
+            return
+        offsets = {TopicPartition(self._topic, partition): at for partition, at in self._untold.items()}
+        self._untold = {}
+        with contextlib.suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(_TELL_LIMIT_S):
+                await _commit(self._consumer, offsets)
+
+    def _bury(self, unreadable: Sequence[Unreadable]) -> None:
+        """Deliver to the dead letters, with the original bytes. Called in a thread."""
+        outputs = [self._dead_letter(each) for each in unreadable]
+        refused = self._delivery.send(outputs).future.result()
+        for each in refused:
+            record = unreadable[each.index].record
+            log.error(
+                "a dead letter is refused; read its bytes from the audit topic",
+                partition=record.partition,
+                offset=record.offset,
+                error=each.error,
+            )
+        self._app.metrics.dead_letters.labels("archive").inc(len(outputs))
+
+    def _dead_letter(self, each: Unreadable) -> Output:
+        record = each.record
+        log.warning(
+            "audit record to the dead letters", partition=record.partition, offset=record.offset, error=each.error
+        )
+        headers = [
+            *record.headers,
+            ("topic", self._topic.encode()),
+            ("partition", str(record.partition).encode()),
+            ("offset", str(record.offset).encode()),
+            ("stage", b"archive"),
+            ("error", each.error[:_ERROR_CHARACTERS].encode()),
+        ]
+        return Output(self._dead_letters, record.key, record.value, headers)
+
+
+def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], SinkAgent]:
+    """Connect to the store, the codec and the producer, and return what attaches the agent to an application.
+
+    Raises:
+        ConfigurationError: the archive's URL is none.
+
+    """
+    store = open_archive(settings)
+    decoder = Decoder(codec_of(settings))
+    delivery = Delivery(settings.bootstrap_servers, timeout_s=settings.delivery_timeout_s)
+    resources.callback(delivery.close, settings.shutdown_timeout_s)
+    origin = origin_of(settings.bootstrap_servers, settings.topic("audit"))
+    return lambda app: attach(app, store, decoder, delivery, origin)
+
+
+def attach(
+    app: WorkerApp, store: Store, decoder: Decoder, delivery: Delivery, origin: Origin | None = None
+) -> SinkAgent:
+    """Attach the sink agent to an application."""
+    agent = SinkAgent(app, store, decoder, delivery, origin)
+    topic = app.input_topic(app.settings.topic("audit"), acks=False)
+    app.agent(topic, name="whyrec.sink", concurrency=1)(agent.body)
+    app.at_drain.append(agent.drain)
+    app.seek_when_assigned.append(agent.resume)
+    return agent
+
+
+def origin_of(bootstrap_servers: str, topic: str) -> Origin | None:
+    """Return the ids of the cluster and of the topic, or None where the broker has none."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    try:
+        cluster = str(admin.list_topics(timeout=_ORIGIN_LIMIT_S).cluster_id)
+        if cluster.startswith(_EMBEDDED):
+            return None
+        asked = admin.describe_topics(TopicCollection([topic]), request_timeout=_ORIGIN_LIMIT_S)
+        found = asked[topic].result().topic_id
+    except KafkaException as error:
+        log.warning("the broker does not tell a topic's id; a topic made anew is not recognised", error=str(error))
+        return None
+    return Origin(cluster, str(found)) if found is not None else None
+
+
+async def _commit(consumer: WorkerConsumer, offsets: Mapping[TopicPartition, int]) -> None:
+    # Not Faust's own _commit, which ends the application where the broker refuses.
+    thread = consumer._thread  # noqa: SLF001
+    assigned = consumer.assignment()
+    ours = {tp: OffsetAndMetadata(at, "") for tp, at in offsets.items() if tp in assigned}
+    if ours:
+        await thread.call_thread(thread._ensure_consumer().commit, ours)  # noqa: SLF001
+
+
+def _record(event: EventT) -> Record:
+    message = event.message
+    headers = message.headers or ()
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    return Record(
+        message.partition,
+        message.offset,
+        message.key,
+        message.value,
+        [(name, bytes(value or b"")) for name, value in pairs],
+    )

@@ -1,0 +1,127 @@
+"""``whyrec archive``: prove that the archive is whole, and count what is in it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import typer
+
+from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from stream.archive.commitlog import ObjectRef
+    from stream.archive.statistics import Statistics
+    from stream.archive.verify import ObjectFacts, Verdict
+
+app = typer.Typer()
+
+_URL = typer.Option(None, "--url", help="Folder or s3://bucket/prefix, by default WHYREC_ARCHIVE_URL.", metavar="URL")
+
+
+@app.command()
+def verify(
+    url: str | None = _URL,
+    deep: bool = typer.Option(
+        default=False, help="Also read the rows, and prove that no impression is archived twice."
+    ),
+) -> None:
+    """Check every commit entry, every hash and every object; exit with 1 if anything is wrong. Reads only.
+
+    Example: whyrec archive verify --url s3://my-bucket/archive --deep
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from stream.archive import commitlog, reader
+    from stream.archive.store import open_archive
+    from stream.archive.verify import verify as apply_rules
+
+    store = open_archive(_settings(url))
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("listing", total=None)
+        now = time.time()
+        stored = {
+            info.key: now - info.modified_at_s for info in store.list("") if not info.key.startswith(commitlog.COMMITS)
+        }
+        progress.update(task, description="reading objects", total=len(stored))
+        look = reader.facts_of(store, deep=deep)
+
+        def facts(ref: ObjectRef) -> ObjectFacts | None:
+            progress.advance(task)
+            return look(ref)
+
+        verdict = apply_rules(reader.raw_entries(store), facts, stored)
+    _print_verdict(verdict, store.url)
+    if not verdict.sound:
+        raise typer.Exit(1)
+
+
+@app.command()
+def stats(
+    url: str | None = _URL,
+    since: str | None = typer.Option(None, help="First day of events, UTC.", metavar="YYYY-MM-DD"),
+    until: str | None = typer.Option(None, help="Last day of events, UTC.", metavar="YYYY-MM-DD"),
+    region: str | None = typer.Option(None, help="Only this region."),
+) -> None:
+    """Count explanation types by day, and how many items were called trending without proof.
+
+    Example: whyrec archive stats --since 2026-01-01 --region EU
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from stream.archive import reader, statistics
+    from stream.archive.store import open_archive
+
+    store = open_archive(_settings(url))
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        refs = list(reader.objects(store, since=since, until=until, region=region))
+        task = progress.add_task("counting", total=len(refs))
+        archived = reader.rows(store, refs, statistics.COLUMNS, lambda _: progress.advance(task))
+        found = statistics.count(archived)
+    _print_statistics(found)
+
+
+def _settings(url: str | None) -> Settings:
+    settings = Settings()
+    return settings if url is None else settings.model_copy(update={"archive_url": url})
+
+
+def _print_verdict(verdict: Verdict, url: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if verdict.findings:
+        table = Table("", "rule", "key", "what", title="Findings")
+        for finding in verdict.findings:
+            style = "bold red" if finding.severity == "error" else "yellow"
+            table.add_row(finding.severity, str(finding.rule), finding.key, finding.what, style=style)
+        console.print(table)
+    table = Table("archive", "chains", "entries", "objects", "rows", "verdict")
+    word = "[green]whole[/]" if verdict.sound else "[bold red]damaged[/]"
+    table.add_row(url, *(f"{n:,}" for n in (verdict.chains, verdict.entries, verdict.objects, verdict.rows)), word)
+    console.print(table)
+
+
+def _print_statistics(found: Statistics) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    by_day: dict[str, int] = {}
+    for each in found.types:
+        by_day[each.day] = by_day.get(each.day, 0) + each.impressions
+    table = Table("day", "type", "status", title="Explanations by day of the event (UTC)")
+    table.add_column("impressions", justify="right")
+    table.add_column("share of the day", justify="right")
+    for each in found.types:
+        share = each.impressions / by_day[each.day]
+        table.add_row(each.day, each.explanation_type, each.status, f"{each.impressions:,}", f"{share:.1%}")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{found.impressions:,} impressions; {found.trending:,} explained as trending, "
+        f"{found.trending_unchecked:,} of them without proof"
+    )

@@ -1,0 +1,115 @@
+"""A worker with the sink agent alone, as a process of its own: what a crash does to it is real."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import Producer
+
+from schemas.codec import Codec
+from stream.archive import reader
+from stream.archive.objects import Store
+from tests.archive.slates_of import audit
+
+PATIENCE_S = 90.0
+
+
+class SinkProcess:
+    """``whyrec worker --agents sink`` with small limits; its log goes to a file that a failing test shows."""
+
+    def __init__(self, bootstrap: str, archive_url: str, log: Path, environment: dict[str, str] | None = None) -> None:
+        self._log = log
+        self._environment = os.environ | {
+            "WHYREC_BOOTSTRAP_SERVERS": bootstrap,
+            "WHYREC_ARCHIVE_URL": archive_url,
+            "WHYREC_FLUSH_MAX_AGE_S": "1",
+            "WHYREC_SESSION_TIMEOUT_S": "6",
+            "WHYREC_SHUTDOWN_TIMEOUT_S": "10",
+            "WHYREC_METRICS_PORT": "0",
+            "WHYREC_LOG_FORMAT": "json",
+            "OMP_NUM_THREADS": "1",
+            **(environment or {}),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is not None:
+            sys.stderr.write(self.log[-8000:])
+        self.signal(signal.SIGKILL)
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            code = "from stream.service import run; from stream.settings import Settings; run(Settings(), ['sink'])"
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code], env=self._environment, stderr=log, stdout=log
+            )
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; one that ends the process is waited for."""
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        if number not in (signal.SIGSTOP, signal.SIGCONT):
+            self._process.wait(timeout=60)
+            self._process = None
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+
+class AuditProducer:
+    """Sends audit records as the explain agent would: to the partition of their impression, with its offset."""
+
+    def __init__(self, bootstrap: str, topic: str = "explanation-audit") -> None:
+        self._producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0})
+        self._codec = Codec()
+        self._topic = topic
+
+    def send(self, partition: int, source_offsets: range | list[int], *, region: str = "EU") -> None:
+        for source_offset in source_offsets:
+            record = audit(source_offset, partition=partition, region=region)
+            encoded = self._codec.encode("audit", record, self._topic)
+            self.send_raw(partition, encoded.value, encoded.headers)
+        self.flush()
+
+    def send_raw(self, partition: int, value: bytes, headers: list[tuple[str, bytes]]) -> None:
+        self._producer.produce(self._topic, value=value, headers=headers, partition=partition)
+        self._producer.poll(0)
+
+    def flush(self) -> None:
+        assert self._producer.flush(30) == 0
+
+
+def archived_items(store: Store) -> list[tuple[int, int, str]]:
+    """Every archived (source partition, source offset, item), sorted, repeats included."""
+    columns = ["source_partition", "source_offset", "item_id"]
+    table = reader.rows(store, reader.objects(store), columns).read_all()
+    return sorted(zip(*(table[column].to_pylist() for column in columns), strict=True))
+
+
+def items_of(partition: int, source_offsets: range | list[int]) -> list[tuple[int, int, str]]:
+    """What :func:`archived_items` gives for records of :class:`AuditProducer`."""
+    return [(partition, offset, f"item-{offset}-{number}") for offset in source_offsets for number in range(2)]
+
+
+def eventually(holds: Callable[[], bool], patience_s: float = PATIENCE_S) -> bool:
+    """Wait until something holds; False if it never does."""
+    give_up = time.monotonic() + patience_s
+    while time.monotonic() < give_up:
+        if holds():
+            return True
+        time.sleep(0.2)
+    return holds()
