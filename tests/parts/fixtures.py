@@ -64,6 +64,13 @@ class ExistingS3Server:
         return s3.environment(self.endpoint_url, self.access_key, self.secret_key)
 
 
+def unavailable(reason: PartUnavailable) -> NoReturn:
+    """Skip with the reason; in CI, where every part must be, fail."""
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(f"CI must have this part: {reason}")
+    pytest.skip(str(reason))
+
+
 @pytest.fixture(scope="session")
 def kafka(request: pytest.FixtureRequest) -> Iterator[Kafka | ExistingKafka]:
     """Apache Kafka: `.bootstrap`, and `.stop()`, `.kill()`, `.start()` for tests in which it goes away."""
@@ -125,6 +132,4 @@ def _part(make: Callable[[], Part]) -> Part:
     try:
         return make()
     except PartUnavailable as reason:
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(f"CI must have this part: {reason}")
-        pytest.skip(str(reason))
+        unavailable(reason)
