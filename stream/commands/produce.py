@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stream.load import Totals
 
 _DEFAULT_COUNT = 1000
+_ANSWER_S = 5.0
 
 
 def produce(
@@ -123,7 +124,7 @@ def _require_topic(bootstrap_servers: str, topic: str) -> None:
     client = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
     try:
         # Asked for by name, since the embedded broker makes a topic when it is first asked for.
-        found = client.list_topics(topic, timeout=10.0).topics.get(topic)
+        found = client.list_topics(topic, timeout=_ANSWER_S).topics.get(topic)
     except KafkaException as error:
         raise ConfigurationError(
             f"no broker answers at {bootstrap_servers} ({error.args[0].str()}): start one, or name another with "
