@@ -125,7 +125,7 @@ def _features(
         user = np.array([each["user_features"] for each in ours], dtype=np.float64)
         item = np.array([item["item_features"] for each in ours for item in each["items"]], dtype=np.float64)
         matrix[own, :users] = np.repeat(user, [len(each["items"]) for each in ours], axis=0)
-        matrix[own, users:-1] = item.reshape(int(own.sum()), -1)
+        matrix[own, users:-1] = item.reshape(-1, len(bundle.features) - users - 1)
         matrix[own, -1] = ranking_score[own]
     return matrix
 

@@ -1,0 +1,61 @@
+"""``whyrec explain``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from schemas.codec import from_json, to_json
+from schemas.errors import UndecodableEvent
+from stream.commands.explain import explain
+
+app = typer.Typer()
+app.command()(explain)
+
+
+def run(*arguments: str, stdin: str | None = None) -> Any:
+    return CliRunner().invoke(app, list(arguments), input=stdin)
+
+
+def test_json_from_a_file_is_an_explanation_event(
+    bundle_dir: Path, slates: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    file = tmp_path / "impression.json"
+    file.write_text(to_json(slates[0]), encoding="utf-8")
+    result = run(str(file), "--bundle", str(bundle_dir), "--policy", "attention", "--json")
+    assert result.exit_code == 0, result.output
+    explanation = from_json("explanation", result.stdout.encode())
+    assert explanation["request_id"] == slates[0]["request_id"]
+    assert explanation["policy"] == "attention"
+
+
+def test_text_from_standard_input_shows_every_item_and_its_evidence(
+    bundle_dir: Path, slates: list[dict[str, Any]]
+) -> None:
+    result = run("--bundle", str(bundle_dir), stdin=to_json(slates[0]))
+    assert result.exit_code == 0, result.output
+    assert "Because you" in result.stdout
+    assert "without it the score falls by" in " ".join(result.stdout.replace("│", " ").split())
+    assert slates[0]["request_id"] in result.stdout
+
+
+def test_a_slate_without_items_is_shown_as_such(bundle_dir: Path, slates: list[dict[str, Any]]) -> None:
+    result = run("--bundle", str(bundle_dir), stdin=to_json(slates[0] | {"items": []}))
+    assert "The slate has no items." in result.stdout
+
+
+def test_what_is_no_event_is_refused(bundle_dir: Path) -> None:
+    result = run("--bundle", str(bundle_dir), stdin=json.dumps({"request_id": "42"}))
+    assert isinstance(result.exception, UndecodableEvent)
+
+
+def test_a_file_that_is_not_there_is_named(bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    result = run("nowhere.json", "--bundle", str(bundle_dir))
+    assert result.exit_code == 2
+    assert "nowhere.json" in result.output

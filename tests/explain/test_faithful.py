@@ -1,0 +1,159 @@
+"""Every citation is deleted again here, by other code, and must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from models.bundle import Bundle, sha256
+from stream.explain.pipeline import Explainer
+from tests.bundles import tiny_bundle
+from tests.explain.judge import Judge
+
+NOISE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def judge(bundle: Bundle) -> Judge:
+    return Judge(bundle)
+
+
+@pytest.fixture(scope="module")
+def without_masking(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Explainer:
+    """The same bundle, by an exporter that knows nothing of `without`."""
+    directory = tiny_bundle(tmp_path_factory.mktemp("plain"))
+    graph = onnx.load(directory / "session.onnx")
+    kept = [output for output in graph.graph.output if output.name != "without"]
+    del graph.graph.output[:]
+    graph.graph.output.extend(kept)
+    data = graph.SerializeToString()
+    before = sha256((directory / "session.onnx").read_bytes())
+    (directory / "session.onnx").write_bytes(data)
+    manifest = directory / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(before, sha256(data)))
+    return Explainer.load(directory)
+
+
+def citations(
+    impressions: list[dict[str, Any]], explanations: list[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
+    for impression, explanation in zip(impressions, explanations, strict=True):
+        for item in explanation["items"]:
+            for citation in item["evidence"]["history"]:
+                yield impression, item, citation
+
+
+@pytest.mark.parametrize("masking", [True, False])
+def test_deleting_a_cited_event_lowers_the_item_in_itself_and_in_the_slate(
+    masking: bool,
+    judge: Judge,
+    explainer: Explainer,
+    without_masking: Explainer,
+    slates: list[dict[str, Any]],
+) -> None:
+    used = explainer if masking else without_masking
+    margin = used.bundle.manifest.citation_margin
+    cited = list(citations(slates, used.explain(slates)))
+    assert len(cited) > 20
+    for impression, item, citation in cited:
+        fall, relative = judge.fall(impression, citation["event"])
+        assert fall[item["item_id"]] > margin - NOISE
+        assert relative[item["item_id"]] > margin - NOISE
+        assert citation["score_drop"] == pytest.approx(fall[item["item_id"]], abs=NOISE)
+
+
+def test_ranks_are_those_of_the_recommender_with_and_without_the_event(
+    judge: Judge, explainer: Explainer, slates: list[dict[str, Any]]
+) -> None:
+    changed = 0
+    for impression, item, citation in citations(slates, explainer.explain(slates)):
+        assert citation["rank"] == judge.ranks(impression)[item["item_id"]]
+        left = judge.without(impression, citation["event"])
+        assert citation["rank_without"] == judge.ranks(left)[item["item_id"]]
+        changed += citation["rank"] != citation["rank_without"]
+    assert changed
+
+
+def test_the_second_citation_still_counts_once_the_first_is_gone(
+    judge: Judge, explainer: Explainer, slates: list[dict[str, Any]]
+) -> None:
+    margin = explainer.bundle.manifest.citation_margin
+    pairs = 0
+    for impression, explanation in zip(slates, explainer.explain(slates), strict=True):
+        for item in explanation["items"]:
+            if len(item["evidence"]["history"]) < 2:
+                continue
+            first, second = (citation["event"] for citation in item["evidence"]["history"])
+            left = judge.without(impression, first)
+            fall, relative = judge.fall(left, second - (second > first))
+            assert fall[item["item_id"]] > margin - NOISE
+            assert relative[item["item_id"]] > margin - NOISE
+            pairs += 1
+    assert pairs
+
+
+def test_the_sentence_says_that_the_rank_falls_only_where_it_does(
+    explainer: Explainer, slates: list[dict[str, Any]]
+) -> None:
+    said = 0
+    for explanation in explainer.explain(slates):
+        for item in explanation["items"]:
+            falls = any(each["rank_without"] > each["rank"] for each in item["evidence"]["history"])
+            if "Without" in item["text"]:
+                assert falls
+                said += 1
+    assert said
+
+
+def test_a_title_is_cited_as_the_event_it_came_from(explainer: Explainer, slates: list[dict[str, Any]]) -> None:
+    for impression, item, citation in citations(slates, explainer.explain(slates)):
+        assert impression["session"][citation["event"]]["item_id"] == citation["item_id"]
+        assert f"“{citation['title']}”" in item["text"]
+
+
+def test_no_two_citations_name_the_same_title(explainer: Explainer, slates: list[dict[str, Any]]) -> None:
+    for explanation in explainer.explain(slates):
+        for item in explanation["items"]:
+            named = [citation["item_id"] for citation in item["evidence"]["history"]]
+            assert len(named) == len(set(named)) <= 2
+
+
+def test_every_claim_of_the_evidence_policy_carries_its_proof(
+    explainer: Explainer, slates: list[dict[str, Any]]
+) -> None:
+    expected = {"watch_history": "verified", "category_match": "verified", "trending": "factual"}
+    seen = set()
+    for explanation in explainer.explain(slates):
+        for item in explanation["items"]:
+            assert item["status"] == expected.get(item["type"], "generic")
+            assert (item["type"] == "watch_history") == bool(item["evidence"]["history"])
+            seen.add(item["type"])
+    assert "watch_history" in seen
+
+
+def test_the_reference_s_citations_are_measured_too_and_called_verified_only_where_they_hold(
+    judge: Judge, reference: Explainer, slates: list[dict[str, Any]]
+) -> None:
+    margin = reference.bundle.manifest.citation_margin
+    statuses = set()
+    for impression, explanation in zip(slates, reference.explain(slates), strict=True):
+        for item in explanation["items"]:
+            holds = []
+            for citation in item["evidence"]["history"]:
+                fall, relative = judge.fall(impression, citation["event"])
+                assert citation["score_drop"] == pytest.approx(fall[item["item_id"]], abs=NOISE)
+                holds.append(min(fall[item["item_id"]], relative[item["item_id"]]) > margin)
+            if item["type"] == "watch_history":
+                assert item["status"] == ("verified" if all(holds) else "generic")
+                statuses.add(item["status"])
+    assert statuses == {"verified", "generic"}
+
+
+def test_a_slate_of_one_has_nothing_to_be_relative_to(explainer: Explainer, slates: list[dict[str, Any]]) -> None:
+    alone = slates[0] | {"items": slates[0]["items"][:1]}
+    [explanation] = explainer.explain([alone])
+    assert explanation["items"][0]["evidence"]["history"] == []

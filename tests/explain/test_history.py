@@ -1,0 +1,85 @@
+"""Removals: what the session vector would be without an event."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.attribution import METHODS
+from models.attribution.history import Deletions, Histories, read
+from models.bundle import Bundle
+from models.session.runtime import SessionModel, left_pad
+
+SESSIONS = [[3, 7, 11, 7], [5], [], list(range(1, 31)), [9, 2], list(range(30, 0, -2))]
+
+
+def histories(sessions: list[list[int]]) -> Histories:
+    items = left_pad(sessions, 50)
+    return Histories(items, np.where(items > 0, items % 5 + 1, 0), np.array([len(each) for each in sessions]))
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Bundle) -> SessionModel:
+    return SessionModel(bundle)
+
+
+def vector_of(model: SessionModel, session: list[int]) -> np.ndarray:
+    items = left_pad([session], 50)
+    return model.run(items, np.where(items > 0, items % 5 + 1, 0), without=False).vector[0]
+
+
+@given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=9), min_size=1, max_size=5), st.data())
+def test_deleting_moves_what_is_older_and_keeps_the_rest(sessions: list[list[int]], data: st.DataObject) -> None:
+    made = histories(sessions)
+    events = [data.draw(st.integers(0, len(session) - 1)) for session in sessions]
+    rows = np.arange(len(sessions))
+    left = made.delete(rows, made.width - made.length + np.array(events))
+    for session, event, item, length in zip(sessions, events, left.item, left.length, strict=True):
+        expected = session[:event] + session[event + 1 :]
+        assert length == len(expected)
+        assert item.tolist() == [0] * (made.width - length) + expected
+
+
+def test_sessions_of_different_lengths_are_read_as_if_each_were_alone(model: SessionModel) -> None:
+    reading = read(model, histories(SESSIONS))
+    for row, session in enumerate(SESSIONS):
+        np.testing.assert_allclose(reading.vector[row], vector_of(model, session), atol=1e-5)
+        assert reading.attention[row].sum() == pytest.approx(float(bool(session)), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_removal_gives_the_vector_without_each_event(name: str, model: SessionModel, bundle: Bundle) -> None:
+    made = histories(SESSIONS)
+    without = METHODS[name](model, made)
+    assert without.shape == (*made.item.shape, bundle.item_vectors.shape[1])
+    assert without.dtype == np.float32
+    vector = read(model, made, without=False).vector
+    for row, session in enumerate(SESSIONS):
+        first = made.width - len(session)
+        moved = np.abs(vector[row] - without[row, first:]).max(axis=1, initial=0)
+        assert (moved > 1e-4).all()
+
+
+def test_deletion_is_a_run_of_what_is_left(model: SessionModel) -> None:
+    made = histories(SESSIONS)
+    without = METHODS["deletion"](model, made)
+    for row, session in enumerate(SESSIONS):
+        for event in range(len(session)):
+            expected = vector_of(model, session[:event] + session[event + 1 :])
+            np.testing.assert_allclose(without[row, made.width - len(session) + event], expected, atol=1e-5)
+
+
+def test_two_events_can_be_deleted_in_either_order(model: SessionModel) -> None:
+    made = histories(SESSIONS)
+    deletions = Deletions(model, made)
+    row = np.array([0, 0, 3, 3, 5])
+    column = made.width - made.length[row] + np.array([0, 2, 29, 4, 1])
+    other = made.width - made.length[row] + np.array([2, 0, 0, 5, 14])
+    both = deletions.vectors(row, column, other)
+    np.testing.assert_array_equal(both[0], both[1])
+    for got, index, one, two in zip(both, row, column, other, strict=True):
+        gone = {int(one) - made.first_column(index), int(two) - made.first_column(index)}
+        left = [item for event, item in enumerate(SESSIONS[index]) if event not in gone]
+        np.testing.assert_allclose(got, vector_of(model, left), atol=1e-5)
