@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import structlog
@@ -22,7 +23,10 @@ from faust.types import TP, EventT
 
 from stream.agents.batch import Answer, BatchWork, Received
 from stream.app import WorkerApp
-from stream.delivery import Delivery, Receipt
+from stream.connections import codec_of
+from stream.delivery import Delivery, Receipt, Refused
+from stream.explain.pipeline import Explainer
+from stream.settings import Settings
 
 log = structlog.get_logger("whyrec.explain")
 
@@ -113,7 +117,7 @@ class ExplainAgent:
         finally:
             self._slots.release()
 
-    async def _bury(self, batch: list[Received], answer: Answer, refused: Sequence[Any]) -> None:
+    async def _bury(self, batch: list[Received], answer: Answer, refused: Sequence[Refused]) -> None:
         loop = asyncio.get_running_loop()
         burial = self._work.bury_refused(batch, answer, refused)
         answer.explained -= len(burial.owners)
@@ -142,6 +146,20 @@ class ExplainAgent:
             metrics.items.labels(kind, status).inc(count)
             if status == "model_mismatch":
                 metrics.model_mismatch.inc(count)
+
+
+def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], ExplainAgent]:
+    """Load the models, connect the producer, and return what attaches the agent to an application.
+
+    Raises:
+        BundleError: the models cannot be used.
+
+    """
+    explainer = Explainer.load(settings.bundle_dir, policy=settings.policy, threads=settings.inference_threads)
+    work = BatchWork(explainer, codec_of(settings), settings)
+    delivery = Delivery(settings.bootstrap_servers, timeout_s=settings.delivery_timeout_s)
+    resources.callback(delivery.close, settings.shutdown_timeout_s)
+    return lambda app: attach(app, work, delivery)
 
 
 def attach(app: WorkerApp, work: BatchWork, delivery: Delivery) -> ExplainAgent:

@@ -12,7 +12,7 @@ from stream.settings import Settings
 
 def demo(
     duration: float = typer.Option(30.0, min=1, help="Seconds of traffic."),
-    rate: float = typer.Option(50.0, min=0.1, help="Slates per second, of 20 items each."),
+    rate: float = typer.Option(20.0, min=0.1, help="Slates per second, of 20 items each."),
     json: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file.", metavar="FILE", dir_okay=False)
     ] = None,

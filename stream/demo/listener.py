@@ -15,7 +15,7 @@ from schemas.codec import Codec
 from schemas.events import Explanation
 from stream.settings import Settings
 
-_SAMPLES_PER_TYPE: Final = 3
+_SAMPLES_PER_TYPE: Final = 12
 _TIMEOUT_S: Final = 10.0
 
 

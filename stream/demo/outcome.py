@@ -96,14 +96,12 @@ def print_query(console: Console, store: Store, archive: str, objects: Sequence[
 
 
 def _choose(samples: Mapping[str, Sequence[Explanation]]) -> Iterator[tuple[ItemExplanation, Explanation]]:
-    """Yield three items: one of each type, in the types' order, then more of those there are."""
+    """Yield three items: one of each type, in the types' order, then more of those there are; telling ones first."""
     by_type = {
-        kind: [
-            (item, explanation)
-            for explanation in sorted(kept, key=lambda each: not each["locale"].startswith("en"))
-            for item in explanation["items"]
-            if item["type"] == kind
-        ]
+        kind: sorted(
+            ((item, each) for each in kept for item in each["items"] if item["type"] == kind),
+            key=lambda pair: (not pair[1]["locale"].startswith("en"), not _moved(pair[0]), pair[0]["position"]),
+        )
         for kind, kept in samples.items()
     }
     rounds = max((len(each) for each in by_type.values()), default=0)
@@ -114,6 +112,10 @@ def _choose(samples: Mapping[str, Sequence[Explanation]]) -> Iterator[tuple[Item
         if number < len(by_type.get(kind, []))
     )
     yield from (pair for pair, _ in zip(candidates, range(3), strict=False))
+
+
+def _moved(item: ItemExplanation) -> bool:
+    return any(cited["rank_without"] != cited["rank"] for cited in item["evidence"]["history"])
 
 
 def _evidence(item: ItemExplanation) -> Iterator[str]:

@@ -17,7 +17,7 @@ from models.data.simulator import simulate
 from models.data.slates import impressions
 from schemas.events import EXPLANATION_TYPES
 from stream.archive.commitlog import COMMITS
-from stream.archive.store import open_store
+from stream.archive.store import open_archive
 from stream.cluster import Cluster
 from stream.connections import codec_of
 from stream.demo.archive_count import ArchiveCount
@@ -69,7 +69,7 @@ def show(plan: Plan, console: Console) -> Outcome:
             settings = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
         else:
             stack.enter_context(_own_topics(settings))
-        store = open_store(settings.archive_url)
+        store = open_archive(settings)
         if next(iter(store.list(COMMITS)), None) is not None and plan.bootstrap is None:
             raise ConfigurationError(
                 f"{settings.archive_url} holds an archive already, of topics that are not these; name a fresh place"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -18,7 +19,8 @@ from stream.errors import WorkerFailed
 
 _START_S: Final = 120.0
 _POLL_S: Final = 0.05
-_LOG_TAIL: Final = 4000
+_LOG_LINES: Final = 12
+_LINE_CHARACTERS: Final = 400
 
 # Where the system can (Linux), the kernel ends the worker when its parent is gone, however that went.
 _DIE_WITH_PARENT: Final = """
@@ -118,8 +120,11 @@ class WorkerProcess:
             return str(answer.read(), "utf-8")
 
     def last_words(self) -> str:
-        """Return the end of its log."""
-        return self.log.read_text("utf-8", errors="replace")[-_LOG_TAIL:] if self.log.exists() else ""
+        """Return the end of its log, without the tracebacks, which the log itself has."""
+        if not self.log.exists():
+            return ""
+        lines = self.log.read_text("utf-8", errors="replace").splitlines()[-_LOG_LINES:]
+        return "\n".join([*(_brief(line) for line in lines), f"(all of it: {self.log})"])
 
     def _answers(self, path: str) -> bool:
         try:
@@ -132,6 +137,15 @@ class WorkerProcess:
         if self._process is None:
             raise WorkerFailed("the worker was never started")
         return self._process
+
+
+def _brief(line: str) -> str:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return line[:_LINE_CHARACTERS]
+    said = ("level", "event", "error")
+    return "  ".join(str(record[name]) for name in said if name in record)[:_LINE_CHARACTERS]
 
 
 def _free_port() -> int:
