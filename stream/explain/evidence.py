@@ -38,8 +38,9 @@ class Citations:
 
     column int64 [T, C], the event's column in the padded history, -1 for none; attribution float32 [T, C], masking
     effect minus the slate's mean; drop and drop_centred float32 [T, C], what deletion did to the score, in itself and
-    minus the slate's mean (NaN where there is none); holds bool [T, C]; rank int64 [T], by re-ranking score,
-    ties as shown; rank_without int64 [T, C]; by_score bool [S], the slate is shown in the order of its scores.
+    minus the slate's mean (NaN where there is none); holds bool [T, C]; rank int64 [T], by re-ranking score, ties as
+    shown; rank_without int64 [T, C]; decisive int64 [T], which of the citations that hold lowers the rank most, -1 where
+    none does or where it cannot be said; by_score bool [S], the slate is shown in the order of its scores.
     """
 
     column: Ints
@@ -49,6 +50,7 @@ class Citations:
     holds: Bools
     rank: Ints
     rank_without: Ints
+    decisive: Ints
     by_score: Bools
 
 
@@ -172,8 +174,24 @@ def verify(policy: str, slates: Slates, scores: Scores, models: Models) -> Citat
         holds=holds,
         rank=rank,
         rank_without=rank_without,
+        decisive=_decisive(laboratory, column, holds, rank_without - rank[:, None]),
         by_score=out_of_order == 0,
     )
+
+
+def _decisive(laboratory: Laboratory, column: Ints, holds: Bools, lower: Ints) -> Ints:
+    """Which citation lowers the rank most, int64 [T]; column, holds and lower (by how many ranks) are [T, C].
+
+    Nothing is said where a score of the slate could not be reproduced, nor where the title stands in the history more
+    than once: "without it" would then mean something that was not measured.
+    """
+    slates = laboratory.slates
+    whole = np.bincount(slates.slate, weights=~laboratory.scores.matches, minlength=len(slates.foreign)) == 0
+    watched = slates.histories.item
+    once = (watched[:, :, None] == watched[:, None, :]).sum(axis=2) == 1
+    sayable = holds & np.take_along_axis((once & whole[:, None])[slates.slate], np.maximum(column, 0), axis=1)
+    lower = np.where(sayable, lower, 0)
+    return np.where((lower > 0).any(axis=1), lower.argmax(axis=1), -1)
 
 
 def ranks(group: Ints, score: npt.NDArray[np.number], position: Ints) -> Ints:

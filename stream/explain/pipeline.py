@@ -138,7 +138,7 @@ class Explainer:
         with self._stage("record"):
             explanations = records.explanations(findings, said, self.policy, int(self._clock() * 1000))
             elapsed_ms = (time.perf_counter() - started) * 1000
-            audits = records.audits(findings, said, elapsed_ms / max(1, len(slates.item)))
+            audits = records.audits(findings, explanations, elapsed_ms / max(1, len(slates.item)))
         made = iter(map(Explained, explanations, audits))
         return [each if isinstance(each, Rejected) else next(made) for each in admitted]
 

@@ -76,33 +76,31 @@ def explanations(findings: Findings, said: Said, policy: str, produced_at_ms: in
     return made
 
 
-def audits(findings: Findings, said: Said, computation_time_ms: float) -> list[Audit]:
-    """Make the audit record of each slate, in order; where it came from is filled in by who read the message.
+def audits(findings: Findings, said: Sequence[Explanation], computation_time_ms: float) -> list[Audit]:
+    """Make the audit record of each slate out of what was said; where it came from its reader fills in.
 
     computation_time_ms is per item.
     """
-    slates = findings.slates
-    features = _features(findings, AUDITED_FEATURES)
     attention = _attention(findings)
-    cited = _cited_events(findings)
-    matches = findings.scores.matches.tolist()
     made: list[Audit] = []
-    for row, impression in enumerate(slates.impressions):
-        start = int(slates.offsets[row])
+    for row, (impression, explanation) in enumerate(zip(findings.slates.impressions, said, strict=True)):
         entries = [
             AuditEntry(
                 item_id=item["item_id"],
                 position=item["position"],
                 ranking_score=item["ranking_score"],
                 reranking_score=item["reranking_score"],
-                explanation_type=said.kinds[index],
-                status=said.statuses[index],
-                explanation_text_hash=text_hash(said.texts[index]),
-                shap_top_3=[{"feature": each["name"], "value": each["contribution"]} for each in features[index]],
-                attention_top_2=attention[row] if matches[index] else [],
-                cited=cited[index] if said.kinds[index] == "watch_history" else [],
+                explanation_type=told["type"],
+                status=told["status"],
+                explanation_text_hash=text_hash(told["text"]),
+                shap_top_3=[
+                    {"feature": each["name"], "value": each["contribution"]}
+                    for each in told["evidence"]["features"][:AUDITED_FEATURES]
+                ],
+                attention_top_2=[] if told["status"] == "model_mismatch" else attention[row],
+                cited=[citation["event"] for citation in told["evidence"]["history"]],
             )
-            for index, item in enumerate(impression["items"], start)
+            for item, told in zip(impression["items"], explanation["items"], strict=True)
         ]
         made.append(_audit(impression, findings.bundle.model_version, computation_time_ms, entries))
     return made
@@ -205,12 +203,6 @@ def _attention(findings: Findings) -> list[list[Any]]:
         [{"event": index, "weight": weight} for index, weight in zip(*row, strict=True) if index >= 0]
         for row in zip(events, weights, strict=True)
     ]
-
-
-def _cited_events(findings: Findings) -> list[list[int]]:
-    column = findings.citations.column
-    event = np.take_along_axis(findings.slates.event[findings.slates.slate], np.maximum(column, 0), axis=1)
-    return [[index for index in row if index >= 0] for row in np.where(column >= 0, event, -1).tolist()]
 
 
 def _numbers(values: np.ndarray[Any, Any]) -> list[float | None]:

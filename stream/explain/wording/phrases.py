@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
+from itertools import cycle
 
 from babel import Locale
 from babel.lists import format_list
@@ -28,7 +30,7 @@ class Phrases:
     ordinals: Mapping[str, str]
 
 
-_QUOTATION_MARKS = '"“”„«»‟'
+_QUOTATION_MARK = re.compile('["“”„«»‟]')
 
 
 class Wording:
@@ -37,8 +39,10 @@ class Wording:
     def __init__(self, phrases: Phrases, locale: Locale) -> None:
         self.phrases = phrases
         self.locale = locale
-        self._forms = cache(self._ordinal)
-        self._percents = cache(self._percent)
+        # The same titles, ranks and percentages come again and again.
+        self.quoted = lru_cache(maxsize=10_000)(self._quoted)
+        self.ordinal = lru_cache(maxsize=1_000)(self._ordinal)
+        self.percent = lru_cache(maxsize=100)(self._percent)
 
     def say(self, key: str, **values: str) -> str:
         """Fill a message's template; an action that the language has no word for is said as ``action.other``."""
@@ -53,28 +57,23 @@ class Wording:
         template = forms.get(self.locale.plural_form(number), forms["other"])
         return template.format(count=format_decimal(number, locale=self.locale), **values)
 
-    def ordinal(self, number: int) -> str:
-        """Write a rank: "2nd", "2."."""
-        return self._forms(number)
-
-    def percent(self, number: int) -> str:
-        """Write a whole number of per cent: "97%", "97 %"."""
-        return self._percents(number)
-
     def join(self, parts: Iterable[str]) -> str:
         """Join parts as a list in words: "A and B"."""
-        return format_list(list(parts), style="standard", locale=self.locale)
+        listed = list(parts)
+        return listed[0] if len(listed) == 1 else format_list(listed, style="standard", locale=self.locale)
 
-    def quoted(self, title: str) -> str:
+    def _quoted(self, title: str) -> str:
         """Put a title into quotation marks; marks inside it become the inner ones, in pairs."""
-        inner = iter(self.phrases.inner_quotes * (len(title) // 2 + 1))
-        title = "".join(next(inner) if mark in _QUOTATION_MARKS else mark for mark in title)
+        inner = cycle(self.phrases.inner_quotes)
+        title = _QUOTATION_MARK.sub(lambda _: next(inner), title)
         return f"{self.phrases.quotes[0]}{title}{self.phrases.quotes[1]}"
 
     def _ordinal(self, number: int) -> str:
+        """Write a rank: "2nd", "2."."""
         forms = self.phrases.ordinals
         template = forms.get(self.locale.ordinal_form(number), forms["other"])
         return template.format(number=format_decimal(number, locale=self.locale))
 
     def _percent(self, number: int) -> str:
+        """Write a whole number of per cent: "97%", "97 %"."""
         return format_percent(number / 100, locale=self.locale)
