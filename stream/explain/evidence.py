@@ -28,6 +28,9 @@ CITED: Final = 2
 CANDIDATES: Final = 3
 """Past events per item that masking proposes and deletion tries."""
 
+MAX_RERANKED_ROWS: Final = 65_536
+"""Rows of features that are laid out at once; large slates with long histories have more."""
+
 ATTENTION_THRESHOLD: Final = 0.5
 """The reference's rule: the two events that got most attention got more than this."""
 
@@ -39,8 +42,8 @@ class Citations:
     column int64 [T, C], the event's column in the padded history, -1 for none; attribution float32 [T, C], masking
     effect minus the slate's mean; drop and drop_centred float32 [T, C], what deletion did to the score, in itself and
     minus the slate's mean (NaN where there is none); holds bool [T, C]; rank int64 [T], by re-ranking score, ties as
-    shown; rank_without int64 [T, C]; decisive int64 [T], which of the citations that hold lowers the rank most, -1 where
-    none does or where it cannot be said; by_score bool [S], the slate is shown in the order of its scores.
+    shown; rank_without int64 [T, C]; decisive int64 [T], which of the citations that hold lowers the rank most, -1
+    where none does or where it cannot be said; by_score bool [S], the slate is shown in the order of its scores.
     """
 
     column: Ints
@@ -219,9 +222,10 @@ def _ranks_without(laboratory: Laboratory, reranker: Reranker, item: Ints, colum
     vector = laboratory.deleted(slates.offsets[slate], column)
     score = scores.reranking[row]
     again = np.flatnonzero(scores.matches[row])
-    features = slates.features[row[again]]
-    features[:, -1] = np.einsum("nd,nd->n", vector[group[again]], scores.items[row[again]])
-    score[again] = reranker.score(features)
+    for part in np.array_split(again, -(-len(again) // MAX_RERANKED_ROWS)):
+        features = slates.features[row[part]]
+        features[:, -1] = np.einsum("nd,nd->n", vector[group[part]], scores.items[row[part]])
+        score[part] = reranker.score(features)
     rank = ranks(group, score, slates.position[row])
     found: Ints = rank[start[which] + item - slates.offsets[slates.slate[item]]]
     return found
