@@ -14,8 +14,9 @@ from tests.deploy.dockerfile import ROOT, Stage, reaches_the_builder, stages
 
 @dataclass(frozen=True)
 class Image:
-    """The installed package in `site`, with the commands of the final stage; `home` stands for the user's folder."""
+    """The installed package in `site`, made from `context`; `home` stands for the user's folder."""
 
+    context: Path
     site: Path
     home: Path
     final: Stage
@@ -56,7 +57,7 @@ def build(folder: Path) -> Image:
     home.mkdir()
     install = ["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target", str(site), str(context)]
     subprocess.run([sys.executable, "-m", "pip", *install], check=True, cwd=folder)
-    return Image(site, home, stages()[-1])
+    return Image(context, site, home, stages()[-1])
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:

@@ -8,30 +8,19 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from stream.settings import Settings
+from tests.deploy.conftest import COMPOSE, Services
+from tests.deploy.dockerfile import ROOT
 from tests.parts import compose_spec, kafka, s3_server, schema_registry
 from tests.parts.cache import PartUnavailable
 from tests.parts.fixtures import unavailable
 
-ROOT = Path(__file__).parents[2]
-COMPOSE = ROOT / "docker-compose.yml"
 PINNED = re.compile(r"[a-z0-9./-]+:v?\d+\.\d+\.\d+[A-Za-z0-9.-]*")
 OURS = re.compile(r"whyrec:(\S+)")
-
-
-@pytest.fixture(scope="module")
-def services() -> dict[str, dict[str, Any]]:
-    try:
-        parsed = compose_spec.parse(COMPOSE)
-    except PartUnavailable as reason:
-        unavailable(reason)
-    found: dict[str, dict[str, Any]] = parsed["services"]
-    return found
 
 
 def test_the_specifications_parser_refuses_what_it_must(tmp_path: Path) -> None:
@@ -44,13 +33,13 @@ def test_the_specifications_parser_refuses_what_it_must(tmp_path: Path) -> None:
         unavailable(reason)
 
 
-def test_the_whole_service_is_there(services: dict[str, dict[str, Any]]) -> None:
+def test_the_whole_service_is_there(services: Services) -> None:
     expected = {"kafka", "schema-registry", "s3", "s3-bucket-init", "topics-init", "schemas-init", "worker", "producer"}
     assert {name for name, service in services.items() if "profiles" not in service} == expected
     assert services["worker"]["deploy"]["replicas"] == 2
 
 
-def test_each_service_is_watched_or_ends_by_itself(services: dict[str, dict[str, Any]]) -> None:
+def test_each_service_is_watched_or_ends_by_itself(services: Services) -> None:
     for name, service in services.items():
         check = service["healthcheck"]
         if check.get("disable"):
@@ -61,7 +50,7 @@ def test_each_service_is_watched_or_ends_by_itself(services: dict[str, dict[str,
             assert service["restart"] == "unless-stopped", name
 
 
-def test_a_dependency_is_waited_for_in_the_way_it_allows(services: dict[str, dict[str, Any]]) -> None:
+def test_a_dependency_is_waited_for_in_the_way_it_allows(services: Services) -> None:
     for name, service in services.items():
         for needed, how in service.get("depends_on", {}).items():
             ends = services[needed]["healthcheck"].get("disable", False)
@@ -69,7 +58,7 @@ def test_a_dependency_is_waited_for_in_the_way_it_allows(services: dict[str, dic
             assert how["condition"] == expected, f"{name} waits for {needed}"
 
 
-def test_images_are_pinned(services: dict[str, dict[str, Any]]) -> None:
+def test_images_are_pinned(services: Services) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     for name, service in services.items():
         assert PINNED.fullmatch(service["image"]), name
@@ -80,7 +69,7 @@ def test_images_are_pinned(services: dict[str, dict[str, Any]]) -> None:
             assert (Path(service["build"]["context"]) / service["build"]["dockerfile"]).is_file(), name
 
 
-def test_the_servers_are_the_versions_that_the_tests_run(services: dict[str, dict[str, Any]]) -> None:
+def test_the_servers_are_the_versions_that_the_tests_run(services: Services) -> None:
     tags = {name: service["image"].rpartition(":")[2] for name, service in services.items()}
     assert tags["kafka"] == kafka.VERSION
     assert tags["schema-registry"] == schema_registry.VERSION
@@ -88,7 +77,7 @@ def test_the_servers_are_the_versions_that_the_tests_run(services: dict[str, dic
 
 
 def test_each_variable_is_a_setting_and_has_a_value_it_takes(
-    services: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked = 0
     for name, service in services.items():
@@ -107,7 +96,7 @@ def test_each_variable_is_a_setting_and_has_a_value_it_takes(
     assert checked == sum("build" in service for service in services.values())
 
 
-def test_addresses_name_services_and_ports_that_exist(services: dict[str, dict[str, Any]]) -> None:
+def test_addresses_name_services_and_ports_that_exist(services: Services) -> None:
     environment = services["worker"]["environment"]
     assert environment["WHYREC_BOOTSTRAP_SERVERS"] in services["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
     assert environment["WHYREC_S3_ENDPOINT_URL"] == "http://s3:7070"
@@ -121,13 +110,13 @@ def test_addresses_name_services_and_ports_that_exist(services: dict[str, dict[s
     assert services["s3-bucket-init"]["volumes"] == services["s3"]["volumes"]
 
 
-def test_worker_and_s3_server_agree_on_the_keys(services: dict[str, dict[str, Any]]) -> None:
+def test_worker_and_s3_server_agree_on_the_keys(services: Services) -> None:
     worker, server = services["worker"]["environment"], services["s3"]["environment"]
     assert worker["WHYREC_S3_ACCESS_KEY_ID"] == server["ROOT_ACCESS_KEY_ID"]
     assert worker["WHYREC_S3_SECRET_ACCESS_KEY"] == server["ROOT_SECRET_ACCESS_KEY"]
 
 
-def test_secrets_are_defaults_that_say_what_they_are(services: dict[str, dict[str, Any]]) -> None:
+def test_secrets_are_defaults_that_say_what_they_are(services: Services) -> None:
     secret = re.compile(r"SECRET|PASSWORD|CREDENTIALS|ACCESS_KEY|TOKEN")
     found = 0
     for service in services.values():
@@ -140,19 +129,19 @@ def test_secrets_are_defaults_that_say_what_they_are(services: dict[str, dict[st
     assert raw["WHYREC_S3_SECRET_ACCESS_KEY"] == "${WHYREC_DEV_SECRET_KEY:-dev-only-secret-key}"  # noqa: S105
 
 
-def test_ports_are_open_to_this_machine_only(services: dict[str, dict[str, Any]]) -> None:
+def test_ports_are_open_to_this_machine_only(services: Services) -> None:
     for name, service in services.items():
         for port in service.get("ports", []):
             assert port["host_ip"] == "127.0.0.1", name
 
 
-def test_a_stopping_worker_is_given_the_time_it_may_take(services: dict[str, dict[str, Any]]) -> None:
+def test_a_stopping_worker_is_given_the_time_it_may_take(services: Services) -> None:
     grace_s = float(services["worker"]["stop_grace_period"].removesuffix("s"))
     assert grace_s > Settings().shutdown_timeout_s
 
 
 @pytest.mark.parametrize("name", ["topics-init", "schemas-init", "worker", "producer"])
-def test_each_command_and_each_option_exists(services: dict[str, dict[str, Any]], name: str) -> None:
+def test_each_command_and_each_option_exists(services: Services, name: str) -> None:
     command: list[str] = services[name]["command"]
     words = [word for word in command if not word.startswith("-") and not word.replace(".", "").isdigit()]
     done = subprocess.run(

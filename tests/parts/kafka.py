@@ -58,20 +58,22 @@ JAVA_OPTIONS = [
 class Kafka:
     """A broker on free local ports, with its data in a temporary folder that goes with it.
 
+    `properties` is its configuration, in which {port}, {controller_port} and {logs} stand for what is chosen here.
     `bootstrap` is its address; `stop`, `kill` and `start` take it away and bring it back, with its address and data.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, properties: str = PROPERTIES, cluster: str | None = None) -> None:
         java = cache.java()
         jars = cache.kept(f"kafka-{VERSION}", lambda folder: cache.fetch_jars(folder, COORDINATES))
         self._port, controller_port = free_port(), free_port()
         self.bootstrap = f"127.0.0.1:{self._port}"
         self._directory = Path(tempfile.mkdtemp(prefix="whyrec-kafka-"))
-        properties = self._directory / "server.properties"
+        configuration = self._directory / "server.properties"
         logs = self._directory / "logs"
-        properties.write_text(PROPERTIES.format(port=self._port, controller_port=controller_port, logs=logs))
+        configuration.write_text(properties.format(port=self._port, controller_port=controller_port, logs=logs))
         self._run = [java, *JAVA_OPTIONS, "-cp", f"{jars}/*"]
-        self._properties = str(properties)
+        self._properties = str(configuration)
+        self._cluster = cluster or _new_cluster()
         self._process = ServerProcess(
             "kafka", [*self._run, "kafka.Kafka", self._properties], ready=self._answers, directory=self._directory
         )
@@ -112,8 +114,8 @@ class Kafka:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _format(self) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
-        tool = [*self._run, "kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", self._properties]
+        tool = [*self._run, "kafka.tools.StorageTool", "format", "--config", self._properties]
+        tool += ["--cluster-id", self._cluster]
         done = subprocess.run(tool, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise ServerFailed(f"formatting Kafka's storage failed: {done.stdout}\n{done.stderr}")
@@ -127,6 +129,11 @@ class Kafka:
             return len(admin.list_topics(timeout=5).brokers) == 1
         except KafkaException:
             return False
+
+
+def _new_cluster() -> str:
+    """A cluster id as Kafka makes them: a UUID in URL-safe base64 that does not begin with a dash."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class S3Server:
     """
 
     def __init__(self) -> None:
-        binary = cache.kept(f"versitygw-{VERSION}", lambda folder: cache.fetch_go_command(folder, PACKAGE))
+        binary = cache.kept(f"versitygw-{VERSION}", fetch)
         self._port = free_port()
         self.endpoint_url = f"http://127.0.0.1:{self._port}"
         self.access_key = "whyrec-test"
@@ -88,6 +88,11 @@ class S3Server:
             return ["--sidecar", str(sidecar)]
         os.removexattr(objects, "user.whyrec")
         return []
+
+
+def fetch(folder: Path) -> None:
+    """Build the server into `folder`."""
+    cache.fetch_go_command(folder, PACKAGE)
 
 
 def environment(endpoint_url: str, access_key: str, secret_key: str) -> dict[str, str]:
