@@ -1,4 +1,4 @@
-"""The size of a session model, and its positions: what training, export and tests share."""
+"""The size of a session model, its positions, and how to train it: all that can be said without torch."""
 
 from __future__ import annotations
 
@@ -20,6 +20,18 @@ class SessionConfig:
     d_ff: int = 512
     max_length: int = 50
     dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train; the rate rises over the first 5 % of the steps and then falls to zero along a cosine."""
+
+    epochs: int = 6
+    events_per_batch: int = 4096
+    rate: float = 1.5e-3
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    seed: int = 0
 
 
 def sinusoids(length: int, d: int) -> npt.NDArray[np.float32]:

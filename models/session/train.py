@@ -13,24 +13,13 @@ import torch
 from torch import Tensor
 
 from models.data.sessions import Sessions
+from models.session.config import Recipe, SessionConfig
 from models.session.evaluate import Metrics, Vectors, evaluate_model
 from models.session.loss import catalogue_cross_entropy
 from models.session.lstm import SessionLstm
 from models.session.transformer import SessionTransformer
 
 SessionNet = SessionTransformer | SessionLstm
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train; the rate rises over the first 5 % of the steps and then falls to zero along a cosine."""
-
-    epochs: int = 6
-    events_per_batch: int = 4096
-    rate: float = 1.5e-3
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -116,6 +105,28 @@ def batches(
             torch.from_numpy(np.where(real, sessions.engagement[where], 0).astype(np.int64)),
             torch.from_numpy(np.where(real, sessions.item[np.where(real, where + 1, 0)], 0).astype(np.int64)),
         )
+
+
+def new_model(kind: type[SessionNet], config: SessionConfig, seed: int) -> SessionNet:
+    """Make a model with the random weights of a seed."""
+    torch.manual_seed(seed)
+    return kind(config)
+
+
+def use_threads(threads: int) -> None:
+    """Compute on so many threads; another number may round differently."""
+    torch.set_num_threads(threads)
+
+
+def weights_between(model: SessionNet) -> int:
+    """Count the weights between the embeddings and the session vector."""
+    embeddings = ("item.", "engagement.")
+    return sum(weight.numel() for name, weight in model.named_parameters() if not name.startswith(embeddings))
+
+
+def as_numpy(model: SessionNet) -> dict[str, npt.NDArray[np.float32]]:
+    """Give all weights by name, float32, as the export reads them."""
+    return {name: weight.detach().float().numpy() for name, weight in model.state_dict().items()}
 
 
 def vectors_of(model: SessionNet) -> Vectors:

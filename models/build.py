@@ -1,0 +1,166 @@
+"""From histories to a bundle: session model and its baseline, re-ranker, figures, card, folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from models import card
+from models.bundle import Bundle, write_bundle
+from models.data.sessions import Sessions
+from models.manifest import CONTRACT, Manifest
+from models.plans import Plan
+from models.reranker import train as reranker
+from models.session import train as session
+from models.session.config import SessionConfig
+from models.session.describe import describe_heads, measure_causes
+from models.session.evaluate import Metrics, evaluate_model, evaluate_popularity
+from models.session.export import export_onnx
+from models.session.lstm import SessionLstm
+from models.session.runtime import SessionModel
+from models.session.train import Progress
+from models.session.transformer import SessionTransformer
+from schemas.events import ENGAGEMENTS
+
+_VALIDATION = 2_000
+_DESCRIBED = 1_000
+
+# (stage, done, of how many, remark); done counts up to the total within a stage
+Report = Callable[[str, int, int, str], None]
+
+
+def build(
+    directory: Path,
+    plan: Plan,
+    sessions: Sessions,
+    *,
+    asked: Sessions | None = None,
+    report: Report = lambda *_: None,
+) -> Bundle:
+    """Train everything on sessions and write a bundle into directory.
+
+    asked are the histories to report ranking figures on; by default the third of sessions.parts(), and in any case
+    histories of its users only. Seeds are fixed: the same call on the same machine gives the same bundle. Needs the
+    extra `train` (torch).
+    """
+    session.use_threads(plan.threads)
+    learn, choose, test = sessions.parts()
+    asked = test if asked is None else asked
+    validation = choose.select(np.arange(min(len(choose), _VALIDATION)))
+    config = SessionConfig(items=len(sessions.catalog), engagements=len(ENGAGEMENTS), dropout=plan.dropout)
+
+    rank: dict[str, Metrics] = {}
+    trainings = []
+    transformer = session.new_model(SessionTransformer, config, plan.recipe.seed)
+    trainings.append(_fit("transformer", transformer, learn, validation, plan, report))
+    if plan.baseline:
+        lstm = session.new_model(SessionLstm, config, plan.recipe.seed)
+        trainings.append(_fit("LSTM", lstm, learn, validation, plan, report))
+        rank["LSTM of the same size"] = evaluate_model(
+            session.vectors_of(lstm), session.weights_of(lstm), asked, config.max_length
+        )
+    rank["popularity"] = evaluate_popularity(learn, asked)
+
+    weights = session.as_numpy(transformer)
+    item_vectors = weights["item.weight"]
+    graph = export_onnx(config, weights)
+    # From here on all scores are those of the exported graph, which are the ones that will be served.
+    model = _open(directory, plan, config, graph, item_vectors, sessions)
+
+    def encode(items: npt.NDArray[np.int64], engagements: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        return model.run(items, engagements, without=False).vector
+
+    rank = {"transformer": evaluate_model(encode, item_vectors, asked, config.max_length)} | rank
+    report("re-ranker", 0, 1, "")
+    log = sessions if plan.statistics_of_all else None
+    trained = reranker.train(choose, encode, item_vectors, log=log, seed=plan.recipe.seed, cuts=plan.cuts)
+    report("re-ranker", 1, 1, f"AUC {trained.metrics['auc']:.4f}")
+    report("card", 0, 1, "")
+    facts = card.Facts(
+        model_version=f"{plan.name}@{plan.version}",
+        title=plan.title,
+        data=_data(plan, sessions),
+        rank=rank,
+        trainings=trainings,
+        reranker=trained.metrics,
+        heads=describe_heads(model, test.select(np.arange(min(len(test), _DESCRIBED)))),
+        causes=measure_causes(model, item_vectors, test),
+        limits=plan.limits,
+        command=plan.command,
+    )
+    report("card", 1, 1, "")
+    return write_bundle(
+        directory,
+        name=plan.name,
+        version=plan.version,
+        session_onnx=graph,
+        item_vectors=item_vectors,
+        catalog=sessions.catalog,
+        reranker_text=trained.model_text,
+        features=trained.features,
+        card=card.render(facts),
+        engagements=ENGAGEMENTS,
+        feature_set=trained.feature_set,
+        max_length=config.max_length,
+        reranker_output="raw",
+        citation_margin=plan.citation_margin,
+        score_tolerance=plan.score_tolerance,
+    )
+
+
+def _fit(
+    name: str, model: session.SessionNet, learn: Sessions, validation: Sessions, plan: Plan, report: Report
+) -> card.Training:
+    start = time.monotonic()
+    remark = ""
+
+    def progress(now: Progress) -> None:
+        nonlocal remark
+        if now.metrics is not None:
+            remark = f", NDCG@10 {now.metrics.ndcg_at_10:.4f}"
+        report(name, now.step, now.steps, f"epoch {now.epoch}, loss {now.loss:.3f}{remark}")
+
+    session.train(model, learn, validation, plan.recipe, progress)
+    return card.Training(name, session.weights_between(model), plan.recipe.epochs, time.monotonic() - start)
+
+
+def _open(
+    directory: Path,
+    plan: Plan,
+    config: SessionConfig,
+    graph: bytes,
+    item_vectors: npt.NDArray[np.float32],
+    sessions: Sessions,
+) -> SessionModel:
+    """Open the session model before there is a whole bundle around it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    manifest = Manifest(
+        name=plan.name,
+        version=plan.version,
+        contract=CONTRACT,
+        files={},
+        max_length=config.max_length,
+        fixed_length=None,
+        reranker_output="raw",
+        engagements=ENGAGEMENTS,
+        feature_set="none",
+        citation_margin=plan.citation_margin,
+        score_tolerance=plan.score_tolerance,
+    )
+    bundle = Bundle(directory, manifest, sessions.catalog, item_vectors, ())
+    bundle.session_onnx.write_bytes(graph)
+    return SessionModel(bundle, plan.threads)
+
+
+def _data(plan: Plan, sessions: Sessions) -> dict[str, str]:
+    lengths = sessions.lengths
+    return dict(plan.data) | {
+        "users": f"{len(np.unique(sessions.user_id_hash)):,}",
+        "histories": f"{len(sessions):,}, of {lengths.min()} to {lengths.max()} events (mean {lengths.mean():.1f})",
+        "events": f"{len(sessions.item):,}",
+        "items": f"{len(sessions.catalog):,} in {len(sessions.catalog.category_names) - 1} categories",
+    }

@@ -1,0 +1,136 @@
+"""The model card: what a bundle was trained on, how well it ranks, what it does, and what it is not for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from models.session.describe import Causes, Head
+from models.session.evaluate import Metrics
+
+
+@dataclass(frozen=True)
+class Training:
+    """How one model came about."""
+
+    model: str
+    weights: int
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that a card says; rank maps the name of a model to its metrics on the same held-out histories."""
+
+    model_version: str
+    title: str
+    data: Mapping[str, str]
+    rank: Mapping[str, Metrics]
+    trainings: Sequence[Training]
+    reranker: Mapping[str, float]
+    heads: Sequence[Head]
+    causes: Causes | None
+    limits: Sequence[str]
+    command: str
+
+
+def render(facts: Facts) -> str:
+    """Write the card as Markdown."""
+    sections = [
+        f"# {facts.model_version}\n\n{facts.title}",
+        "## Data\n\n" + _table(("", ""), facts.data.items()),
+        _ranking(facts),
+        _trainings(facts.trainings),
+        _reranker(facts.reranker),
+    ]
+    if facts.causes is not None:
+        sections.append(_causes(facts.causes))
+    if facts.heads:
+        sections.append(_heads(facts.heads))
+    sections.append("## Limits\n\n" + "\n".join(f"- {limit}" for limit in facts.limits))
+    sections.append(
+        "## Again\n\nThe same versions of all libraries, on the same kind of machine, give the same bundle:\n\n"
+        f"    {facts.command}"
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+def _ranking(facts: Facts) -> str:
+    asked = next(iter(facts.rank.values())).histories
+    rows = [
+        (name, *(f"{value:.4f}" for value in (each.hit_at_10, each.ndcg_at_10, each.mrr)))
+        for name, each in facts.rank.items()
+    ]
+    error = max((each.hit_at_10 * (1 - each.hit_at_10) / each.histories) ** 0.5 for each in facts.rank.values())
+    return (
+        "## How well it ranks\n\n"
+        f"The newest event of {asked:,} histories of held-out users, from the events before it, among all items; "
+        f"nothing is sampled, nothing excluded. Standard error of Hit@10: at most {error:.4f}.\n\n"
+        + _table(("", "Hit@10", "NDCG@10", "MRR"), rows)
+    )
+
+
+def _trainings(trainings: Sequence[Training]) -> str:
+    rows = [(each.model, f"{each.weights:,}", f"{each.epochs}", f"{each.seconds:,.0f} s") for each in trainings]
+    return (
+        "## Training\n\nThe same recipe for both; the best epoch by NDCG@10 on users of their own is kept. Weights are "
+        "counted without the embeddings.\n\n" + _table(("", "weights", "epochs", "time"), rows)
+    )
+
+
+def _reranker(metrics: Mapping[str, float]) -> str:
+    rows = [
+        ("re-ranker", f"{metrics['auc']:.4f}", f"{metrics['ndcg10']:.4f}"),
+        ("session score alone", f"{metrics['auc_session_score']:.4f}", f"{metrics['ndcg10_session_score']:.4f}"),
+    ]
+    return (
+        "## Re-ranker\n\n"
+        f"{metrics['trees']:.0f} trees on {metrics['slates']:,.0f} slates of users that the session model did not "
+        f"learn from; measured on {metrics['test_slates']:,.0f} slates of others. A candidate counts when the user "
+        f"liked, finished or shared it within the next five events ({metrics['engaged_share']:.1%} of candidates).\n\n"
+        + _table(("", "AUC", "NDCG@10"), rows)
+    )
+
+
+def _causes(causes: Causes) -> str:
+    rows = [] if causes.without is None else [("largest drop without the event", f"{causes.without:.3f}")]
+    rows += [
+        ("always the newest event", f"{causes.newest:.3f}"),
+        ("largest attention", f"{causes.attention:.3f}"),
+        ("at random", f"{causes.random:.3f}"),
+    ]
+    return (
+        "## Which event led to the next one\n\n"
+        f"Known here, since the histories are simulated; {causes.histories:,} of them, of 10 events and more. "
+        "How often the true one is named first:\n\n" + _table(("", "share"), rows)
+    )
+
+
+def _heads(heads: Sequence[Head]) -> str:
+    rows = [
+        (
+            f"{each.layer}.{each.head}",
+            each.kind,
+            f"{each.newest:.2f}",
+            f"{each.previous:.2f}",
+            f"{each.same_category:.1f}",
+            f"{each.engaged:.1f}",
+            f"{each.spread:.2f}",
+        )
+        for each in heads
+    ]
+    return (
+        "## Where the heads look\n\n"
+        "From the newest event, in histories of 10 events and more. Attention is not evidence: see the section above "
+        "where there is one. The two factors say how many times more attention such events get than even attention "
+        "would give them.\n\n"
+        + _table(
+            ("head", "looks at", "newest", "one before", "same category, times", "well received, times", "spread"), rows
+        )
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

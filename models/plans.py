@@ -1,0 +1,88 @@
+"""What bundles there are to build, and what their cards say beside the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from models.session.config import Recipe
+
+TRAINING_SEED = 20_251_101  # of the simulation that models learn from; loads and demos use small seeds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to build, and what its card says about it.
+
+    cuts and statistics_of_all are the re-ranker's: slates per history, and whether item statistics are counted from
+    all histories (where few users choose) or from those it learns from.
+    """
+
+    name: str
+    version: str
+    title: str
+    command: str
+    data: Mapping[str, str]
+    limits: tuple[str, ...]
+    recipe: Recipe = field(default_factory=Recipe)
+    dropout: float = 0.1
+    citation_margin: float = 0.2
+    score_tolerance: float = 1e-3
+    baseline: bool = True
+    threads: int = 1
+    cuts: int = 2
+    statistics_of_all: bool = False
+
+
+SIMULATED = Plan(
+    name="streamrec",
+    version="1",
+    title=(
+        "A session transformer and a re-ranker for StreamRec, a streaming service that does not exist: its items, "
+        "titles and users are invented. For demonstrations, tests and measurements: it is known what led to what."
+    ),
+    command="whyrec models train --simulated --out DIR",
+    data={
+        "source": "simulated (models/data/simulator.py)",
+        "session model learns from": "80 % of the users",
+        "epoch and re-ranker are chosen on": "10 % of the users",
+        "figures below": "10 % of the users",
+    },
+    limits=(
+        "The users are simulated: figures say how well the models fit this simulator, not how they would do on people.",
+        "An item that is not in the catalogue cannot be recommended or cited.",
+        "At most the newest 50 events of a session are read.",
+        "Titles, categories and popularity are invented; any likeness to real titles is by chance.",
+    ),
+    recipe=Recipe(epochs=6, events_per_batch=2048, rate=3e-3),
+)
+
+MOVIELENS = Plan(
+    name="movielens",
+    version="1",
+    title=(
+        "A session transformer and a re-ranker for MovieLens 100K (F. M. Harper and J. A. Konstan, ACM TiiS 5(4), "
+        "2015): real ratings from 1997 and 1998. The data's licence forbids redistribution and commercial use; that "
+        "holds for this bundle, which names its films."
+    ),
+    command="whyrec models train --movielens DIR --out DIR",
+    data={
+        "source": "MovieLens 100K; ratings 5, 4, 3 are like, complete, view, lower ones skip",
+        "session model learns from": "80 % of the users, in windows of 50 ratings",
+        "epoch and re-ranker are chosen on": "10 % of the users",
+        "figures below": "10 % of the users, a history ending at every fifth rating",
+        "never read": "age, gender, occupation, postcode",
+    },
+    limits=(
+        (
+            "Ratings were given in sittings, many per minute, often in the order in which the site listed films: what "
+            "came next says less about taste than about that list."
+        ),
+        "943 users of one site, almost thirty years ago.",
+        "At most the newest 50 events of a session are read.",
+    ),
+    recipe=Recipe(epochs=25, events_per_batch=1024, rate=1.5e-3, weight_decay=0.05),
+    dropout=0.3,
+    cuts=8,
+    statistics_of_all=True,
+)

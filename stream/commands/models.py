@@ -1,0 +1,154 @@
+"""``whyrec models``: train, check and describe model bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from schemas.errors import WhyrecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+    from models.build import Report
+
+app = typer.Typer()
+
+_HISTORIES = 75_000
+_MOVIELENS_STRIDE = 5
+
+BundleDir = Annotated[Path, typer.Argument(help="A bundle folder.", metavar="DIR")]
+
+
+class TrainingUnavailable(WhyrecError):
+    """Training was asked for where it cannot be done."""
+
+
+@app.command()
+def train(
+    *,
+    out: Annotated[Path, typer.Option(help="Where to write the bundle.", metavar="DIR")],
+    simulated: Annotated[bool, typer.Option("--simulated", help="Learn from simulated StreamRec users.")] = False,
+    movielens: Annotated[
+        Path | None, typer.Option(help="Learn from MovieLens 100K: its folder.", metavar="DIR")
+    ] = None,
+    histories: Annotated[int, typer.Option(min=200, help="With --simulated: how many.")] = _HISTORIES,
+    epochs: Annotated[int | None, typer.Option(min=1, help="By default what the plan says.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Another number may round differently.")] = 1,
+    baseline: Annotated[bool, typer.Option(help="Train an LSTM beside it, to compare with.")] = True,
+) -> None:
+    """Train session model, baseline and re-ranker, and write a bundle with its card.
+
+    Example: whyrec models train --movielens ml-100k --out movielens-bundle
+    """
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    if simulated == (movielens is not None):
+        raise TrainingUnavailable("models train needs one source: --simulated, or --movielens DIR")
+    try:
+        from models.build import build
+    except ModuleNotFoundError as error:
+        raise TrainingUnavailable(
+            f"expected the extra train, got no module {error.name}: pip install 'whyrec[train]'"
+        ) from error
+
+    from models.plans import MOVIELENS, SIMULATED, TRAINING_SEED
+
+    asked = None
+    if movielens is not None:
+        from models.data.movielens import load
+
+        plan, sessions = MOVIELENS, load(movielens)
+        asked = load(movielens, stride=_MOVIELENS_STRIDE).parts()[2]
+    else:
+        from models.data.simulator import simulate
+
+        plan, sessions = SIMULATED, simulate(histories, TRAINING_SEED)
+    command = plan.command
+    if histories != _HISTORIES:
+        command += f" --histories {histories}"
+    if epochs is not None:
+        plan = replace(plan, recipe=replace(plan.recipe, epochs=epochs))
+        command += f" --epochs {epochs}"
+    if threads != 1:
+        command += f" --threads {threads}"
+    console = Console()
+    with _progress(console) as report:
+        bundle = build(
+            out,
+            replace(plan, threads=threads, baseline=baseline, command=command),
+            sessions,
+            asked=asked,
+            report=report,
+        )
+    console.print(
+        f"wrote {bundle.model_version} to {out}; read about it with: whyrec models card {out}", soft_wrap=True
+    )
+
+
+@app.command()
+def check(directory: BundleDir) -> None:
+    """Try out a bundle: what fits, what does not, and why; exit 1 if anything does not.
+
+    Example: whyrec models check my-bundle
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from models.check import check as findings_of
+
+    findings = findings_of(directory)
+    marks = {True: "[green]fits[/]", False: "[red]does not fit[/]", None: "[cyan]note[/]"}
+    table = Table("", "", "", title=str(directory), show_header=False, title_justify="left")
+    for finding in findings:
+        table.add_row(finding.what, marks[finding.fits], escape(finding.says))
+    Console().print(table)
+    if any(finding.fits is False for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def card(directory: BundleDir) -> None:
+    """Print what a bundle was trained on, how well it ranks, and what it is not for.
+
+    Example: whyrec models card my-bundle
+    """
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from models.bundle import Bundle
+
+    console = Console()
+    text = Bundle.load(directory).card
+    console.print(Markdown(text) if console.is_terminal else text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Report]:
+    """Show one bar per stage of a training."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[remark]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int, remark: str) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total, remark="")
+            progress.update(tasks[stage], completed=done, remark=remark)
+
+        yield report
