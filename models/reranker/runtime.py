@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import lightgbm as lgb
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.errors import BundleError
+
+_TREE_SIZES = re.compile(r"^tree_sizes=(.*)\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,7 @@ class Reranker:
     @classmethod
     def load(cls, bundle: Bundle) -> Reranker:
         """Read the trees of a bundle; raises BundleError where LightGBM cannot read them or they want other columns."""
-        try:
-            booster = lgb.Booster(model_str=bundle.reranker_text.read_text(encoding="utf-8"))
-        except lgb.basic.LightGBMError as error:
-            raise BundleError(
-                f"reranker.txt: expected a LightGBM model in text format, got {error}: write it with "
-                "Booster.save_model(path)."
-            ) from error
+        booster = read_trees(bundle.reranker_text.read_text(encoding="utf-8"))
         if booster.num_feature() != len(bundle.features):
             raise BundleError(
                 f"reranker.txt: expected {len(bundle.features)} features as in features.json, got "
@@ -54,3 +51,26 @@ class Reranker:
         if len(X) == 0:
             return np.zeros(0)
         return np.asarray(self.booster.predict(X, raw_score=raw, num_threads=1), dtype=np.float64)
+
+
+def read_trees(text: str) -> lgb.Booster:
+    """Read a LightGBM model from its text format; raises BundleError where it is none, or is cut short.
+
+    Given the sizes of the trees, LightGBM reads them in parallel, and where one is damaged ends the whole process.
+    Without the sizes it reads them one by one and raises.
+    """
+    sizes = _TREE_SIZES.search(text)
+    try:
+        booster = lgb.Booster(model_str=_TREE_SIZES.sub("", text, count=1))
+    except lgb.basic.LightGBMError as error:
+        raise BundleError(
+            f"reranker.txt: expected a LightGBM model in text format, got {error}: write it with "
+            "Booster.save_model(path)."
+        ) from error
+    expected = len(sizes[1].split()) if sizes else booster.num_trees()
+    if booster.num_trees() != expected:
+        raise BundleError(
+            f"reranker.txt: expected {expected} trees, as its head says, got {booster.num_trees()}: the file is cut "
+            "short; save it again with Booster.save_model(path)."
+        )
+    return booster

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.data.sessions import InvalidSessions, Sessions, user_hash
@@ -41,6 +41,7 @@ def plain(sessions: Sessions) -> list[list[int]]:
 lengths = st.lists(st.integers(0, 8), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(lengths, st.integers(0, 9))
 def test_what_is_dropped_is_the_newest(lengths: list[int], count: int) -> None:
     sessions = histories(lengths)
@@ -49,6 +50,7 @@ def test_what_is_dropped_is_the_newest(lengths: list[int], count: int) -> None:
     assert plain(sessions.first(count)) == [events[:count] for events in plain(sessions)]
 
 
+@settings(deadline=None)
 @given(lengths, st.integers(1, 9))
 def test_the_newest_events_are_laid_out_to_the_right(lengths: list[int], length: int) -> None:
     sessions = histories(lengths)
@@ -61,6 +63,7 @@ def test_the_newest_events_are_laid_out_to_the_right(lengths: list[int], length:
     assert ((engagements > 0) == (items > 0)).all()
 
 
+@settings(deadline=None)
 @given(lengths, st.randoms(use_true_random=False))
 def test_histories_come_in_the_order_asked_for(lengths: list[int], random: Any) -> None:
     sessions = histories(lengths)

@@ -1,0 +1,78 @@
+"""The re-ranker as it is served: the same row, the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.bundle import Bundle, BundleError
+from models.reranker.runtime import Reranker
+from tests.bundles import tiny_bundle, tiny_reranker
+
+
+@pytest.fixture
+def rows() -> np.ndarray:
+    random = np.random.default_rng(0)
+    values = random.normal(size=(200, 41)) * 50
+    values[random.random(values.shape) < 0.1] = np.nan
+    return values
+
+
+def test_a_row_scores_the_same_alone_and_in_company(tmp_path: Path, rows: np.ndarray) -> None:
+    reranker = Reranker.load(Bundle.load(tiny_bundle(tmp_path)))
+    together = reranker.score(rows)
+
+    assert together.dtype == np.float64
+    assert len(np.unique(together)) > 10
+    for row in range(0, 200, 17):
+        assert reranker.score(rows[row : row + 1])[0] == together[row]
+    assert reranker.score(rows[::-1])[::-1].tolist() == together.tolist()
+    again = Reranker.load(Bundle.load(tmp_path))
+    assert again.score(rows).tolist() == together.tolist()
+
+
+def test_a_probability_is_the_sigmoid_of_the_raw_score(tmp_path: Path, rows: np.ndarray) -> None:
+    reranker = Reranker.load(Bundle.load(tiny_bundle(tmp_path, output="probability")))
+    raw = reranker.raw(rows)
+
+    np.testing.assert_allclose(reranker.score(rows), 1 / (1 + np.exp(-raw)), rtol=1e-12)
+    assert raw.min() < 0 < raw.max()
+
+
+def test_raw_is_raw(tmp_path: Path, rows: np.ndarray) -> None:
+    reranker = Reranker.load(Bundle.load(tiny_bundle(tmp_path)))
+
+    assert reranker.score(rows).tolist() == reranker.raw(rows).tolist()
+
+
+def test_no_rows_have_no_scores(tmp_path: Path) -> None:
+    reranker = Reranker.load(Bundle.load(tiny_bundle(tmp_path)))
+
+    assert reranker.score(np.zeros((0, 41))).shape == (0,)
+
+
+@pytest.mark.parametrize("shape", [(3, 40), (41,), (0, 3)])
+def test_rows_of_another_width_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    reranker = Reranker.load(Bundle.load(tiny_bundle(tmp_path)))
+
+    with pytest.raises(BundleError, match="expected rows of 41 features"):
+        reranker.score(np.zeros(shape))
+
+
+DAMAGE = {
+    "no trees": lambda text: text[: text.index("Tree=0")],
+    "cut between trees": lambda text: text[: text.index("Tree=7")],
+    "cut within a tree": lambda text: text[: text.index("Tree=7") + 150],
+    "a word for a number": lambda text: text.replace("leaf_value=", "leaf_value=x", 1),
+    "another objective": lambda text: text.replace("objective=", "objective=un", 1),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_trees_are_refused_and_end_no_process(tmp_path: Path, damage: str) -> None:
+    bundle = Bundle.load(tiny_bundle(tmp_path, reranker_text=DAMAGE[damage](tiny_reranker())))
+
+    with pytest.raises(BundleError, match=r"reranker\.txt: expected (a LightGBM model|20 trees)"):
+        Reranker.load(bundle)
