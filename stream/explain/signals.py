@@ -18,8 +18,8 @@ TOP_FEATURES: Final = 5
 TREND_FEATURE: Final = "trend_percentile"
 """The feature, if a bundle has it, that says how fast an item is rising: a percentile from 0 to 100."""
 
-RESIDUAL_TOLERANCE: Final = 1e-6
-"""Of float64 sums over some hundred trees, relative to the size of what is summed."""
+RESIDUAL_TOLERANCE: Final = 1e-5
+"""Float32 rounding of some hundred trees' values, relative to the size of what is summed (to 1 at least)."""
 
 SKIP: Final = "skip"
 """The engagement that is no sign of interest."""

@@ -165,7 +165,7 @@ def test_contributions_that_do_not_add_up_are_not_spoken_of(
 def test_contributions_and_base_add_up_to_the_raw_score(models: Models, many: list[Any]) -> None:
     findings = investigate(models, many, "evidence")
     assert findings.signals.sound.all()
-    assert np.abs(findings.signals.residual).max() < 1e-9
+    assert np.abs(findings.signals.residual).max() < 1e-5
 
 
 def test_attention_that_grows_with_every_event_is_all_recency() -> None:
@@ -180,4 +180,4 @@ def test_a_probability_is_explained_like_a_raw_score(tmp_path_factory: pytest.Te
     record = tiny_impression(explainer.bundle, session=10, items=12, seed=4)
     items = explainer.explain([record])[0]["items"]
     assert "model_mismatch" not in {item["status"] for item in items}
-    assert max(abs(item["evidence"]["residual"]) for item in items) < 1e-9
+    assert max(abs(item["evidence"]["residual"]) for item in items) < 1e-5
