@@ -15,8 +15,6 @@ from typing import Self
 from confluent_kafka import Producer
 
 from schemas.codec import Codec
-from stream.archive import reader
-from stream.archive.objects import Store
 from tests.archive.slates_of import audit
 
 PATIENCE_S = 90.0
@@ -91,18 +89,6 @@ class AuditProducer:
 
     def flush(self) -> None:
         assert self._producer.flush(30) == 0
-
-
-def archived_items(store: Store) -> list[tuple[int, int, str]]:
-    """Every archived (source partition, source offset, item), sorted, repeats included."""
-    columns = ["source_partition", "source_offset", "item_id"]
-    table = reader.rows(store, reader.objects(store), columns).read_all()
-    return sorted(zip(*(table[column].to_pylist() for column in columns), strict=True))
-
-
-def items_of(partition: int, source_offsets: range | list[int]) -> list[tuple[int, int, str]]:
-    """What :func:`archived_items` gives for records of :class:`AuditProducer`."""
-    return [(partition, offset, f"item-{offset}-{number}") for offset in source_offsets for number in range(2)]
 
 
 def eventually(holds: Callable[[], bool], patience_s: float = PATIENCE_S) -> bool:

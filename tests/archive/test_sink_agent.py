@@ -5,12 +5,11 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from stream.archive import reader
 from stream.archive.store import open_store
-from stream.archive.verify import verify
 from stream.embedded import EmbeddedBroker
 from stream.topics import TOPICS
-from tests.archive.sink_process import AuditProducer, SinkProcess, archived_items, eventually, items_of
+from tests.archive.checks import archived_items, items_of, verdict_of
+from tests.archive.sink_process import AuditProducer, SinkProcess, eventually
 
 
 def test_on_the_embedded_broker_across_a_kill_and_a_clean_end(tmp_path: Path) -> None:
@@ -34,7 +33,6 @@ def test_on_the_embedded_broker_across_a_kill_and_a_clean_end(tmp_path: Path) ->
             assert eventually(lambda: len(archived_items(store)) >= len(expected))
             sink.signal(signal.SIGTERM)
     assert archived_items(store) == expected
-    stored = {info.key: 0.0 for info in store.list("") if info.key.startswith("date=")}
-    verdict = verify(reader.raw_entries(store), reader.facts_of(store, deep=True), stored)
+    verdict = verdict_of(store)
     assert verdict.sound, verdict.findings
     assert verdict.rows == len(expected)
