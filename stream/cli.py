@@ -14,6 +14,7 @@ app = typer.Typer(
     name="whyrec",
     help="Explain recommendations as they stream by, say only what was checked, and keep the proof.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
