@@ -97,7 +97,7 @@ class _Crowd:
             world=world,
             region=region,
             taste=taste,
-            fondness=np.log(taste / taste.mean(axis=1, keepdims=True)).clip(-2, 2) * 0.35,
+            fondness=_fondness(taste, rng),
             leniency=0.4 * rng.normal(size=users),
             item=blank,
             engagement=blank.copy(),
@@ -194,6 +194,12 @@ class _Finds:
         mark = low + (high - low) * rng.random(len(kind))
         items: NDArray[np.int64] = (np.searchsorted(self.ladder, mark, side="right") - block).clip(1, ITEMS)
         return items
+
+
+def _fondness(taste: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw how well each category is received by each user, float64 [n, categories]: partly by taste, partly not."""
+    by_taste = np.log(taste / taste.mean(axis=1, keepdims=True)).clip(-2, 2)
+    return np.asarray(0.3 * by_taste + 0.8 * rng.normal(size=taste.shape))
 
 
 def _timestamps(lengths: NDArray[np.int64], now_ms: int, rng: np.random.Generator) -> NDArray[np.int64]:
