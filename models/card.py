@@ -102,8 +102,8 @@ def _causes(causes: Causes) -> str:
     ]
     return (
         "## Which event led to the next one\n\n"
-        f"Known here, since the histories are simulated; {causes.histories:,} of them, of 10 events and more. "
-        "How often the true one is named first:\n\n" + _table(("", "share"), rows)
+        f"Known here, since the histories are simulated. In {causes.histories:,} of more than 10 events, whose next "
+        "item the model has among its best 20, how often the true one is named first:\n\n" + _table(("", "share"), rows)
     )
 
 
@@ -113,7 +113,7 @@ def _heads(heads: Sequence[Head]) -> str:
             f"{each.layer}.{each.head}",
             each.kind,
             f"{each.newest:.2f}",
-            f"{each.previous:.2f}",
+            f"{each.latest:.2f}",
             f"{each.same_category:.1f}",
             f"{each.engaged:.1f}",
             f"{each.spread:.2f}",
@@ -126,7 +126,8 @@ def _heads(heads: Sequence[Head]) -> str:
         "where there is one. The two factors say how many times more attention such events get than even attention "
         "would give them.\n\n"
         + _table(
-            ("head", "looks at", "newest", "one before", "same category, times", "well received, times", "spread"), rows
+            ("head", "looks at", "newest", "newest five", "same category, times", "well received, times", "spread"),
+            rows,
         )
     )
 

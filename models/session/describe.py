@@ -14,6 +14,7 @@ from models.session.runtime import SessionModel
 LONG = 10  # events: in shorter sessions, where attention goes says little, since there is little choice
 _BATCH = 64
 _SLATE = 20
+_LATEST = 5
 _MARKED = 1.5  # so many times what even attention would give
 
 
@@ -21,15 +22,16 @@ _MARKED = 1.5  # so many times what even attention would give
 class Head:
     """Where one head of the newest event looks, as means over sessions.
 
-    newest and previous are shares of its attention; same_category and engaged say how many times more attention events
-    of the newest one's category, and liked, finished or shared ones, get than even attention would give; spread is the
-    effective number of events (the exponential of the entropy) over the number of events.
+    newest and latest are shares of its attention, on the newest event and on the newest five; same_category and engaged
+    say how many times more attention events of the newest one's category, and liked, finished or shared ones, get than
+    even attention would give; spread is the effective number of events (the exponential of the entropy) over the number
+    of events.
     """
 
     layer: int
     head: int
     newest: float
-    previous: float
+    latest: float
     same_category: float
     engaged: float
     spread: float
@@ -39,7 +41,7 @@ class Head:
         """What it does most markedly, in two words."""
         if self.newest > 0.5:
             return "newest event"
-        if self.newest + self.previous > 0.5:
+        if self.latest > 0.5:
             return "latest events"
         marked = {"same category": self.same_category, "well received": self.engaged}
         most = max(marked, key=lambda name: marked[name])
@@ -83,7 +85,7 @@ def describe_heads(model: SessionModel, sessions: Sessions) -> list[Head]:
             layer=layer + 1,
             head=head + 1,
             newest=float(attention[:, layer, head, -1].mean()),
-            previous=float(attention[:, layer, head, -2].mean()),
+            latest=float(attention[:, layer, head, -_LATEST:].sum(axis=1).mean()),
             same_category=_lift(attention[:, layer, head], same, earlier),
             engaged=_lift(attention[:, layer, head], engaged, real),
             spread=float(spread[:, layer, head].mean()),
@@ -94,9 +96,10 @@ def describe_heads(model: SessionModel, sessions: Sessions) -> list[Head]:
 
 
 def measure_causes(model: SessionModel, item_vectors: npt.NDArray[np.float32], sessions: Sessions) -> Causes | None:
-    """Ask which event led to the newest item, where that is known; None where nobody knows.
+    """Ask which event led to the newest item, where that is known and the item is among the model's own best 20.
 
-    An event is named by how much the item's score falls without it, more than the model's own best 20 fall on average.
+    An event is named by how much the item's score falls without it, more than those of the best 20 fall on average.
+    None where nobody knows any cause.
     """
     whole = sessions.select((sessions.lengths > LONG) & (sessions.lengths <= model.max_length))
     newest = whole.offsets[1:] - 1
@@ -105,25 +108,33 @@ def measure_causes(model: SessionModel, item_vectors: npt.NDArray[np.float32], s
         return None
     cause = known.cause[known.offsets[1:] - 1]
     history, target = leave_last_out(known)
-    hits: dict[str, list[npt.NDArray[np.bool_]]] = {"without": [], "attention": []}
+    named: dict[str, list[npt.NDArray[np.bool_]]] = {"without": [], "attention": [], "newest": []}
+    chance: list[npt.NDArray[np.float64]] = []
     for start in range(0, len(history), _BATCH):
         part = np.arange(start, min(start + _BATCH, len(history)))
-        length = int(history.lengths[part].max())
-        items, engagements = history.select(part).padded(length)
-        got = model.run(items, engagements)
-        at = cause[part] + length - history.lengths[part]
-        hits["attention"].append(got.attention.mean(axis=(1, 2)).argmax(axis=1) == at)
+        items, engagements = history.select(part).padded(int(history.lengths[part].max()))
+        vector = model.run(items, engagements, without=False).vector
+        best = np.argsort(-(vector @ item_vectors[1:].T), axis=1)[:, :_SLATE] + 1
+        shown = (best == target[part][:, None]).any(axis=1)
+        part, best, items = part[shown], best[shown], items[shown]
+        got = model.run(items, engagements[shown])
+        at = cause[part] + items.shape[1] - history.lengths[part]
+        named["attention"].append(got.attention.mean(axis=(1, 2)).argmax(axis=1) == at)
+        named["newest"].append(at == items.shape[1] - 1)
+        chance.append(1.0 / history.lengths[part])
         if got.without is not None:
-            best = np.argsort(-(got.vector @ item_vectors.T), axis=1)[:, :_SLATE]
             wanted = item_vectors[target[part]] - item_vectors[best].mean(axis=1)
             drop = np.einsum("bld,bd->bl", got.vector[:, None] - got.without, wanted)
-            hits["without"].append(np.where(items > 0, drop, -np.inf).argmax(axis=1) == at)
+            named["without"].append(np.where(items > 0, drop, -np.inf).argmax(axis=1) == at)
+    random = np.concatenate(chance)
+    if not len(random):
+        return None
     return Causes(
-        without=float(np.concatenate(hits["without"]).mean()) if hits["without"] else None,
-        attention=float(np.concatenate(hits["attention"]).mean()),
-        newest=float((cause == history.lengths - 1).mean()),
-        random=float((1.0 / history.lengths).mean()),
-        histories=len(history),
+        without=float(np.concatenate(named["without"]).mean()) if named["without"] else None,
+        attention=float(np.concatenate(named["attention"]).mean()),
+        newest=float(np.concatenate(named["newest"]).mean()),
+        random=float(random.mean()),
+        histories=len(random),
     )
 
 

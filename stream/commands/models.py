@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_HISTORIES = 75_000
+_HISTORIES = 150_000
 _MOVIELENS_STRIDE = 5
 
 BundleDir = Annotated[Path, typer.Argument(help="A bundle folder.", metavar="DIR")]

@@ -29,12 +29,15 @@ def foreign_graph(
     item: str = "item_index",
     kind: int = TensorProto.INT64,
     poison: bool = False,
+    masked: bool = True,
 ) -> bytes:
     """A mean of item vectors, with even attention: small, and nothing like our own export."""
     o = Nodes({})
     table = np.random.default_rng(0).standard_normal((ITEMS + 1, d)).astype(np.float32)
     index = o("Cast", item, to=TensorProto.INT64)
     valid = o("Cast", o("Cast", index, to=TensorProto.BOOL), to=TensorProto.FLOAT)
+    if not masked:
+        valid = o("Add", o("Mul", valid, o.real(0.0)), o.real(1.0))
     share = o("Div", valid, o("ReduceSum", valid, o.ints(1), keepdims=1))
     vector = o(
         "ReduceSum", o("Mul", o.take(o.constant("table", table), index), o.widen(share, 2)), o.ints(1), keepdims=0

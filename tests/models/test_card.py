@@ -1,0 +1,171 @@
+"""The card says what was measured, and checks say what does not fit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from models.build import build
+from models.bundle import Bundle, sha256
+from models.check import check
+from models.data.sessions import Sessions
+from models.data.simulator import simulate
+from models.data.slates import impressions
+from models.plans import SIMULATED, Plan
+from models.reranker.runtime import Reranker
+from models.session.config import Recipe
+from models.session.runtime import SessionModel
+from stream.commands.models import app
+from tests.bundles import tiny_bundle
+from tests.models.test_session_runtime import foreign_graph
+from tests.models.test_session_train import walks
+
+RUN = CliRunner()
+QUICK = replace(SIMULATED, recipe=Recipe(epochs=1, events_per_batch=4096), command="whyrec models train --quick")
+
+
+class Built:
+    """A real build, small and hardly trained."""
+
+    def __init__(self, directory: Path, plan: Plan, sessions: Sessions) -> None:
+        self.stages: list[tuple[str, int, int]] = []
+        self.bundle = build(
+            directory, plan, sessions, report=lambda stage, done, total, _: self.stages.append((stage, done, total))
+        )
+
+
+@pytest.fixture(scope="module")
+def sessions() -> Sessions:
+    return walks(1200, seed=12)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, sessions: Sessions) -> Built:
+    return Built(tmp_path_factory.mktemp("built"), QUICK, sessions)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("tiny"))
+
+
+def test_a_build_gives_a_bundle_that_fits_and_serves(built: Built, sessions: Sessions) -> None:
+    assert [finding for finding in check(built.bundle.path) if finding.fits is False] == []
+    slate = next(impressions(built.bundle, sessions, items=5))
+    assert slate["model_version"] == "streamrec@1"
+    assert len(slate["items"]) == 5
+
+
+def test_a_build_reports_every_stage_to_its_end(built: Built) -> None:
+    last = {stage: (done, total) for stage, done, total in built.stages}
+    assert list(last) == ["transformer", "LSTM", "re-ranker", "card"]
+    assert all(done == total for done, total in last.values())
+
+
+def test_the_card_names_data_figures_limits_and_the_command(built: Built, sessions: Sessions) -> None:
+    text = built.bundle.card
+    for line in (
+        "# streamrec@1",
+        f"| events | {len(sessions.item):,} |",
+        "| transformer | 395,776 | 1 |",
+        "| LSTM | 390,364 | 1 |",
+        "## Limits",
+        "    whyrec models train --quick",
+    ):
+        assert line in text, line
+    ranked = [line.split("|")[1].strip() for line in text.splitlines() if line.count("|") == 5]
+    assert {"transformer", "LSTM of the same size", "popularity"} <= set(ranked)
+
+
+def test_the_same_build_gives_the_same_models(built: Built, tmp_path: Path, sessions: Sessions) -> None:
+    again = Built(tmp_path, replace(QUICK, baseline=False), sessions)
+    for file in ("session.onnx", "item_vectors.npy", "reranker.txt"):
+        assert again.bundle.manifest.files[file] == built.bundle.manifest.files[file], file
+    assert "LSTM" not in again.bundle.card
+
+
+def test_a_sound_bundle_passes_and_the_command_says_so(tiny: Path) -> None:
+    result = RUN.invoke(app, ["check", str(tiny)], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "does not fit" not in result.output
+    for what in ("bundle", "session model", "padding", "without", "re-ranker", "contributions"):
+        assert what in result.output
+
+
+def test_a_foreign_model_passes_with_notes_on_what_it_lacks(tmp_path: Path) -> None:
+    findings = {each.what: each for each in check(tiny_bundle(tmp_path, session_onnx=foreign_graph()))}
+    assert all(each.fits is not False for each in findings.values())
+    assert findings["without"].fits is None
+    assert "deletion runs" in findings["without"].says
+    assert findings["engagements"].fits is None
+
+
+def test_a_model_that_attends_to_its_padding_is_found_out(tmp_path: Path) -> None:
+    findings = {each.what: each for each in check(tiny_bundle(tmp_path, session_onnx=foreign_graph(masked=False)))}
+    assert findings["padding"].fits is False
+    assert "mask it" in findings["padding"].says
+    assert findings["attention"].fits is False
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "what"),
+    [
+        ("session.onnx", b"no graph", "session model"),
+        ("session.onnx", foreign_graph(outputs=("session_vector",)), "session model"),
+        ("features.json", b"[]", "bundle"),
+    ],
+)
+def test_a_misfit_is_named_and_the_command_fails(tiny: Path, tmp_path: Path, file: str, data: bytes, what: str) -> None:
+    folder = Path(shutil.copytree(tiny, tmp_path / "bundle"))
+    (folder / file).write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][file] = sha256(data)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert [each.what for each in check(folder) if each.fits is False] == [what]
+    result = RUN.invoke(app, ["check", str(folder)], env={"COLUMNS": "200"})
+    assert result.exit_code == 1
+    assert "does not fit" in result.output
+    assert "expected" in result.output
+
+
+def test_trees_that_do_not_load_are_named(tiny: Path, tmp_path: Path) -> None:
+    text = (tiny / "reranker.txt").read_text()
+    folder = tiny_bundle(tmp_path / "bundle", reranker_text=text[: text.index("Tree=1")])
+    assert [each.what for each in check(folder) if each.fits is False] == ["re-ranker"]
+
+
+def test_a_probability_that_is_none_is_found_out(tmp_path: Path) -> None:
+    folder = tiny_bundle(tmp_path, reranker_output="probability")
+    assert [each.what for each in check(folder) if each.fits is False] == ["scores"]
+
+
+def test_the_card_is_printed(tiny: Path) -> None:
+    result = RUN.invoke(app, ["card", str(tiny)])
+    assert result.exit_code == 0
+    assert result.output.strip() == (tiny / "card.md").read_text().strip()
+
+
+def test_the_shipped_bundle_fits_and_is_small() -> None:
+    bundle = Bundle.load(Path(__file__).parents[2] / "models" / "bundles" / "streamrec")
+    assert sum(path.stat().st_size for path in bundle.path.iterdir()) <= 8_000_000
+    assert [finding for finding in check(bundle.path) if finding.fits is False] == []
+    assert len(bundle.catalog) == 5000
+
+
+def test_the_shipped_bundle_ranks_what_comes_next(tmp_path: Path) -> None:
+    """A tenth of what its card says would be far above popularity; the full figures take a training to reproduce."""
+    bundle = Bundle.load(Path(__file__).parents[2] / "models" / "bundles" / "streamrec")
+    users = simulate(400, seed=77)
+    model = SessionModel(bundle)
+    vectors = model.run(*users.without_last().padded(50), without=False).vector
+    scores = vectors @ bundle.item_vectors.T
+    newest = users.item[users.offsets[1:] - 1]
+    rank = (scores[:, 1:] > np.take_along_axis(scores, newest[:, None].astype(np.int64), axis=1)).sum(axis=1)
+    assert (rank < 10).mean() > 0.3
+    assert Reranker.load(bundle).output == bundle.manifest.reranker_output

@@ -1,0 +1,139 @@
+"""Training learns what is there to learn, and does it the same way every time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.data.sessions import Sessions
+from models.session import loss
+from models.session.config import Recipe, SessionConfig
+from models.session.evaluate import evaluate_model, evaluate_popularity
+from models.session.lstm import SessionLstm
+from models.session.train import SessionNet, as_numpy, batches, new_model, train, vectors_of, weights_of
+from models.session.transformer import SessionTransformer
+from tests.bundles import ITEMS, tiny_catalog
+
+SIZE = SessionConfig(items=ITEMS, d=16, heads=2, d_ff=32, dropout=0.0)
+_START_MS, _STEP_MS = 1_760_000_000_000, 6 * 3_600_000
+RECIPE = Recipe(epochs=8, events_per_batch=256, rate=1e-2)
+
+
+def walks(count: int, seed: int, length: int = 9) -> Sessions:
+    """Histories in which each item is followed by the item 7 further on, one in ten times by any other."""
+    random = np.random.default_rng(seed)
+    item = np.zeros((count, length), dtype=np.int32)
+    item[:, 0] = random.integers(1, ITEMS + 1, count)
+    for step in range(1, length):
+        led = (item[:, step - 1] + 6) % ITEMS + 1
+        item[:, step] = np.where(random.random(count) < 0.9, led, random.integers(1, ITEMS + 1, count))
+    return Sessions(
+        item=item.ravel(),
+        engagement=random.integers(1, 6, count * length).astype(np.int8),
+        timestamp_ms=(_START_MS + _STEP_MS * np.add.outer(np.arange(count) % 50, np.arange(length))).ravel(),
+        cause=np.full(count * length, -1, dtype=np.int32),
+        offsets=np.arange(count + 1, dtype=np.int64) * length,
+        user_id_hash=np.array([f"{seed:08x}{number:08x}" for number in range(count)]),
+        region=np.full(count, "GB"),
+        locale=np.full(count, "en-GB"),
+        catalog=tiny_catalog(),
+    )
+
+
+@pytest.mark.parametrize("kind", [SessionTransformer, SessionLstm])
+def test_a_model_learns_what_leads_to_what(kind: type[SessionNet]) -> None:
+    learn, held_out = walks(400, seed=1), walks(200, seed=2)
+    model = new_model(kind, SIZE, seed=0)
+    best = train(model, learn, walks(100, seed=3), RECIPE)
+    metrics = evaluate_model(vectors_of(model), weights_of(model), held_out, SIZE.max_length)
+    assert metrics.hit_at_10 > 0.85
+    assert metrics.mrr > 0.7
+    assert evaluate_popularity(learn, held_out).hit_at_10 < 0.4
+    assert best.ndcg_at_10 > 0.7
+
+
+def test_the_best_epoch_is_the_one_that_stays() -> None:
+    model, validation, seen = new_model(SessionTransformer, SIZE, seed=0), walks(60, seed=3), []
+    best = train(
+        model, walks(60, seed=1), validation, RECIPE, lambda now: seen.append(now.metrics) if now.metrics else None
+    )
+    assert len(seen) == RECIPE.epochs
+    assert best.ndcg_at_10 == max(metrics.ndcg_at_10 for metrics in seen)
+    assert evaluate_model(vectors_of(model), weights_of(model), validation, SIZE.max_length) == best
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    models = [new_model(SessionTransformer, SIZE, seed=0) for _ in range(2)]
+    for model in models:
+        train(model, walks(40, seed=1), walks(20, seed=3), Recipe(epochs=2, events_per_batch=64))
+    one, other = map(as_numpy, models)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_every_event_but_the_first_is_a_target_exactly_once_even_of_long_histories() -> None:
+    sessions = walks(7, seed=5, length=23)
+    for seed in range(5):
+        counted = np.zeros(ITEMS + 1, dtype=np.int64)
+        for items, engagements, targets in batches(
+            sessions, 6, Recipe(events_per_batch=32), np.random.default_rng(seed)
+        ):
+            assert items.shape[1] <= 6
+            assert torch.equal(items > 0, targets > 0)
+            assert torch.equal(items > 0, engagements > 0)
+            # What follows within a piece is the next row's item.
+            inside = targets[:, :-1][items[:, 1:] > 0]
+            assert torch.equal(inside, items[:, 1:][items[:, 1:] > 0])
+            counted += np.bincount(targets.numpy().ravel(), minlength=ITEMS + 1)
+        expected = np.bincount(sessions.item.reshape(7, 23)[:, 1:].ravel(), minlength=ITEMS + 1)
+        np.testing.assert_array_equal(counted[1:], expected[1:])
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(rows=st.integers(1, 40), piece=st.integers(1, 16), seed=st.integers(0, 1000))
+def test_the_loss_in_pieces_is_the_loss_of_the_whole(rows: int, piece: int, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(rows, 6, generator=random), torch.randn(11, 6, generator=random)
+    targets = torch.randint(0, 11, (rows,), generator=random)
+    results = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss, "_ROWS", piece)
+        for method in (
+            loss.catalogue_cross_entropy,
+            lambda r, i, t: torch.nn.functional.cross_entropy(r @ i.T, t),
+        ):
+            leaves = [each.clone().requires_grad_() for each in inputs]
+            value = method(*leaves, targets)
+            (3.0 * value).backward()
+            results.append([value.detach(), *(leaf.grad for leaf in leaves)])
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_on_either_side_leaves_the_transformer_as_it_is() -> None:
+    model = new_model(SessionTransformer, SIZE, seed=0).eval()
+    items, engagements = torch.tensor([[3, 9, 4]]), torch.tensor([[1, 2, 5]])
+    with torch.no_grad():
+        plain = model(items, engagements)
+        for left, right in ((2, 0), (0, 3), (4, 1)):
+            padded = (torch.nn.functional.pad(each, (left, right)) for each in (items, engagements))
+            torch.testing.assert_close(model(*padded)[:, left : left + 3], plain)
+
+
+def test_what_comes_later_does_not_change_what_was_said_before() -> None:
+    model = new_model(SessionTransformer, SIZE, seed=0).eval()
+    items, engagements = torch.tensor([[3, 9, 4, 8]]), torch.tensor([[1, 2, 5, 3]])
+    with torch.no_grad():
+        whole, prefix = model(items, engagements), model(items[:, :2], engagements[:, :2])
+    torch.testing.assert_close(whole[:, :2], prefix)
+
+
+def test_the_baseline_is_of_the_same_size() -> None:
+    counts = [
+        sum(weight.numel() for weight in kind(SessionConfig(items=100)).parameters())
+        for kind in (SessionTransformer, SessionLstm)
+    ]
+    assert abs(counts[0] - counts[1]) < 0.02 * counts[0]
