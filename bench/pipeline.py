@@ -14,6 +14,7 @@ import io
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import fastavro
-import lightgbm
 import numpy as np
 import numpy.typing as npt
 import shap
@@ -30,6 +30,7 @@ from bench.machine import describe, headline
 from models.bundle import Bundle
 from models.data.simulator import simulate
 from models.data.slates import impressions
+from models.reranker.runtime import Reranker
 from models.session.runtime import SessionModel, left_pad
 from schemas.codec import Codec, schema
 from schemas.events import ENGAGEMENTS, Impression
@@ -45,9 +46,8 @@ class PlainAssembly:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._session = SessionModel(bundle)
-        self._booster = lightgbm.Booster(model_str=(bundle.path / "reranker.txt").read_text("utf-8"))
-        # TreeExplainer's own algorithm; unless told so, it would call LightGBM's.
-        self._shap = shap.TreeExplainer(self._booster, feature_perturbation="tree_path_dependent")
+        self._booster = Reranker.load(bundle).booster
+        self._shap = shap.TreeExplainer(self._booster)  # which, for LightGBM, calls LightGBM's own contributions
         self._explanation = fastavro.parse_schema(schema("explanation"))
 
     def per_impression(self, slates: Sequence[Impression]) -> None:
@@ -189,9 +189,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", message="LightGBM binary classifier with TreeExplainer")
 
     bundle = Bundle.load(arguments.bundle)
-    slates = list(impressions(bundle, simulate(1_000, 5), items=arguments.items))
+    everyone = simulate(8_000, 5)
+    slates = list(impressions(bundle, everyone.select(np.arange(1_000)), log=everyone, items=arguments.items))
     plain = PlainAssembly(bundle)
     contenders: dict[str, tuple[Work, int]] = {
         "plain, per impression": (plain.per_impression, 2),

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 from bench.machine import describe, headline
@@ -150,7 +151,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
-    slates = list(impressions(Bundle.load(Settings().bundle_dir), simulate(1_000, 5), items=arguments.items))
+    everyone, bundle = simulate(8_000, 5), Bundle.load(Settings().bundle_dir)
+    slates = list(impressions(bundle, everyone.select(np.arange(1_000)), log=everyone, items=arguments.items))
     events = sum(len(slate["session"]) for slate in slates) / len(slates)
     print(headline())
     print(f"slates of {arguments.items}, {events:.1f} events a session, {arguments.policy} policy, audit on,")
