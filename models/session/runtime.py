@@ -14,7 +14,7 @@ so every item scores 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,9 @@ from models.errors import BundleError, SessionInputError
 
 _OUTPUTS = {"session_vector": 2, "attention": 4, "without": 3}  # name: rank
 
-# Pairs of events per run when ``without`` is asked for: what passes between the nodes then stays in a core's cache.
-_PAIRS_PER_RUN = 2_500
+# What passes between the nodes of one run stays in a core's cache: so many events, or pairs of events where ``without``
+# is asked for, padding included.
+_EVENTS_PER_RUN, _PAIRS_PER_RUN = 2_000, 2_500
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,14 +91,13 @@ class SessionModel:
         vector = np.zeros((batch, self._d), dtype=np.float32)
         attention = np.zeros((batch, self.layers, self.heads, length), dtype=np.float32)
         each = np.zeros((batch, length, self._d), dtype=np.float32) if wanted else None
-        rows = np.flatnonzero(item_index.any(axis=1)) if length else np.empty(0, dtype=np.int64)
-        step = max(1, _PAIRS_PER_RUN // max(length, 1) ** 2) if wanted else max(1, len(rows))
-        for start in range(0, len(rows), step):
-            part = rows[start : start + step]
-            got = self._call(item_index[part], engagement_index[part], wanted)
-            vector[part], attention[part] = got[0], got[1]
+        for part, longest in _runs((item_index > 0).sum(axis=1), wanted):
+            cut = slice(length - longest, None)
+            got = self._call(item_index[part, cut], engagement_index[part, cut], wanted)
+            vector[part], attention[part, ..., cut] = got[0], got[1]
             if each is not None:
-                each[part] = got[2]
+                each[part] = vector[part, None]
+                each[part, cut] = got[2]
         return SessionOutput(vector, attention, each)
 
     def _call(
@@ -209,6 +209,19 @@ class SessionModel:
                 "expected padding (0) on the left only, got some after an event: leave unknown items "
                 "out, then left_pad."
             )
+
+
+def _runs(lengths: npt.NDArray[np.int64], wanted: bool) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
+    """Put sessions of similar length together: their rows, and the longest of each run; empty ones in none."""
+    order = np.argsort(lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    start = 0
+    for end in range(1, len(order) + 1):
+        longest = int(lengths[order[min(end, len(order) - 1)]])
+        size = (end + 1 - start) * (longest**2 if wanted else longest)
+        if end == len(order) or size > (_PAIRS_PER_RUN if wanted else _EVENTS_PER_RUN):
+            yield order[start:end], int(lengths[order[end - 1]])
+            start = end
 
 
 def left_pad(rows: Sequence[npt.ArrayLike], max_length: int) -> npt.NDArray[np.int64]:
