@@ -38,7 +38,7 @@ Seek = Callable[["WorkerConsumer"], Awaitable[None]]
 EXIT_FAILED: Final = 1
 _FETCH_WAIT_MS: Final = 50
 _COMMIT_EVERY_S: Final = 1.0
-_LAG_EVERY_S: Final = 1.0
+_WATCH_EVERY_S: Final = 1.0
 _EXIT_GRACE_S: Final = 5.0
 
 log = structlog.get_logger("whyrec.worker")
@@ -55,6 +55,12 @@ class _ConsumerThread(AIOKafkaConsumerThread):
 
 class WorkerConsumer(Consumer):
     """Faust's consumer, with the order of events at a rebalance as the module's heading says."""
+
+    def check_group(self) -> None:
+        """Raise what ended the coordination with the group, if anything did."""
+        coordinator = self._thread._ensure_consumer()._coordinator  # noqa: SLF001 (the versions are pinned)
+        if coordinator is not None:
+            coordinator.check_errors()
 
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -159,11 +165,15 @@ class WorkerApp(faust.App):
         self.is_ready = True
         log.info("partitions assigned", partitions=sorted(f"{tp.topic}/{tp.partition}" for tp in assigned))
 
-    async def watch_lag(self) -> None:
-        """Keep the lag gauge up to date, for as long as the application runs."""
+    async def watch(self) -> None:
+        """Keep the lag gauge up to date, and raise what ended the consumer's part in its group.
+
+        aiokafka tells such an end to whoever takes messages the usual way; Faust does not, and would wait forever.
+        """
         while not self.should_stop:
-            await asyncio.sleep(_LAG_EVERY_S)
+            await asyncio.sleep(_WATCH_EVERY_S)
             with contextlib.suppress(ConsumerNotStarted):
+                self.consumer.check_group()
                 for tp in self.consumer.assignment():
                     end = self.consumer.highwater(tp)
                     at = self.finished.get(tp)
@@ -210,10 +220,16 @@ async def _serve(build: Callable[[], WorkerApp]) -> int:
 
 
 async def _run(app: WorkerApp) -> None:
-    await app.start()
-    lag = asyncio.create_task(app.watch_lag())
+    watching = asyncio.create_task(app.watch())
+    serving = asyncio.create_task(_start_and_wait(app))
+    done, _ = await asyncio.wait((watching, serving), return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+async def _start_and_wait(app: WorkerApp) -> None:
+    await app.start()  # ends only once partitions were assigned
     await app.wait_until_stopped()
-    lag.cancel()
 
 
 def _request_stop(stopping: asyncio.Event, number: signal.Signals, timeout_s: float) -> None:
