@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from stream.archive import commitlog, reader
 from stream.archive.objects import Store
 from stream.archive.verify import Verdict, verify
+
+PATIENCE_S = 90.0
 
 
 def verdict_of(store: Store) -> Verdict:
@@ -23,3 +28,32 @@ def archived_items(store: Store) -> list[tuple[int, int, str]]:
 def items_of(partition: int, source_offsets: range | list[int], items: int = 2) -> list[tuple[int, int, str]]:
     """What :func:`archived_items` gives for the records of :func:`tests.archive.slates_of.audit`."""
     return [(partition, offset, f"item-{offset}-{number}") for offset in source_offsets for number in range(items)]
+
+
+class Watch:
+    """Counts what the entries say is archived, reading each entry once: cheap enough to ask over and over."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._rows: dict[str, int] = {}
+
+    def rows(self) -> int:
+        """Rows archived so far."""
+        for info in self._store.list(commitlog.COMMITS):
+            if info.key not in self._rows:
+                self._rows[info.key] = commitlog.decode(self._store.get(info.key)).rows
+        return sum(self._rows.values())
+
+    def has(self, rows: int) -> bool:
+        """Wait until so many rows are archived; False if they never are."""
+        return eventually(lambda: self.rows() >= rows)
+
+
+def eventually(holds: Callable[[], bool], patience_s: float = PATIENCE_S) -> bool:
+    """Wait until something holds; False if it never does."""
+    give_up = time.monotonic() + patience_s
+    while time.monotonic() < give_up:
+        if holds():
+            return True
+        time.sleep(0.1)
+    return holds()

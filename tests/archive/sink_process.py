@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,8 +14,6 @@ from confluent_kafka import Producer
 
 from schemas.codec import Codec
 from tests.archive.slates_of import audit
-
-PATIENCE_S = 90.0
 
 
 class SinkProcess:
@@ -89,13 +85,3 @@ class AuditProducer:
 
     def flush(self) -> None:
         assert self._producer.flush(30) == 0
-
-
-def eventually(holds: Callable[[], bool], patience_s: float = PATIENCE_S) -> bool:
-    """Wait until something holds; False if it never does."""
-    give_up = time.monotonic() + patience_s
-    while time.monotonic() < give_up:
-        if holds():
-            return True
-        time.sleep(0.2)
-    return holds()
