@@ -77,6 +77,8 @@ def train(
     if epochs is not None:
         plan = replace(plan, recipe=replace(plan.recipe, epochs=epochs))
         command += f" --epochs {epochs}"
+    if not baseline:
+        command += " --no-baseline"
     if threads != 1:
         command += f" --threads {threads}"
     console = Console()

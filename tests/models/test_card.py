@@ -21,7 +21,7 @@ from models.plans import SIMULATED, Plan
 from models.reranker.runtime import Reranker
 from models.session.config import Recipe
 from models.session.runtime import SessionModel
-from stream.commands.models import app
+from stream.commands.models import TrainingUnavailable, app
 from tests.bundles import tiny_bundle
 from tests.models.test_session_runtime import foreign_graph
 from tests.models.test_session_train import walks
@@ -48,6 +48,20 @@ def sessions() -> Sessions:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, sessions: Sessions) -> Built:
     return Built(tmp_path_factory.mktemp("built"), QUICK, sessions)
+
+
+@pytest.fixture
+def movielens(tmp_path: Path) -> Path:
+    """Invented ratings in GroupLens' layout: after each film, most people see the one 7 further on."""
+    folder, invented = tmp_path / "ml", walks(400, seed=6, length=14)
+    folder.mkdir()
+    genres = "|".join("0" * 18)
+    films = [f"{film}|Film {film} (1990)|||{'|1|' if film % 2 else '|0|'}{genres}" for film in range(1, 61)]
+    (folder / "u.item").write_text("\n".join(films) + "\n", encoding="latin-1")
+    rows = zip(np.repeat(np.arange(400), 14), invented.item, invented.engagement, invented.timestamp_ms, strict=True)
+    ratings = [f"{user}\t{item}\t{5 - given % 3}\t{time // 1000}" for user, item, given, time in rows]
+    (folder / "u.data").write_text("\n".join(ratings) + "\n")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +183,20 @@ def test_the_shipped_bundle_ranks_what_comes_next(tmp_path: Path) -> None:
     rank = (scores[:, 1:] > np.take_along_axis(scores, newest[:, None].astype(np.int64), axis=1)).sum(axis=1)
     assert (rank < 10).mean() > 0.3
     assert Reranker.load(bundle).output == bundle.manifest.reranker_output
+
+
+@pytest.mark.parametrize("options", [[], ["--simulated", "--movielens", "."]])
+def test_training_needs_one_source(tmp_path: Path, options: list[str]) -> None:
+    result = RUN.invoke(app, ["train", "--out", str(tmp_path), *options])
+    assert isinstance(result.exception, TrainingUnavailable)
+    assert "needs one source" in str(result.exception)
+
+
+def test_training_by_command_writes_a_bundle_that_says_how_to_repeat_it(tmp_path: Path, movielens: Path) -> None:
+    out = tmp_path / "bundle"
+    result = RUN.invoke(
+        app, ["train", "--movielens", str(movielens), "--out", str(out), "--epochs", "1", "--no-baseline"]
+    )
+    assert result.exception is None, result.output
+    assert "wrote movielens@1" in result.output
+    assert "whyrec models train --movielens DIR --out DIR --epochs 1 --no-baseline" in Bundle.load(out).card
