@@ -11,7 +11,7 @@ import s3fs
 from confluent_kafka.admin import AdminClient
 
 from tests.deploy.conftest import Services
-from tests.parts import cache, s3_server
+from tests.parts import s3_server
 from tests.parts.kafka import Kafka
 from tests.parts.process import ServerProcess, accepts_connections, free_port
 
@@ -56,8 +56,7 @@ def test_the_s3_server_starts_with_this_command_and_has_the_bucket(services: Ser
         for word in server["command"]
     ]
     keys = server["environment"]
-    binary = cache.kept(f"versitygw-{s3_server.VERSION}", s3_server.fetch) / "versitygw"
-    command = ["env", *(f"{name}={value}" for name, value in keys.items()), str(binary), *arguments]
+    command = ["env", *(f"{name}={value}" for name, value in keys.items()), str(s3_server.fetch()), *arguments]
     process = ServerProcess("s3", command, ready=lambda: accepts_connections(port), directory=tmp_path)
     process.start()
     try:

@@ -15,6 +15,7 @@ from pathlib import Path
 MAVEN_DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 MINIMUM_JAVA = 17
 FETCH_ATTEMPTS = 3
+FETCH_SECONDS = 900.0
 
 POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -105,7 +106,13 @@ def fetch_go_command(folder: Path, package: str) -> None:
 def _fetch(command: list[str], *, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
     said = ""
     for _ in range(FETCH_ATTEMPTS):
-        done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(
+                command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=FETCH_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            said = f"nothing for {FETCH_SECONDS:.0f} s"
+            continue
         if done.returncode == 0:
             return
         said = f"{done.stdout}\n{done.stderr}".strip()[-2000:]

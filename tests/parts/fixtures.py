@@ -16,13 +16,24 @@ from typing import NoReturn, TypeVar
 
 import pytest
 
+from tests.parts import compose_spec
+from tests.parts import kafka as kafka_part
 from tests.parts import s3_server as s3
-from tests.parts.cache import PartUnavailable
+from tests.parts import schema_registry as registry_part
+from tests.parts.cache import PartUnavailable, cache_directory
 from tests.parts.kafka import Kafka
 from tests.parts.s3_server import S3Server
 from tests.parts.schema_registry import SchemaRegistry
 
 Part = TypeVar("Part", bound=AbstractContextManager[object])
+
+FETCHED: dict[str, tuple[str, Callable[[], object], str]] = {
+    "kafka": (kafka_part.KEPT, kafka_part.fetch, "WHYREC_TEST_BOOTSTRAP_SERVERS"),
+    "schema_registry": (registry_part.KEPT, registry_part.fetch, "WHYREC_TEST_SCHEMA_REGISTRY_URL"),
+    "s3_server": (s3.KEPT, s3.fetch, "WHYREC_TEST_S3_ENDPOINT_URL"),
+    "services": (compose_spec.KEPT, compose_spec.fetch, ""),
+}
+"""The folder that each fixture's part is kept in, how it is fetched, and the variable that makes it needless."""
 
 _BROKER = pytest.StashKey[Kafka]()
 
@@ -118,6 +129,23 @@ def s3_url(s3_server: S3Server | ExistingS3Server, monkeypatch: pytest.MonkeyPat
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return f"s3://{s3_server.bucket}/{uuid.uuid4().hex[:12]}"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fetch what the collected tests will need before the first begins, so that no test's time limit pays for it."""
+    if session.config.option.collectonly:
+        return
+    needed = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    for name, (kept, fetch, existing) in FETCHED.items():
+        target = cache_directory() / kept
+        if name in needed and not os.environ.get(existing) and not target.is_dir():
+            if reporter is not None:
+                reporter.write_line(f"fetching, once: {target}")
+            try:
+                fetch()
+            except PartUnavailable:
+                continue  # the tests that need it say so, each under its name
 
 
 @pytest.hookimpl(trylast=True)

@@ -19,6 +19,7 @@ from tests.parts.foreground import until_interrupted
 from tests.parts.process import ServerFailed, ServerProcess, accepts_connections, free_port
 
 VERSION = "4.3.1"
+KEPT = f"kafka-{VERSION}"
 COORDINATES = [
     f"org.apache.kafka:kafka_2.13:{VERSION}",
     "org.slf4j:slf4j-simple:1.7.36",  # without a binding the broker would say nothing when it fails
@@ -64,7 +65,7 @@ class Kafka:
 
     def __init__(self, properties: str = PROPERTIES, cluster: str | None = None) -> None:
         java = cache.java()
-        jars = cache.kept(f"kafka-{VERSION}", lambda folder: cache.fetch_jars(folder, COORDINATES))
+        jars = fetch()
         self._port, controller_port = free_port(), free_port()
         self.bootstrap = f"127.0.0.1:{self._port}"
         self._directory = Path(tempfile.mkdtemp(prefix="whyrec-kafka-"))
@@ -129,6 +130,11 @@ class Kafka:
             return len(admin.list_topics(timeout=5).brokers) == 1
         except KafkaException:
             return False
+
+
+def fetch() -> Path:
+    """The folder with the broker's jars, fetched on first use."""
+    return cache.kept(KEPT, lambda folder: cache.fetch_jars(folder, COORDINATES))
 
 
 def _new_cluster() -> str:

@@ -16,6 +16,7 @@ from tests.parts.foreground import until_interrupted
 from tests.parts.process import ServerProcess, accepts_connections, free_port
 
 VERSION = "v1.8.0"
+KEPT = f"versitygw-{VERSION}"
 PACKAGE = f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"
 REGION = "us-east-1"
 
@@ -27,7 +28,7 @@ class S3Server:
     """
 
     def __init__(self) -> None:
-        binary = cache.kept(f"versitygw-{VERSION}", fetch)
+        binary = fetch()
         self._port = free_port()
         self.endpoint_url = f"http://127.0.0.1:{self._port}"
         self.access_key = "whyrec-test"
@@ -40,7 +41,7 @@ class S3Server:
         self._process = ServerProcess(
             "s3-server",
             [
-                *(str(binary / "versitygw"), "--port", f"127.0.0.1:{self._port}", "--region", REGION, "--quiet"),
+                *(str(binary), "--port", f"127.0.0.1:{self._port}", "--region", REGION, "--quiet"),
                 *("--access", self.access_key, "--secret", self.secret_key),
                 *("posix", *self._attributes(objects), str(objects)),
             ],
@@ -90,9 +91,9 @@ class S3Server:
         return []
 
 
-def fetch(folder: Path) -> None:
-    """Build the server into `folder`."""
-    cache.fetch_go_command(folder, PACKAGE)
+def fetch() -> Path:
+    """The server's executable, built on first use."""
+    return cache.kept(KEPT, lambda folder: cache.fetch_go_command(folder, PACKAGE)) / "versitygw"
 
 
 def environment(endpoint_url: str, access_key: str, secret_key: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from tests.parts.foreground import until_interrupted
 from tests.parts.process import ServerProcess, accepts_connections, free_port
 
 VERSION = "2.5.11.Final"
+KEPT = f"apicurio-registry-{VERSION}"
 ARTIFACT = f"io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all"
 JAVA_OPTIONS = ["-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
 
@@ -25,7 +26,7 @@ class SchemaRegistry:
 
     def __init__(self) -> None:
         java = cache.java()
-        home = cache.kept(f"apicurio-registry-{VERSION}", _unpacked)
+        home = fetch()
         (jar,) = home.glob("*-runner.jar")
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}/apis/ccompat/v7"
@@ -72,6 +73,11 @@ class SchemaRegistry:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
+
+
+def fetch() -> Path:
+    """The folder the registry is unpacked in, fetched on first use."""
+    return cache.kept(KEPT, _unpacked)
 
 
 def _unpacked(folder: Path) -> None:
