@@ -35,7 +35,7 @@ class PartUnavailable(RuntimeError):
 def cache_directory() -> Path:
     """The folder the parts are kept in: `WHYREC_TEST_CACHE`, else `~/.cache/whyrec-parts`."""
     configured = os.environ.get("WHYREC_TEST_CACHE")
-    return Path(configured) if configured else Path.home() / ".cache" / "whyrec-parts"
+    return Path(configured).absolute() if configured else Path.home() / ".cache" / "whyrec-parts"
 
 
 def kept(name: str, fill: Callable[[Path], None]) -> Path:
