@@ -1,0 +1,331 @@
+"""Vectors of float32 for numba, so that one kernel text serves one row, 32 rows and 64 rows.
+
+Numba's own loops are vectorised by guesswork, and here the guess fails: the kernel reads and writes one workspace at
+offsets that the compiler can't prove to be apart. So the kernel speaks of vectors. They are LLVM's generic vectors,
+of any length; LLVM cuts them to what the processor has (AVX-512, AVX2, NEON).
+
+The *shape* of a computation is carried by the dtype of its mask array, which numba specialises on:
+
+===========  ===============  =======================================  ==================================
+mask dtype   one mask holds   a vector's lanes are                     a quadrature value is
+===========  ===============  =======================================  ==================================
+uint8        one row (0, 1)   16 quadrature nodes of the one row       a vector
+uint32       32 rows, a bit   32 rows                                  a scalar, the same for all rows
+uint64       64 rows, a bit   64 rows                                  a scalar, the same for all rows
+===========  ===============  =======================================  ==================================
+
+Arithmetic takes vectors and float32 scalars alike; scalars are spread over the lanes. Nothing here checks bounds.
+"""
+# ruff: noqa: ARG001 (numba binds an intrinsic's parameters by name, used or not)
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import models, register_default
+from numba.extending import intrinsic
+
+ROW_LANES = 16
+_F32 = ir.FloatType()
+_INDEX = ir.IntType(32)
+
+
+class Vector(types.Type):
+    """The numba type of ``lanes`` float32 values held in registers."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        super().__init__(name=f"Vector({lanes} x float32)")
+
+
+@register_default(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Vector) -> None:
+        super().__init__(dmm, fe_type, ir.VectorType(_F32, fe_type.lanes))
+
+
+def _lanes(mask: types.Integer) -> int:
+    return ROW_LANES if mask.bitwidth == 8 else int(mask.bitwidth)
+
+
+def _vector(mask: types.Integer) -> Vector:
+    return Vector(_lanes(mask))
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+
+
+def _spread(builder: Any, value: Any, lanes: int) -> Any:
+    if isinstance(value.type, ir.VectorType):
+        return value
+    vector = ir.VectorType(value.type, lanes)
+    empty = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(empty, value, ir.Constant(_INDEX, 0))
+    return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(_INDEX, lanes), [0] * lanes))
+
+
+def _joined(*operands: Any) -> Any:
+    """Return the type of an elementwise result: a vector if any operand is one."""
+    return next((each for each in operands if isinstance(each, Vector)), types.float32)
+
+
+def _lift(builder: Any, result: Any, values: Any) -> list[Any]:
+    return [_spread(builder, value, result.lanes) if isinstance(result, Vector) else value for value in values]
+
+
+def _toss(builder: Any, condition: Any, x: Any, y: Any) -> Any:
+    """Select without a branch: the conditions here are what a processor's branch predictor can't learn."""
+    selected = builder.select(condition, x, y)
+    selected.set_metadata("unpredictable", builder.module.add_metadata([]))
+    return selected
+
+
+@intrinsic
+def width(typingctx: Any, masks: Any) -> Any:
+    """Return the lanes of a vector in the shape of ``masks``, a constant."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_constant(types.intp, _lanes(masks.dtype))
+
+    return types.intp(masks), codegen
+
+
+@intrinsic
+def one_row(typingctx: Any, masks: Any) -> Any:
+    """Tell whether the shape of ``masks`` has quadrature nodes in the lanes; known when compiling."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_constant(types.boolean, masks.dtype.bitwidth == 8)
+
+    return types.boolean(masks), codegen
+
+
+@intrinsic
+def peek(typingctx: Any, array: Any, index: Any) -> Any:
+    """Read ``array[index]`` of a contiguous array; a record comes as a reference. The index is not negative."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = _address(context, builder, array, *args)
+        if isinstance(array.dtype, types.Record):
+            return builder.bitcast(address, context.get_value_type(array.dtype))
+        return builder.load(address)
+
+    return array.dtype(array, types.intp), codegen
+
+
+@intrinsic
+def poke(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write ``array[index] = value`` without a look at the index's sign."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[2], _address(context, builder, array, *args[:2]))
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, array.dtype), codegen
+
+
+@intrinsic
+def load(typingctx: Any, array: Any, index: Any, masks: Any) -> Any:
+    """Read the vector at ``array[index:]``; the address is a multiple of 64 bytes."""
+    result = _vector(masks.dtype)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = _address(context, builder, array, *args[:2])
+        pointer = context.get_value_type(result).as_pointer()
+        return builder.load(builder.bitcast(address, pointer), align=64)
+
+    return result(array, types.intp, masks), codegen
+
+
+@intrinsic
+def store(typingctx: Any, array: Any, index: Any, value: Any, masks: Any) -> Any:
+    """Write a vector or a scalar in all lanes to ``array[index:]``; the address is a multiple of 64 bytes."""
+    vector = _vector(masks.dtype)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = _address(context, builder, array, *args[:2])
+        pointer = context.get_value_type(vector).as_pointer()
+        builder.store(_spread(builder, args[2], vector.lanes), builder.bitcast(address, pointer), align=64)
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, value, masks), codegen
+
+
+@intrinsic
+def along(typingctx: Any, array: Any, start: Any, step: Any, masks: Any) -> Any:
+    """Read quadrature values: ``array[start + step]`` for many rows, ``array[start + 16 step:][:16]`` for one."""
+    one_row = masks.dtype.bitwidth == 8
+    result = _vector(masks.dtype) if one_row else types.float32
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        step = builder.mul(args[2], ir.Constant(args[2].type, ROW_LANES)) if one_row else args[2]
+        address = _address(context, builder, array, args[0], builder.add(args[1], step))
+        pointer = context.get_value_type(result).as_pointer()
+        return builder.load(builder.bitcast(address, pointer), align=4)
+
+    return result(array, types.intp, types.intp, masks), codegen
+
+
+@intrinsic
+def along_either(typingctx: Any, mask: Any, array: Any, start: Any, other: Any, step: Any) -> Any:
+    """Read quadrature values from ``start`` in the rows of ``mask``, from ``other`` in the others; a vector."""
+    result = _vector(mask)
+    one_row = mask.bitwidth == 8
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        mask, array_value, start, other, step = args
+        if one_row:
+            on = builder.icmp_unsigned("!=", mask, ir.Constant(mask.type, 0))
+            step = builder.mul(step, ir.Constant(step.type, ROW_LANES))
+            address = _address(
+                context, builder, array, array_value, builder.add(_toss(builder, on, start, other), step)
+            )
+            return builder.load(builder.bitcast(address, context.get_value_type(result).as_pointer()), align=4)
+        addresses = [_address(context, builder, array, array_value, builder.add(at, step)) for at in (start, other)]
+        values = [_spread(builder, builder.load(address), result.lanes) for address in addresses]
+        return builder.select(builder.bitcast(mask, ir.VectorType(ir.IntType(1), result.lanes)), *values)
+
+    return result(mask, array, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def first(typingctx: Any, value: Any, masks: Any) -> Any:
+    """Return the vector to start a sum over quadrature nodes from: ``value`` in each row."""
+    result = _vector(masks.dtype)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if masks.dtype.bitwidth != 8:
+            return _spread(builder, args[0], result.lanes)
+        zeros = ir.Constant(context.get_value_type(result), [0.0] * result.lanes)
+        return builder.insert_element(zeros, args[0], ir.Constant(_INDEX, 0))
+
+    return result(value, masks), codegen
+
+
+@intrinsic
+def spread(typingctx: Any, value: Any, masks: Any) -> Any:
+    """Return the vector with ``value`` in every lane."""
+    result = _vector(masks.dtype)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _spread(builder, args[0], result.lanes)
+
+    return result(value, masks), codegen
+
+
+@intrinsic
+def fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
+    """Return ``x * y + z``, rounded once where the processor can."""
+    result = _joined(x, y, z)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        operands = _lift(builder, result, args)
+        kind = operands[0].type
+        name = f"llvm.fmuladd.v{result.lanes}f32" if isinstance(result, Vector) else "llvm.fmuladd.f32"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
+        return builder.call(function, operands)
+
+    return result(x, y, z), codegen
+
+
+@intrinsic
+def mul(typingctx: Any, x: Any, y: Any) -> Any:
+    """Return ``x * y``."""
+    result = _joined(x, y)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fmul(*_lift(builder, result, args))
+
+    return result(x, y), codegen
+
+
+@intrinsic
+def sub(typingctx: Any, x: Any, y: Any) -> Any:
+    """Return ``x - y``."""
+    result = _joined(x, y)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fsub(*_lift(builder, result, args))
+
+    return result(x, y), codegen
+
+
+@intrinsic
+def pick(typingctx: Any, mask: Any, x: Any, y: Any) -> Any:
+    """Return ``x`` in the rows of ``mask``, ``y`` in the others."""
+    one_row = mask.bitwidth == 8
+    result = _joined(x, y) if one_row else _vector(mask)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if one_row:
+            chosen = builder.icmp_unsigned("!=", args[0], ir.Constant(args[0].type, 0))
+        else:
+            chosen = builder.bitcast(args[0], ir.VectorType(ir.IntType(1), result.lanes))
+        return _toss(builder, chosen, *_lift(builder, result, args[1:]))
+
+    return result(mask, x, y), codegen
+
+
+@intrinsic
+def choose(typingctx: Any, condition: Any, x: Any, y: Any) -> Any:
+    """Return ``x if condition else y``, numbers of one type, without a branch."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _toss(builder, *args)
+
+    return x(types.boolean, x, x), codegen
+
+
+@intrinsic
+def below(typingctx: Any, codes: Any, index: Any, threshold: Any, masks: Any) -> Any:
+    """Return the mask of the rows whose code, from ``codes[index:]``, is at most ``threshold``."""
+    mask = masks.dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = _address(context, builder, codes, *args[:2])
+        if mask.bitwidth == 8:
+            return builder.zext(builder.icmp_unsigned("<=", builder.load(address), args[2]), args[2].type)
+        vector = ir.VectorType(ir.IntType(8), mask.bitwidth)
+        values = builder.load(builder.bitcast(address, vector.as_pointer()), align=1)
+        hits = builder.icmp_unsigned("<=", values, _spread(builder, args[2], mask.bitwidth))
+        return builder.bitcast(hits, ir.IntType(mask.bitwidth))
+
+    return mask(codes, types.intp, types.uint8, masks), codegen
+
+
+@intrinsic
+def full(typingctx: Any, flag: Any, masks: Any) -> Any:
+    """Return the mask of all rows if ``flag`` is 1, of none if it is 0."""
+    mask = masks.dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if mask.bitwidth == 8:
+            return args[0]
+        kind = ir.IntType(mask.bitwidth)
+        return builder.sub(ir.Constant(kind, 0), builder.zext(args[0], kind))
+
+    return mask(types.uint8, masks), codegen
+
+
+@intrinsic
+def meet(typingctx: Any, x: Any, y: Any) -> Any:
+    """Return the rows in both masks (numba's own ``&`` would widen them)."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.and_(*args)
+
+    return x(x, y), codegen
+
+
+@intrinsic
+def differ(typingctx: Any, x: Any, y: Any) -> Any:
+    """Return the rows in exactly one of the masks."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.xor(*args)
+
+    return x(x, y), codegen
