@@ -24,4 +24,7 @@ class Models:
     def open(cls, bundle: Bundle, threads: int = 1) -> Self:
         """Open a bundle's models; raises BundleError where one of them does not run."""
         reranker = Reranker.load(bundle)
-        return cls(bundle, SessionModel(bundle, threads=threads), reranker, TreeShap(reranker.booster))
+        treeshap = TreeShap(reranker.booster)
+        # Compiled now, so that the first slate does not wait for it.
+        treeshap.warm_up()
+        return cls(bundle, SessionModel(bundle, threads=threads), reranker, treeshap)
