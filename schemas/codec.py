@@ -112,6 +112,21 @@ class Codec:
             f"got {len(value)} bytes that begin with {value[:8].hex()}"
         )
 
+    def newest_body(self, event: EventName, value: bytes | None, headers: Headers = None) -> memoryview | None:
+        """Return the Avro body of a message written with the newest schema, for a reader that knows only that one.
+
+        None for every other message, and with a registry until :meth:`decode` has met the schema's id once.
+        """
+        declared = next((bytes(v) for k, v in headers or () if k == FINGERPRINT_HEADER), None)
+        if declared is not None:
+            newest = declared == schema_fingerprint(event).encode()
+            return memoryview(value) if newest and value else None
+        if not value or len(value) < _CONFLUENT_HEAD or value[:1] != _MAGIC:
+            return None
+        key = (event, int.from_bytes(value[1:_CONFLUENT_HEAD], "big"))
+        newest = key in self._by_id and self._by_id[key] is None
+        return memoryview(value)[_CONFLUENT_HEAD:] if newest else None
+
     def _decode_confluent(self, event: EventName, value: bytes) -> dict[str, Any]:
         if self._registry is None:
             raise UndecodableEvent(
@@ -198,6 +213,8 @@ def _from_plain(value: Any, node: Any) -> Any:
         types = {field["name"]: field["type"] for field in node["fields"]}
         if extra := sorted(value.keys() - types.keys()):
             raise ValueError(f"{node['name']} has no field {', '.join(extra)}; expected {', '.join(types)}")
+        if missing := [name for name in types if name not in value]:
+            raise ValueError(f"{node['name']} lacks {', '.join(missing)}; expected {', '.join(types)}")
         return {name: _from_plain(child, types[name]) for name, child in value.items()}
     if kind == "array" and isinstance(value, list):
         if node["items"] in ("float", "double"):

@@ -252,6 +252,7 @@ def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], S
     """
     store = open_archive(settings)
     decoder = Decoder(codec_of(settings))
+    decoder.warm_up()
     delivery = Delivery(settings.bootstrap_servers, timeout_s=settings.delivery_timeout_s)
     resources.callback(delivery.close, settings.shutdown_timeout_s)
     origin = origin_of(settings.bootstrap_servers, settings.topic("audit"))

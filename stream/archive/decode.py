@@ -11,8 +11,9 @@ import numpy as np
 from schemas.codec import Codec
 from schemas.errors import UndecodableEvent
 from schemas.events import Audit
+from stream.archive.avro import decode_newest
 from stream.archive.segment import placeable
-from stream.archive.slates import Slates, arrange, fields_of, unsound
+from stream.archive.slates import Bools, Fields, Slates, arrange, fields_of, unsound
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,10 @@ class Decoder:
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
 
+    def warm_up(self) -> None:
+        """Compile what reads the newest schema, or load it from numba's cache: seconds, once on a machine."""
+        decode_newest([], np.empty(0, np.int64))
+
     def decode(self, records: Sequence[Record]) -> tuple[Slates, list[Unreadable]]:
         """Decode messages of one partition, in the order of their offsets.
 
@@ -47,27 +52,53 @@ class Decoder:
             RegistryUnavailable: the schema registry could not be asked; nothing was decoded.
 
         """
+        fields = self._at_once(records)
+        if fields is not None and not _faulty(fields).any():
+            return arrange(fields), []
+        return self._one_by_one(records)
+
+    def _at_once(self, records: Sequence[Record]) -> Fields | None:
+        bodies = []
+        for record in records:
+            body = self._codec.newest_body("audit", record.value, record.headers)
+            if body is None:
+                return None
+            bodies.append(body)
+        return decode_newest(bodies, np.array([record.offset for record in records], np.int64))
+
+    def _one_by_one(self, records: Sequence[Record]) -> tuple[Slates, list[Unreadable]]:
         audits: list[Audit] = []
-        read: list[Record] = []
+        offsets: list[int] = []
         unreadable: list[Unreadable] = []
         for record in records:
             try:
-                audits.append(cast("Audit", self._codec.decode("audit", record.value, record.headers)))
-                read.append(record)
+                audit = cast("Audit", self._codec.decode("audit", record.value, record.headers))
+                fault = _fault(audit)
             except UndecodableEvent as error:
-                unreadable.append(Unreadable(record, str(error)))
-        fields = fields_of(audits, np.array([record.offset for record in read], np.int64))
-        dangling = unsound(fields)
-        bad = dangling | ~placeable(fields.timestamp_ms, fields.region)
-        if bad.any():
-            for place in np.flatnonzero(bad).tolist():
-                what = (
-                    "an entry names an event that the history does not have"
-                    if dangling[place]
-                    else f"timestamp_ms {audits[place]['timestamp_ms']} or region {audits[place]['region'][:64]!r} "
-                    "can't name a folder of the archive"
-                )
-                unreadable.append(Unreadable(read[place], what))
-            fine = np.flatnonzero(~bad).tolist()
-            fields = fields_of([audits[place] for place in fine], fields.offset[fine])
-        return arrange(fields), unreadable
+                fault = str(error)
+            if fault is not None:
+                unreadable.append(Unreadable(record, fault))
+            else:
+                audits.append(audit)
+                offsets.append(record.offset)
+        return arrange(fields_of(audits, np.array(offsets, np.int64))), unreadable
+
+
+def _fault(audit: Audit) -> str | None:
+    """Say why a decoded record has no place in the archive, if it has none."""
+    try:
+        fields = fields_of([audit], np.zeros(1, np.int64))
+    except OverflowError as error:
+        return f"a number is larger than its Avro type allows: {error}"
+    if unsound(fields)[0]:
+        return f"an entry names an event outside the history, which has {len(audit['history'])}"
+    if _faulty(fields)[0]:
+        return (
+            f"timestamp_ms {audit['timestamp_ms']} and region {audit['region'][:64]!r} name no folder; expected a date "
+            "of the years 1 to 9999 and a region of 200 characters at most"
+        )
+    return None
+
+
+def _faulty(fields: Fields) -> Bools:
+    return unsound(fields) | ~placeable(fields.timestamp_ms, fields.region)

@@ -73,8 +73,10 @@ class SegmentName:
 def placeable(timestamp_ms: npt.NDArray[np.int64], regions: pa.StringArray) -> npt.NDArray[np.bool_]:
     """Say of each row whether it has a place: a date of four-digit years, a region that can name a folder. bool [n]."""
     dated = (timestamp_ms >= EARLIEST_MS) & (timestamp_ms <= LATEST_MS)
-    named = np.array([0 < len(quote(region, safe="")) <= LONGEST_REGION for region in regions.to_pylist()], np.bool_)
-    return dated & named
+    coded = pc.dictionary_encode(regions)
+    fits = [0 < len(quote(region, safe="")) <= LONGEST_REGION for region in coded.dictionary.to_pylist()]
+    named = np.array(fits, np.bool_)[coded.indices.to_numpy()]
+    return np.asarray(dated & named)
 
 
 def segments(table: pa.Table, chain: Chain, first: int) -> Iterator[Segment]:
