@@ -44,7 +44,6 @@ class Forest:
 
     features: int
     classes: int
-    averaged: bool
     trees: list[Tree]
 
 
@@ -55,7 +54,6 @@ def parse(text: str) -> Forest:
     return Forest(
         features=int(settings["max_feature_idx"]) + 1,
         classes=int(settings["num_tree_per_iteration"]),
-        averaged="\naverage_output\n" in head,
         trees=[_tree(_fields(block), index) for index, block in enumerate(blocks)],
     )
 

@@ -57,8 +57,8 @@ class Split:
         return math.prod(z for feature, (z, _, _) in self.path.items() if feature != own)
 
 
-def walk(tree: Tree, label: int, scale: float) -> list[Split]:
-    """Return the splits of a tree, parents before children; leaf values are taken times ``scale``.
+def walk(tree: Tree, label: int) -> list[Split]:
+    """Return the splits of a tree, parents before children.
 
     Shifting all leaves of a tree by one number changes no contribution. Less the mean they are small, whatever the
     model's base score, and float32 holds them well.
@@ -80,9 +80,9 @@ def walk(tree: Tree, label: int, scale: float) -> list[Split]:
                 else:
                     split.right_split = new
             elif side == 0:
-                split.left_mean = (tree.leaf_value[~child] - shift) * scale
+                split.left_mean = tree.leaf_value[~child] - shift
             else:
-                split.right_mean = (tree.leaf_value[~child] - shift) * scale
+                split.right_mean = tree.leaf_value[~child] - shift
     for split in reversed(splits):
         if split.left_split:
             split.left_mean = split.left_split.mean

@@ -72,13 +72,12 @@ class Compiler:
     def __init__(self, forest: Forest) -> None:
         self._features = forest.features
         self._columns = Columns(forest)
-        scale = forest.classes / len(forest.trees) if forest.averaged and forest.trees else 1.0
         self.base = np.zeros(forest.classes)
         self._trees: list[tuple[int, list[Split]]] = []
         for index, tree in enumerate(forest.trees):
             label = index % forest.classes
-            self.base[label] += tree.expected_value() * scale
-            splits = walk(tree, label, scale)
+            self.base[label] += tree.expected_value()
+            splits = walk(tree, label)
             if splits:
                 # An integrand's degree is one less than the features on the longest path; a rule of K is exact to 2 K.
                 longest = max(len(split.path) + (not split.repeated) for split in splits)
