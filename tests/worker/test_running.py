@@ -101,7 +101,7 @@ def test_a_worker_told_to_end_in_mid_stream_finishes_its_batches_and_the_next_re
     bus: Bus, codec: Codec, encoded: list[Any], slates: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     with bus.reader("explanations") as reader:
-        with running(bus.settings, tmp_path / "log", batch_max_slates="16") as first:
+        with running(bus.settings, tmp_path / "log", batch_max_slates="1", batches_in_flight="1") as first:
             bus.send_all(encoded)
             reader.until(lambda got: len(got) >= 20)
             began = time.monotonic()
