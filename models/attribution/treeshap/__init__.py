@@ -39,7 +39,7 @@ class TreeShap:
 
     Equal to ``booster.predict(X, pred_contrib=True)`` up to float32 rounding within single trees; sums over trees are
     float64. As there, contributions add up to the raw score, which for a random forest is the sum over its trees.
-    Raises ``UnsupportedModel`` for linear trees and for splits without training rows. Calls are independent of each
+    Raises ``UnsupportedModel`` for linear trees and for leaves without training rows. Calls are independent of each
     other; the work is done without the GIL in the calling thread.
     """
 
@@ -89,12 +89,14 @@ class TreeShap:
         exceeds ``tolerance`` times the spread of the raw scores, or times the largest contribution if that is more.
         """
         self._check(rows)
+        if not len(rows):
+            return 0.0
         expected = np.asarray(self._booster.predict(rows, pred_contrib=True, num_threads=1), dtype=np.float64)
         parts = [slice(begin, begin + 1) for begin in range(min(len(rows), _FEW))]
         parts += [slice(0, _NARROW_ROWS), slice(0, len(rows))]
         worst = max(float(np.abs(self.contributions(rows[part]) - expected[part]).max(initial=0.0)) for part in parts)
         classes = expected.reshape(len(rows), self._classes, self._features + 1)
-        spread = np.ptp(classes.sum(axis=2), axis=0).max(initial=0.0) if len(rows) else 0.0
+        spread = np.ptp(classes.sum(axis=2), axis=0).max()
         scale = max(spread, np.abs(classes[:, :, :-1]).max(initial=0.0))
         rounding = 1e-12 * np.abs(expected).max(initial=0.0)
         if not worst <= tolerance * scale + rounding:

@@ -48,7 +48,7 @@ class Forest:
 
 
 def parse(text: str) -> Forest:
-    """Read ``Booster.model_to_string()``. Raises ``UnsupportedModel`` for linear trees and splits without rows."""
+    """Read ``Booster.model_to_string()``. Raises ``UnsupportedModel`` for linear trees and leaves without rows."""
     head, *blocks = re.split(r"^Tree=\d+\n", text.split("\nend of trees", maxsplit=1)[0], flags=re.MULTILINE)
     settings = _fields(head)
     return Forest(
@@ -81,10 +81,10 @@ def _tree(fields: dict[str, str], index: int) -> Tree:
         leaf_count=_integers(fields["leaf_count"]),
         sets=_sets(fields),
     )
-    if min(tree.split_count) <= 0:
+    if min(tree.split_count) <= 0 or min(tree.leaf_count) <= 0:
         raise UnsupportedModel(
-            f"expected training rows under every split, got a split with none (tree {index}); the expected value "
-            "is not defined there: train the model again, or refit it on data that reaches every split"
+            f"expected training rows in every leaf, got a leaf or a split without any (tree {index}); no mean is "
+            "defined there, and LightGBM's own contributions are NaN: train the model again"
         )
     return tree
 

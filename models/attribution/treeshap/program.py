@@ -178,12 +178,11 @@ def _table(split: Split, nodes: npt.NDArray[np.float64], zero_weight: float) -> 
     if not split.repeated:
         return np.empty(0)
     z = split.path[split.feature][0]
-    off = 1 / (z * (1 - nodes)) if z else np.zeros(len(nodes))
     start = _zero_term(split, zero_weight)
     return np.concatenate(
         [
             _padded(1 / (z + (1 - z) * nodes)),
-            _padded(off),
+            _padded(1 / (z * (1 - nodes))),
             [z - 1, z, start * (1 - split.ratio), -start * split.ratio],
         ]
     )
