@@ -26,15 +26,21 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class Feature:
     """One number that the re-ranker reads.
 
-    owner says on whose side it stands; is_category marks a feature that speaks of the item's category; unit is free
-    text for people ("" where there is none).
+    owner says in which list of the event it travels; is_category marks a feature that speaks of the item's category;
+    is_personal one that takes this user's own behaviour into account, as user features and session_score always do;
+    unit is free text for people ("" where there is none).
     """
 
     name: str
     owner: Owner
     display_name: str
     is_category: bool = False
+    is_personal: bool = False
     unit: str = ""
+
+    def __post_init__(self) -> None:
+        if self.owner != "item":
+            object.__setattr__(self, "is_personal", True)
 
     def record(self) -> dict[str, Any]:
         """Give the feature as it stands in ``features.json``."""
@@ -114,16 +120,16 @@ def read_features(data: bytes) -> tuple[Feature, ...]:
         features = tuple(Feature(**record) for record in records)
     except (ValueError, TypeError) as error:
         raise BundleError(
-            "features.json: expected a list of {name, owner, display_name, is_category, unit}, got "
+            "features.json: expected a list of {name, owner, display_name, is_category, is_personal, unit}, got "
             f"{error}: write it from Feature.record()."
         ) from error
     for feature in features:
-        kinds = {"name": str, "owner": str, "display_name": str, "is_category": bool, "unit": str}
+        kinds = {"name": str, "owner": str, "display_name": str, "is_category": bool, "is_personal": bool, "unit": str}
         wrong = [field for field, kind in kinds.items() if not isinstance(getattr(feature, field), kind)]
         if wrong or not feature.name or not feature.display_name:
             raise BundleError(
-                f"features.json: expected text, and a true or false is_category, in {feature.record()}, got others in "
-                f"{', '.join(wrong) or 'an empty name'}: correct the entry."
+                f"features.json: expected text, true or false for is_category and is_personal, in {feature.record()}, "
+                f"got others in {', '.join(wrong) or 'an empty name'}: correct the entry."
             )
         if feature.owner not in _OWNERS:
             raise BundleError(

@@ -45,7 +45,7 @@ USER_FEATURES = (
 ITEM_FEATURES = (
     *ITEM_STATISTICS,
     *(
-        Feature(name, "item", display_name, is_category=True, unit=unit)
+        Feature(name, "item", display_name, is_category=True, is_personal=True, unit=unit)
         for name, display_name, unit in (
             ("category_share", "How much of your history is in its category", "%"),
             ("recent_category_share", "How many of your latest titles are in its category", "%"),
@@ -55,10 +55,22 @@ ITEM_FEATURES = (
             ("category_lift", "How much more of its category you watch than others", "times"),
         )
     ),
-    Feature("follow_rate", "item", "How often people watch it after one of your titles", unit="%"),
-    Feature("follow_last_rate", "item", "How often people watch it after your last title", unit="%"),
-    Feature("follow_engaged_rate", "item", "How often people watch it after one that pleased you", unit="%"),
-    Feature("popularity_gap", "item", "How far its popularity is from what you usually watch", unit="percentile"),
+    Feature("follow_rate", "item", "How often people watch it after one of your titles", is_personal=True, unit="%"),
+    Feature("follow_last_rate", "item", "How often people watch it after your last title", is_personal=True, unit="%"),
+    Feature(
+        "follow_engaged_rate",
+        "item",
+        "How often people watch it after one that pleased you",
+        is_personal=True,
+        unit="%",
+    ),
+    Feature(
+        "popularity_gap",
+        "item",
+        "How far its popularity is from what you usually watch",
+        is_personal=True,
+        unit="percentile",
+    ),
 )
 FEATURES = (
     *USER_FEATURES,

@@ -103,7 +103,7 @@ def _residual(shap: Doubles, raw: Doubles) -> tuple[Doubles, Bools]:
 
 
 def _personal_share(contribution: Doubles, bundle: Bundle) -> Floats:
-    personal = np.array([feature.owner != "item" for feature in bundle.features])
+    personal = np.array([feature.is_personal for feature in bundle.features])
     mass = np.abs(contribution)
     total = mass.sum(axis=1)
     moved = total > 0

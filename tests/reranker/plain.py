@@ -101,7 +101,7 @@ def _reception(sessions: Sessions, events: list[Event], now_ms: int, region: str
     def growth(each: int) -> float | None:
         here = [days_ago(event) for event in plays[each] if event[3] == region]
         late, early = sum(ago <= 7 for ago in here), sum(7 < ago <= 28 for ago in here)
-        return (late + 1) / (early / 3 + 1) if late + early >= 3 else None
+        return 3 * (late + 1) / (early + 3) if late + early >= 3 else None
 
     grown = growth(item)
     every_growth = [value for value in map(growth, items(sessions)) if value is not None]
