@@ -155,7 +155,7 @@ class ItemLog:
         local = np.bincount(self._item[:end][here], minlength=size)
         late = np.bincount(self._item[recent:end][here[recent:]], minlength=size)
         early = np.bincount(self._item[before:recent][here[before:recent]], minlength=size)
-        # Plays this week over those of a usual week before, one added to each; one division of whole numbers, so that ties tie.
+        # This week over a usual week before, one play added to each; one division of whole numbers, so that ties tie.
         growth = (late + 1) * BEFORE_DAYS / (early * RECENT_DAYS + BEFORE_DAYS)
         known = late + early >= MIN_TREND_PLAYS
 
