@@ -17,15 +17,15 @@ from typing import Any, Final
 import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
-from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
+from faust.exceptions import ConsumerNotStarted
 from faust.types import TP, EventT
 
+from stream.agents.lookup import first_offset, origin_of
 from stream.app import WorkerApp, WorkerConsumer
 from stream.archive.commitlog import Origin
 from stream.archive.decode import Decoder, Record, Unreadable
 from stream.archive.objects import Store
-from stream.archive.sink import Jump, Limits, Sink
+from stream.archive.sink import Jump, Limits, Sink, in_thread
 from stream.archive.store import open_archive
 from stream.archive.writer import Committed
 from stream.connections import codec_of
@@ -41,9 +41,7 @@ _TICK_S: Final = 1.0
 _OPEN_LIMIT_S: Final = 15.0
 _TELL_LIMIT_S: Final = 5.0
 _SETTLE_S: Final = 0.2
-_ORIGIN_LIMIT_S: Final = 15.0
-_EMBEDDED: Final = "mockCluster"
-"""How the embedded broker's ids begin. It knows no topic ids, and would keep us waiting for an answer."""
+_LONGEST_PAUSE_S: Final = 30.0
 _ERROR_CHARACTERS: Final = 1_000
 
 
@@ -92,8 +90,13 @@ class SinkAgent:
         mine = {tp for tp in consumer.assignment() if tp.topic == self._topic}
         if not mine:
             return
-        starts = await consumer.earliest_offsets(*mine)
-        ends = await consumer.highwaters(*mine)
+        try:
+            starts, ends = await consumer.earliest_offsets(*mine), await consumer.highwaters(*mine)
+        except KafkaError as error:
+            for tp in mine:
+                self._say_stuck(tp, error)
+                self._begin_later(consumer, tp)
+            return
 
         async def begin(tp: TP) -> None:
             try:
@@ -101,8 +104,7 @@ class SinkAgent:
                     at = await self.sink.open(tp.partition, starts[tp], ends[tp])
             except (ArchiveError, TimeoutError) as error:
                 self._say_stuck(tp, error)
-                self._pause(consumer, tp)
-                self._spawn(tp.partition, self._begin_later(consumer, tp))
+                self._begin_later(consumer, tp)
             else:
                 await consumer.seek(tp, at)
                 self._app.finished[tp] = at
@@ -117,50 +119,60 @@ class SinkAgent:
         await self._tell_kafka()
 
     def _go_back(self, jump: Jump) -> None:
-        log.warning("reading again", partition=jump.partition, expected=jump.expected, found=jump.found)
         if self._consumer is not None and jump.partition not in self._going_back:
-            tp = TP(self._topic, jump.partition)
-            self._pause(self._consumer, tp)
-            self._spawn(jump.partition, self._begin_again(self._consumer, tp))
+            log.warning("reading again", partition=jump.partition, expected=jump.expected, found=jump.found)
+            self._begin_later(self._consumer, TP(self._topic, jump.partition), pause_s=0.0)
 
-    def _spawn(self, partition: int, work: Any) -> None:
-        previous = self._going_back.pop(partition, None)
+    def _begin_later(self, consumer: WorkerConsumer, tp: TP, pause_s: float = 1.0) -> None:
+        """Stop reading a partition, and begin again as soon as the archive and the broker let us."""
+        consumer.pause_partitions({tp})
+        # A partition that is marked as buffered would be read on in spite of the pause.
+        consumer._buffered_partitions.discard(tp)  # noqa: SLF001 (Faust has no other way; its version is pinned)
+        previous = self._going_back.pop(tp.partition, None)
         if previous is not None:
             previous.cancel()
-        task = asyncio.create_task(work)
-        self._going_back[partition] = task
+        task = asyncio.create_task(self._begin_again(consumer, tp, pause_s))
+        self._going_back[tp.partition] = task
 
         def ended(_: object) -> None:
-            if self._going_back.get(partition) is task:
-                del self._going_back[partition]
-            if not task.cancelled() and (error := task.exception()) is not None:
-                self._app.give_up(error)
+            if self._going_back.get(tp.partition) is task:
+                del self._going_back[tp.partition]
 
         task.add_done_callback(ended)
+        task.add_done_callback(self._check)
 
-    async def _begin_later(self, consumer: WorkerConsumer, tp: TP) -> None:
-        """Open a chain that could not be opened at the assignment, as often as it takes."""
-        pause_s = 1.0
+    def _check(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._app.give_up(error)
+
+    async def _begin_again(self, consumer: WorkerConsumer, tp: TP, pause_s: float) -> None:
         while True:
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, 30.0)
+            pause_s = min(2 * pause_s + 1.0, _LONGEST_PAUSE_S)
             try:
-                await self._begin_again(consumer, tp)
-            except ArchiveError as error:
+                await self._seek(consumer, tp)
+            except (ArchiveError, KafkaError) as error:
                 self._say_stuck(tp, error)
             else:
                 log.info("the archive goes on", partition=tp.partition)
                 return
 
-    async def _begin_again(self, consumer: WorkerConsumer, tp: TP) -> None:
+    async def _seek(self, consumer: WorkerConsumer, tp: TP) -> None:
+        expected = self.sink.expected(tp.partition)
+        there = None
+        if expected is not None:
+            # Only the broker's own word makes a gap: what was read may have been dropped on its way to us.
+            there = await in_thread(
+                lambda: first_offset(self._app.settings.bootstrap_servers, self._topic, tp.partition, expected)
+            )
         starts, ends = await consumer.earliest_offsets(tp), await consumer.highwaters(tp)
-        at = await self.sink.go_on(tp.partition, starts[tp], ends[tp])
+        at = await self.sink.go_on(tp.partition, starts[tp], ends[tp], there)
         # A message that is being handed over as we seek would set the reading position forward again, and Faust would
         # then drop what it reads before that. The partition is paused, so this settles at once.
         while True:
             await consumer.seek(tp, at)
             await asyncio.sleep(_SETTLE_S)
-            if consumer._read_offset[tp] in (None, at):  # noqa: SLF001 (Faust has no other way; the version is pinned)
+            if consumer._read_offset[tp] in (None, at):  # noqa: SLF001 (as above)
                 break
         self._app.finished[tp] = at
         consumer.resume_partitions({tp})
@@ -168,14 +180,10 @@ class SinkAgent:
     def _say_stuck(self, tp: TP, error: Exception) -> None:
         log.error("the archive can't be continued yet", partition=tp.partition, error=str(error) or "no answer")
 
-    def _pause(self, consumer: WorkerConsumer, tp: TP) -> None:
-        consumer.pause_partitions({tp})
-        # A partition that is marked as buffered would be read on in spite of the pause.
-        consumer._buffered_partitions.discard(tp)  # noqa: SLF001 (as above)
-
     def _start_ticking(self) -> None:
         if not self._tasks:
             task = asyncio.create_task(self._tick())
+            task.add_done_callback(self._check)
             self._tasks.add(task)
 
     async def _tick(self) -> None:
@@ -209,7 +217,7 @@ class SinkAgent:
             return
         offsets = {TopicPartition(self._topic, partition): at for partition, at in self._untold.items()}
         self._untold = {}
-        with contextlib.suppress(KafkaError, TimeoutError):
+        with contextlib.suppress(KafkaError, ConsumerNotStarted, TimeoutError):
             async with asyncio.timeout(_TELL_LIMIT_S):
                 await _commit(self._consumer, offsets)
 
@@ -269,21 +277,6 @@ def attach(
     app.at_drain.append(agent.drain)
     app.seek_when_assigned.append(agent.resume)
     return agent
-
-
-def origin_of(bootstrap_servers: str, topic: str) -> Origin | None:
-    """Return the ids of the cluster and of the topic, or None where the broker has none."""
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
-    try:
-        cluster = str(admin.list_topics(timeout=_ORIGIN_LIMIT_S).cluster_id)
-        if cluster.startswith(_EMBEDDED):
-            return None
-        asked = admin.describe_topics(TopicCollection([topic]), request_timeout=_ORIGIN_LIMIT_S)
-        found = asked[topic].result().topic_id
-    except KafkaException as error:
-        log.warning("the broker does not tell a topic's id; a topic made anew is not recognised", error=str(error))
-        return None
-    return Origin(cluster, str(found)) if found is not None else None
 
 
 async def _commit(consumer: WorkerConsumer, offsets: Mapping[TopicPartition, int]) -> None:

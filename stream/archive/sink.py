@@ -79,7 +79,6 @@ class Partition:
     rows: int = 0
     nbytes: int = 0
     since: float | None = None
-    jumped_at: int | None = None
     committing: asyncio.Task[None] | None = None
     closed: bool = False
 
@@ -159,8 +158,11 @@ class Sink:
         self._partitions[partition] = Partition(writer, first=at, next=at, expected=at)
         return await self.go_on(partition, start, end)
 
-    async def go_on(self, partition: int, start: int, end: int) -> int:
-        """Like :meth:`open`, but keep what is buffered of a partition that is open already."""
+    async def go_on(self, partition: int, start: int, end: int, there: int | None = None) -> int:
+        """Like :meth:`open`, but keep what is buffered of a partition that is open already.
+
+        ``there`` is the first offset, from the expected one on, that the topic was found to hold; None: not looked.
+        """
         held = self._partitions.get(partition)
         if held is None:
             return await self.open(partition, start, end)
@@ -170,10 +172,14 @@ class Sink:
                 f"{held.writer.chain.prefix} ends at offset {held.expected}, but {self._topic}/{partition} at {end}: "
                 "was the topic deleted and made anew? Give it an archive URL of its own"
             )
-        if start > held.expected:
-            held.keep([], [], [_gap(held.expected, start, "expired")], start, self._clock())
-            held.expected = start
+        self._skip(held, start, "expired")
+        self._skip(held, there or 0, "absent")
         return held.expected
+
+    def expected(self, partition: int) -> int | None:
+        """Return the next offset that is wanted of a partition; None if it is not open."""
+        held = self._partitions.get(partition)
+        return None if held is None else held.expected
 
     async def take(self, records: Iterable[Record]) -> list[Jump]:
         """Buffer what was read, and return where reading must go back. Waits while too much is held."""
@@ -246,28 +252,30 @@ class Sink:
 
     async def _take(self, held: Partition, partition: int, records: Sequence[Record]) -> Jump | None:
         wanted: list[Record] = []
-        gaps: list[Gap] = []
         jump = None
         for record in records:
             if record.offset < held.expected:
                 continue
             if record.offset > held.expected:
-                if held.jumped_at != held.expected:
-                    held.jumped_at = held.expected
-                    jump = Jump(partition, held.expected, record.offset)
-                    break
-                # Read again from there, and still nothing: the broker has no such records.
-                gaps.append(_gap(held.expected, record.offset, "absent"))
+                jump = Jump(partition, held.expected, record.offset)
+                break
             wanted.append(record)
-            held.expected = record.offset + 1
+            held.expected += 1
         upto = held.expected
         try:
             slates, unreadable = await self._patiently(held, lambda: self._decode_and_bury(wanted))
         except _Closed:
             return None
         if not held.closed and wanted:
-            held.keep([slates], unreadable, gaps, upto, self._clock())
+            held.keep([slates], unreadable, [], upto, self._clock())
         return None if held.closed else jump
+
+    def _skip(self, held: Partition, upto: int, reason: GapReason) -> None:
+        if upto <= held.expected:
+            return
+        log.error("the topic lacks offsets; the chain says so", first=held.expected, next=upto, reason=reason)
+        held.keep([], [], [Gap(held.expected, upto, reason)], upto, self._clock())
+        held.expected = upto
 
     def _decode_and_bury(self, records: Sequence[Record]) -> tuple[Slates, list[Unreadable]]:
         slates, unreadable = self._decode(records)
@@ -344,11 +352,6 @@ async def in_thread(call: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name="sink-store", daemon=True).start()
     return await answer
-
-
-def _gap(first: int, following: int, reason: GapReason) -> Gap:
-    log.error("the topic lacks offsets; the chain says so", first=first, next=following, reason=reason)
-    return Gap(first, following, reason)
 
 
 def _place(record: Record) -> tuple[int, int]:

@@ -260,7 +260,9 @@ def _of_os(error: OSError, key: str, url: str) -> ArchiveError:
     if isinstance(error, FileNotFoundError):
         return ObjectMissing(f"{key} does not exist in {url}")
     if isinstance(error, PermissionError):
-        return ArchiveError(f"{url}: {key}: not permitted; check who owns the folder")
+        return ArchiveError(
+            f"{url}: {key}: not permitted; check who owns the folder, and that its file system has hard links"
+        )
     return StoreUnavailable(f"{url}: {key}: {error.strerror or error}; the store is asked again")
 
 

@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from schemas.codec import Codec
+from tests.archive.checks import eventually
 from tests.archive.slates_of import audit
 
 
@@ -69,6 +71,7 @@ class AuditProducer:
 
     def __init__(self, bootstrap: str, topic: str = "explanation-audit") -> None:
         self._producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0})
+        self._bootstrap = bootstrap
         self._codec = Codec()
         self._topic = topic
 
@@ -82,6 +85,27 @@ class AuditProducer:
     def send_raw(self, partition: int, value: bytes, headers: list[tuple[str, bytes]]) -> None:
         self._producer.produce(self._topic, value=value, headers=headers, partition=partition)
         self._producer.poll(0)
+
+    def send_in_transaction(self, partition: int, source_offsets: range) -> None:
+        """Send in one transaction, whose end takes an offset that holds no record."""
+        settings = {"bootstrap.servers": self._bootstrap, "log_level": 0, "transactional.id": uuid.uuid4().hex}
+        before, self._producer = self._producer, Producer(settings)
+        self._producer.init_transactions(30)
+        self._producer.begin_transaction()
+        self.send(partition, source_offsets)
+        high = self._high(partition)
+        self._producer.commit_transaction(30)
+        self._producer = before
+        # The broker marks the end a moment after it has said that the transaction is committed.
+        assert eventually(lambda: self._high(partition) > high)
+
+    def _high(self, partition: int) -> int:
+        consumer = Consumer({"bootstrap.servers": self._bootstrap, "group.id": "test-look", "log_level": 0})
+        try:
+            _, high = consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=10)
+        finally:
+            consumer.close()
+        return int(high)
 
     def flush(self) -> None:
         assert self._producer.flush(30) == 0

@@ -173,12 +173,16 @@ def test_a_store_that_is_away_is_waited_for(bus: Bus, tmp_path: Path) -> None:
             assert watch.has(400)
             # ... and away when a flush is due.
             server.kill()
-            bus.producer.send(0, range(100, 200))
+            bus.producer.send_in_transaction(0, range(100, 150))
+            bus.producer.send(0, range(150, 200))
             bus.producer.send(1, range(100, 200))
             assert eventually(lambda: "trying again" in sink.log)
             server.start()
             assert watch.has(len(expected))
             assert server.secret_key not in sink.log
+            # Where the transaction ended, the broker has no record: it is asked, and that is written down.
+            gaps = [gap for entry in reader.entries(store) for gap in entry.gaps]
+            assert gaps == [Gap(150, 151, "absent")]
             sink.signal(signal.SIGTERM)
         assert archived_items(store) == expected
         assert verdict_of(store).sound
