@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from models.attribution.treeshap.kernel import contribute
 from models.attribution.treeshap.model import UnsupportedModel, parse
-from models.attribution.treeshap.program import Compiler
-from models.attribution.treeshap.simd import ROW_LANES
+from models.attribution.treeshap.program import compile_forest
 from schemas.errors import WhyrecError
 
 if TYPE_CHECKING:
@@ -22,8 +21,7 @@ Float64s = npt.NDArray[np.float64]
 
 _SINGLE, _NARROW, _WIDE = np.dtype(np.uint8), np.dtype(np.uint32), np.dtype(np.uint64)
 _NARROW_ROWS, _WIDE_ROWS = 32, 64
-_FEW = 4  # rows: up to here one row after the other is faster than a block
-_TOGETHER = 8  # trees that the one-row shape works off at once, so that the processor finds independent work
+_FEW = 3  # rows: up to here one row after the other is faster than a block
 
 
 class InvalidRows(WhyrecError):
@@ -47,15 +45,12 @@ class TreeShap:
         forest = parse(booster.model_to_string())
         self._booster = booster
         self._features, self._classes = forest.features, forest.classes
-        compiler = Compiler(forest)
-        self._base = compiler.base
-        self._blocks = compiler.compile(together=1)
-        self._rows = compiler.compile(together=_TOGETHER)
+        self._program = compile_forest(forest)
 
     @property
     def table_bytes(self) -> int:
         """Bytes of the tables that the kernel reads."""
-        return self._blocks.nbytes + self._rows.nbytes
+        return self._program.nbytes
 
     def contributions(self, X: Float64s) -> Float64s:
         """Return ``float64 [n, features + 1]`` for ``X`` ``float64 [n, features]``, the expected value last.
@@ -64,17 +59,17 @@ class TreeShap:
         value. Raises ``InvalidRows`` if ``X`` has another number of columns, dtype or dimension.
         """
         self._check(X)
-        X = np.require(X, requirements=["C", "W"])  # one layout for the kernel, so that it is compiled once
+        if not (X.flags.c_contiguous and X.flags.writeable):
+            X = np.array(X, order="C")  # one layout for the kernel, so that it is compiled once
         out = np.zeros((len(X), (self._features + 1) * self._classes))
-        out[:, self._features :: self._features + 1] = self._base
+        out[:, self._features :: self._features + 1] = self._program.base
         whole = len(X) // _WIDE_ROWS * _WIDE_ROWS
         if len(X) - whole > _NARROW_ROWS:
             whole = len(X)
         if whole:
             self._run(X[:whole], out[:whole], _WIDE)
         if whole < len(X):
-            few = len(X) - whole <= _FEW and self._rows.largest_rule <= ROW_LANES
-            self._run(X[whole:], out[whole:], _SINGLE if few else _NARROW)
+            self._run(X[whole:], out[whole:], _SINGLE if len(X) - whole <= _FEW else _NARROW)
         return out
 
     def warm_up(self) -> None:
@@ -107,8 +102,7 @@ class TreeShap:
         return worst
 
     def _run(self, X: Float64s, out: Float64s, shape: np.dtype[np.generic]) -> None:
-        program = self._rows if shape == _SINGLE else self._blocks
-        contribute(X, out, *program.arrays, np.empty(2 * program.largest + 1, shape))
+        contribute(X, out, *self._program.arrays, np.empty(2 * self._program.largest + 1, shape))
 
     def _check(self, X: Float64s) -> None:
         if not isinstance(X, np.ndarray) or X.ndim != 2 or X.dtype != np.float64:

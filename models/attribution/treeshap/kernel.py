@@ -70,17 +70,29 @@ def _constants(tables: Any, table: int, stride: int, on: Any, left: Any) -> Any:
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _steps(K: int, masks: Any) -> Any:
-    """Vectors per split, and floats from one quadrature table to the next."""
-    return 1 if one_row(masks) else K, (K + ROW_LANES - 1) // ROW_LANES * ROW_LANES
+def _steps(tree: Any, masks: Any) -> int:
+    """Vectors per split: one for each quadrature node, or one for each 8 of them."""
+    return (tree.K + ROW_LANES - 1) // ROW_LANES if one_row(masks) else tree.K
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _down(codes: Any, splits: Any, tree: Any, tables: Any, quad: Any, W: Any, masks: Any) -> None:
+def _stride(tree: Any) -> int:
+    """Floats from one quadrature table to the next."""
+    return (tree.K + ROW_LANES - 1) // ROW_LANES * ROW_LANES
+
+
+@njit(nogil=True, forceinline=True, error_model="numpy")
+def _tree(codes: Any, splits: Any, tree: Any, tables: Any, quad: Any, W: Any, phi: Any, steps: int, masks: Any) -> None:
+    _down(codes, splits, tree, tables, quad, W, steps, masks)
+    _turn(codes, splits, tree, tables, quad, W, phi, steps, masks)
+    _up(splits, tree, tables, quad, W, phi, steps, masks)
+
+
+@njit(nogil=True, forceinline=True, error_model="numpy")
+def _down(codes: Any, splits: Any, tree: Any, tables: Any, quad: Any, W: Any, steps: int, masks: Any) -> None:
     """Leave in ``W`` the product of the factors on the path to each upper split, without its own feature's factor."""
     begin, upper, nodes = tree.begin, tree.upper, tree.quad
-    lanes = width(masks)
-    steps, stride = _steps(tree.K, masks)
+    lanes, stride = width(masks), _stride(tree)
     size = steps * lanes
     for k in range(steps):
         store(W, k * lanes, along(quad, nodes + stride, k, masks), masks)
@@ -109,11 +121,10 @@ def _down(codes: Any, splits: Any, tree: Any, tables: Any, quad: Any, W: Any, ma
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _turn(codes: Any, splits: Any, tree: Any, tables: Any, quad: Any, W: Any, phi: Any, masks: Any) -> None:
+def _turn(codes: Any, splits: Any, tree: Any, tables: Any, quad: Any, W: Any, phi: Any, steps: int, masks: Any) -> None:
     """Contributions and values of the splits between two leaves."""
     begin, upper, fresh, end, nodes = tree.begin, tree.upper, tree.fresh, tree.size, tree.quad
-    lanes = width(masks)
-    steps, stride = _steps(tree.K, masks)
+    lanes, stride = width(masks), _stride(tree)
     size = steps * lanes
     for i in range(upper, fresh):
         split = peek(splits, begin + i)
@@ -149,11 +160,10 @@ def _turn(codes: Any, splits: Any, tree: Any, tables: Any, quad: Any, W: Any, ph
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _up(splits: Any, tree: Any, tables: Any, quad: Any, W: Any, phi: Any, masks: Any) -> None:
+def _up(splits: Any, tree: Any, tables: Any, quad: Any, W: Any, phi: Any, steps: int, masks: Any) -> None:
     """Contributions and values of the upper splits, children first; values take the place of products in ``W``."""
     begin, upper, nodes = tree.begin, tree.upper, tree.quad
-    lanes = width(masks)
-    steps, stride = _steps(tree.K, masks)
+    lanes, stride = width(masks), _stride(tree)
     size = steps * lanes
     for i in range(upper - 1, -1, -1):
         split = peek(splits, begin + i)
@@ -229,9 +239,11 @@ def contribute(
         sums[:] = 0
         for t in range(len(trees)):
             tree = peek(trees, t)
-            _down(codes, splits, tree, tables, quad, W, masks)
-            _turn(codes, splits, tree, tables, quad, W, phi, masks)
-            _up(splits, tree, tables, quad, W, phi, masks)
+            steps = _steps(tree, masks)
+            if one_row(masks) and steps == 1:
+                _tree(codes, splits, tree, tables, quad, W, phi, 1, masks)  # compiled without the loops over steps
+            else:
+                _tree(codes, splits, tree, tables, quad, W, phi, steps, masks)
             if tree.flush:
                 _flush(phi, sums)
         for player in range(len(targets)):
@@ -255,5 +267,5 @@ def _workspace(trees: Any, masks: Any) -> int:
     largest = 0
     for t in range(len(trees)):
         tree = peek(trees, t)
-        largest = max(largest, (tree.size + 1) * _steps(tree.K, masks)[0] * width(masks))
+        largest = max(largest, (tree.size + 1) * _steps(tree, masks) * width(masks))
     return largest

@@ -37,7 +37,7 @@ SPLIT = np.dtype(
     ],
     align=True,
 )
-GROUP = np.dtype(
+TREE = np.dtype(
     [
         ("begin", "i8"),  # first split
         ("upper", "i8"),  # end of the splits above other splits, parents before children
@@ -54,11 +54,11 @@ _FLUSH = 1024  # splits: few enough that float32 partial sums lose nothing, enou
 
 @dataclass(frozen=True)
 class Program:
-    """What the kernel reads, in the order of its parameters, and the largest size of a group and of a rule."""
+    """What the kernel reads, in the order of its parameters; expected value per class; splits of the largest tree."""
 
     arrays: tuple[npt.NDArray[Any], ...]
+    base: npt.NDArray[np.float64]
     largest: int
-    largest_rule: int
 
     @property
     def nbytes(self) -> int:
@@ -66,77 +66,66 @@ class Program:
         return sum(array.nbytes for array in self.arrays)
 
 
-class Compiler:
-    """Lays a forest out for the kernel. Raises ``UnsupportedModel`` if it has more than 65,535 bin columns."""
+def compile_forest(forest: Forest) -> Program:
+    """Lay a forest out. Raises ``UnsupportedModel`` if it has more than 65,535 bin columns."""
+    columns = Columns(forest)
+    base = np.zeros(forest.classes)
+    work: list[tuple[int, list[Split]]] = []
+    for index, tree in enumerate(forest.trees):
+        base[index % forest.classes] += tree.expected_value()
+        if walked := walk(tree, index % forest.classes):
+            # An integrand's degree is one less than the features on the longest path; a rule of K is exact to 2 K.
+            longest = max(len(split.path) + (not split.repeated) for split in walked)
+            work.append((max(longest // 2, 1), walked))
+    work.sort(key=lambda each: each[0])  # loops of one length after another are easy to predict
 
-    def __init__(self, forest: Forest) -> None:
-        self._features = forest.features
-        self._columns = Columns(forest)
-        self.base = np.zeros(forest.classes)
-        self._trees: list[tuple[int, list[Split]]] = []
-        for index, tree in enumerate(forest.trees):
-            label = index % forest.classes
-            self.base[label] += tree.expected_value()
-            splits = walk(tree, label)
-            if splits:
-                # An integrand's degree is one less than the features on the longest path; a rule of K is exact to 2 K.
-                longest = max(len(split.path) + (not split.repeated) for split in splits)
-                self._trees.append((max(longest // 2, 1), splits))
-        self._trees.sort(key=lambda each: each[0])
-
-    def compile(self, together: int) -> Program:
-        """Lay out groups of up to ``together`` trees, each worked off as one tree with many roots."""
-        rules, quad = _rules({K for K, _ in self._trees})
-        players: dict[tuple[int, int], int] = {}
-        splits: list[tuple[float, ...]] = []
-        tables: list[npt.NDArray[np.float64]] = []
-        groups: list[tuple[int, ...]] = []
-        table_size, flushed, largest = 0, 0, 0
-        for K, members in self._groups(together):
-            begin = len(splits)
-            order, upper, fresh = _in_order(members)
-            zero_weight, nodes, _ = radau(K)
-            for split in order:
-                player = players.setdefault((split.label, split.feature), len(players))
-                table = _table(split, nodes, zero_weight)
-                record = _record(split, zero_weight, table_size if len(table) else -1, player)
-                splits.append((*self._columns.of(split.tree, split.number), *record))
-                tables.append(table)
-                table_size += len(table)
-            flush = len(splits) - flushed >= _FLUSH
-            flushed = len(splits) if flush else flushed
-            groups.append((begin, upper, fresh, len(order), K, rules[K], flush))
-            largest = max(largest, len(order))
-        if groups:
-            groups[-1] = (*groups[-1][:-1], True)
-        targets = [label * (self._features + 1) + feature for label, feature in players]
-        arrays = (
-            *self._columns.arrays(),
+    rules, quad = _rules({K for K, _ in work})
+    players: dict[tuple[int, int], int] = {}
+    splits: list[tuple[float, ...]] = []
+    tables: list[npt.NDArray[np.float64]] = []
+    trees: list[tuple[int, ...]] = []
+    table_size, flushed = 0, 0
+    for place, (K, walked) in enumerate(work):
+        begin = len(splits)
+        order, upper, fresh = _in_order(walked)
+        zero_weight, nodes, _ = radau(K)
+        for split in order:
+            player = players.setdefault((split.label, split.feature), len(players))
+            table = _table(split, nodes, zero_weight)
+            record = _record(split, zero_weight, table_size if len(table) else -1, player)
+            splits.append((*columns.of(split.tree, split.number), *record))
+            tables.append(table)
+            table_size += len(table)
+        flush = len(splits) - flushed >= _FLUSH or place == len(work) - 1
+        flushed = len(splits) if flush else flushed
+        trees.append((begin, upper, fresh, len(order), K, rules[K], flush))
+    return Program(
+        arrays=(
+            *columns.arrays(),
             np.array(splits, dtype=SPLIT),
-            np.array(groups, dtype=GROUP),
+            np.array(trees, dtype=TREE),
             np.concatenate([*tables, np.zeros(ROW_LANES)]).astype(np.float32),
             quad,
-            np.array(targets, dtype=np.int64),
-        )
-        return Program(arrays, largest, max(rules, default=0))
-
-    def _groups(self, together: int) -> list[tuple[int, list[list[Split]]]]:
-        groups = []
-        for K in sorted({K for K, _ in self._trees}):
-            same = [splits for size, splits in self._trees if size == K]
-            groups += [(K, same[at : at + together]) for at in range(0, len(same), together)]
-        return groups
+            np.array([label * (forest.features + 1) + feature for label, feature in players], dtype=np.int64),
+        ),
+        base=base,
+        largest=max((len(walked) for _, walked in work), default=0),
+    )
 
 
-def _in_order(members: list[list[Split]]) -> tuple[list[Split], int, int]:
+def _in_order(every: list[Split]) -> tuple[list[Split], int, int]:
     """Give each split its place: upper splits, parents first; between two leaves, new feature; the same, repeated."""
-    every = [split for member in members for split in member]
-    upper = sorted((split for split in every if split.left_split), key=lambda split: split.depth)
+    upper = sorted((split for split in every if split.left_split), key=_kind)
     last = sorted((split for split in every if not split.left_split), key=lambda split: split.repeated)
     order = upper + last
     for place, split in enumerate(order, start=1):
         split.place = place
     return order, len(upper), len(order) - sum(split.repeated for split in last)
+
+
+def _kind(split: Split) -> tuple[int, bool, bool]:
+    """Sort parents before children, then by what the kernel branches on, so that it seldom guesses wrong."""
+    return split.depth, split.repeated, split.right_split is not None
 
 
 def _mask(split: Split, side: int) -> int:

@@ -9,7 +9,7 @@ The *shape* of a computation is carried by the dtype of its mask array, which nu
 ===========  ===============  =======================================  ==================================
 mask dtype   one mask holds   a vector's lanes are                     a quadrature value is
 ===========  ===============  =======================================  ==================================
-uint8        one row (0, 1)   16 quadrature nodes of the one row       a vector
+uint8        one row (0, 1)   8 quadrature nodes of the one row       a vector
 uint32       32 rows, a bit   32 rows                                  a scalar, the same for all rows
 uint64       64 rows, a bit   64 rows                                  a scalar, the same for all rows
 ===========  ===============  =======================================  ==================================
@@ -28,7 +28,7 @@ from numba.core import cgutils
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic
 
-ROW_LANES = 16
+ROW_LANES = 8
 _F32 = ir.FloatType()
 _INDEX = ir.IntType(32)
 
@@ -157,7 +157,7 @@ def store(typingctx: Any, array: Any, index: Any, value: Any, masks: Any) -> Any
 
 @intrinsic
 def along(typingctx: Any, array: Any, start: Any, step: Any, masks: Any) -> Any:
-    """Read quadrature values: ``array[start + step]`` for many rows, ``array[start + 16 step:][:16]`` for one."""
+    """Read quadrature values: ``array[start + step]`` for many rows, ``array[start + 8 step:][:8]`` for one."""
     one_row = masks.dtype.bitwidth == 8
     result = _vector(masks.dtype) if one_row else types.float32
 
