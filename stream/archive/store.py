@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,6 +28,8 @@ from stream.settings import Settings
 
 _INCOMING: Final = "_incoming"
 """Folder of the local store in which files grow before they get their name."""
+
+_INCOMING_AGE_S: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
         self.url = str(self._root)
+        self._cleared = False
 
     def put_if_absent(self, key: str, data: bytes) -> None:
         """See :class:`Store`."""
@@ -89,6 +94,7 @@ class LocalStore:
         incoming = self._root / _INCOMING / uuid.uuid4().hex
         try:
             incoming.parent.mkdir(parents=True, exist_ok=True)
+            self._clear_incoming()
             self._make_folder(target.parent)
             try:
                 with incoming.open("xb") as file:
@@ -152,6 +158,16 @@ class LocalStore:
         if not parts or key.startswith("/") or any(part in ("..", ".") for part in parts):
             raise ArchiveError(f"key {key!r} does not stay inside {self.url}; expected relative parts")
         return self._root.joinpath(*parts)
+
+    def _clear_incoming(self) -> None:
+        """Once, remove what crashes left half-written; a file that still grows is never a day old."""
+        if self._cleared:
+            return
+        self._cleared = True
+        for path in (self._root / _INCOMING).iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _INCOMING_AGE_S:
+                    path.unlink()
 
     def _make_folder(self, folder: Path) -> None:
         # A new folder's own name must reach the disk too, or a power cut takes the synced file with it.

@@ -13,8 +13,8 @@ Its rules:
  9. No object is named by two entries.
 10. No impression stands twice in a chain, by source offset and item, and the source offsets of an object are among
     its entry's (only where the facts include them: this reads the columns).
-11. Every Parquet object outside ``_commits/`` is named by an entry. A crashed writer's leftover, which bears the first
-    offset of an entry or the end of the chain, is a notice until it is a day old: it may still be a slow writer's.
+11. Every Parquet object outside ``_commits/`` is named by an entry. A leftover, which bears the first offset of an
+    entry or the end of the chain, is a notice until it is a day old: it may still be a slow writer's.
 12. A gap is a notice: those offsets were lost to retention before the sink came, and this says so.
 """
 
@@ -38,12 +38,16 @@ Severity = Literal["error", "notice"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as the rules say (an error), or that a reader should know (a notice)."""
+    """Something that is not as the rules say (an error), or that a reader should know (a notice).
+
+    ``leftover`` marks an object of rule 11 that a crashed writer left and nobody can want any more.
+    """
 
     rule: int
     severity: Severity
     key: str
     what: str
+    leftover: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +207,7 @@ def _unclaimed(
         if leftover and age_s < LEFTOVER_AGE_S:
             yield Finding(11, "notice", key, "is named by no entry: a writer's that is slow, or crashed today")
         elif leftover:
-            yield Finding(
-                11, "error", key, f"is named by no entry and {age_s / 3600:.0f} h old: a crashed writer's; remove it"
-            )
+            what = f"is named by no entry and {age_s / 3600:.0f} h old: a crash's; whyrec archive sweep removes it"
+            yield Finding(11, "error", key, what, leftover=True)
         else:
             yield Finding(11, "error", key, "is named by no entry, and no writer of ours would have named it so")

@@ -11,6 +11,7 @@ from stream.settings import Settings
 
 if TYPE_CHECKING:
     from stream.archive.commitlog import ObjectRef
+    from stream.archive.objects import Store
     from stream.archive.statistics import Statistics
     from stream.archive.verify import ObjectFacts, Verdict
 
@@ -30,32 +31,40 @@ def verify(
 
     Example: whyrec archive verify --url s3://my-bucket/archive --deep
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from stream.archive import commitlog, reader
     from stream.archive.store import open_archive
-    from stream.archive.verify import verify as apply_rules
 
     store = open_archive(_settings(url))
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("listing", total=None)
-        now = time.time()
-        stored = {
-            info.key: now - info.modified_at_s for info in store.list("") if not info.key.startswith(commitlog.COMMITS)
-        }
-        progress.update(task, description="reading objects", total=len(stored))
-        look = reader.facts_of(store, deep=deep)
-
-        def facts(ref: ObjectRef) -> ObjectFacts | None:
-            progress.advance(task)
-            return look(ref)
-
-        verdict = apply_rules(reader.raw_entries(store), facts, stored)
+    verdict = _judge(store, deep=deep)
     _print_verdict(verdict, store.url)
     if not verdict.sound:
         raise typer.Exit(1)
+
+
+@app.command()
+def sweep(
+    url: str | None = _URL,
+    delete: bool = typer.Option(default=False, help="Delete; without it they are only listed."),
+) -> None:
+    """Delete what crashed writers left: objects that no entry names, a day old. A damaged archive is left alone.
+
+    Example: whyrec archive sweep --delete
+    """
+    from rich.console import Console
+
+    from stream.archive.store import open_archive
+    from stream.errors import ArchiveError
+
+    store = open_archive(_settings(url))
+    verdict = _judge(store, deep=False)
+    leftovers = [finding.key for finding in verdict.findings if finding.leftover]
+    if any(finding.severity == "error" and not finding.leftover for finding in verdict.findings):
+        raise ArchiveError(f"{store.url} is damaged; see whyrec archive verify before anything is deleted")
+    console = Console()
+    for key in leftovers:
+        if delete:
+            store.delete(key)
+        console.print(f"{'deleted' if delete else 'would delete'} {key}", highlight=False, soft_wrap=True)
+    console.print(f"{len(leftovers)} objects that no entry names, a day old or more")
 
 
 @app.command()
@@ -84,6 +93,30 @@ def stats(
     _print_statistics(found)
 
 
+def _judge(store: Store, *, deep: bool) -> Verdict:
+    """Apply the verifier's rules, with a progress bar."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from stream.archive import commitlog, reader
+    from stream.archive.verify import verify as apply_rules
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("listing", total=None)
+        now = time.time()
+        stored = {
+            info.key: now - info.modified_at_s for info in store.list("") if not info.key.startswith(commitlog.COMMITS)
+        }
+        progress.update(task, description="reading objects", total=len(stored))
+        look = reader.facts_of(store, deep=deep)
+
+        def facts(ref: ObjectRef) -> ObjectFacts | None:
+            progress.advance(task)
+            return look(ref)
+
+        return apply_rules(reader.raw_entries(store), facts, stored)
+
+
 def _settings(url: str | None) -> Settings:
     settings = Settings()
     return settings if url is None else settings.model_copy(update={"archive_url": url})
@@ -95,12 +128,17 @@ def _print_verdict(verdict: Verdict, url: str) -> None:
 
     console = Console()
     if verdict.findings:
-        table = Table("", "rule", "key", "what", title="Findings")
+        table = Table("", "rule", title="Findings")
+        table.add_column("key", overflow="fold")
+        table.add_column("what", overflow="fold")
         for finding in verdict.findings:
             style = "bold red" if finding.severity == "error" else "yellow"
             table.add_row(finding.severity, str(finding.rule), finding.key, finding.what, style=style)
         console.print(table)
-    table = Table("archive", "chains", "entries", "objects", "rows", "verdict")
+    table = Table()
+    table.add_column("archive", overflow="fold")
+    for name in ("chains", "entries", "objects", "rows", "verdict"):
+        table.add_column(name)
     word = "[green]whole[/]" if verdict.sound else "[bold red]damaged[/]"
     table.add_row(url, *(f"{n:,}" for n in (verdict.chains, verdict.entries, verdict.objects, verdict.rows)), word)
     console.print(table)

@@ -125,6 +125,16 @@ def test_a_local_put_that_dies_half_way_leaves_no_object(tmp_path: Path, monkeyp
     assert store.get("date=x/a") == b"whole"
 
 
+def test_what_a_crash_left_half_written_is_cleared_a_day_later(tmp_path: Path) -> None:
+    incoming = tmp_path / "_incoming"
+    incoming.mkdir()
+    (incoming / "yesterday").write_bytes(b"half")
+    (incoming / "growing").write_bytes(b"half")
+    os.utime(incoming / "yesterday", (0, 0))
+    LocalStore(tmp_path).put_if_absent("a", b"x")
+    assert [path.name for path in incoming.iterdir()] == ["growing"]
+
+
 def test_a_full_disk_is_reported_as_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = LocalStore(tmp_path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from stream.archive.objects import MemoryStore, Store
 from stream.archive.store import open_store
 from stream.archive.verify import LEFTOVER_AGE_S, Finding, verify
 from stream.archive.writer import Batch, ChainWriter
+from stream.errors import ArchiveError
 from tests.archive.checks import verdict_of
 from tests.archive.slates_of import audit, slates
 
@@ -291,6 +293,30 @@ def test_the_command_names_what_is_wrong_and_exits_1(archive: Store) -> None:
     assert code == 1
     assert "damaged" in output
     assert key in output
+
+
+def test_sweeping_removes_a_crashs_leftovers_after_a_day_and_nothing_else(archive: Store) -> None:
+    old = object_keys(archive)[0][: -len("0123456789abcdef.parquet")] + "0123456789abcdef.parquet"
+    young = old.replace("0123456789abcdef", "fedcba9876543210")
+    for key in (old, young):
+        archive.put(key, b"from a writer that died before its entry")
+    for key in (old, *object_keys(archive)[4:6]):
+        os.utime(Path(archive.url) / key, (0, 0))
+    before = object_keys(archive)
+    code, output = run("sweep", "--url", archive.url)
+    assert (code, object_keys(archive)) == (0, before)
+    assert f"would delete {old}" in output
+    code, output = run("sweep", "--url", archive.url, "--delete")
+    assert code == 0, output
+    assert object_keys(archive) == [key for key in before if key != old]
+
+
+def test_sweeping_a_damaged_archive_is_refused(archive: Store) -> None:
+    archive.delete(object_keys(archive)[0])
+    from stream.commands.archive import app
+
+    done = CliRunner().invoke(app, ["sweep", "--url", archive.url, "--delete"])
+    assert isinstance(done.exception, ArchiveError)
 
 
 def test_the_statistics_count_types_by_day_and_what_was_called_trending(tmp_path: Path) -> None:
