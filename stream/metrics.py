@@ -52,6 +52,13 @@ class Metrics:
         self.compute = Histogram(
             "whyrec_batch_compute_seconds", "Decode, explain and encode of one batch", buckets=_COMPUTE_S, registry=on
         )
+        self.stage = Histogram(
+            "whyrec_stage_seconds",
+            "One stage of the pipeline over one batch",
+            ("stage",),
+            buckets=_COMPUTE_S,
+            registry=on,
+        )
         self.delivery = Histogram(
             "whyrec_batch_delivery_seconds",
             "From sending a batch to its last acknowledgement",

@@ -20,6 +20,7 @@ from typing import Any
 
 import structlog
 from faust.types import TP, EventT
+from prometheus_client import Histogram
 
 from stream.agents.batch import Answer, BatchWork, Received
 from stream.app import WorkerApp
@@ -155,11 +156,24 @@ def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], E
         BundleError: the models cannot be used.
 
     """
-    explainer = Explainer.load(settings.bundle_dir, policy=settings.policy, threads=settings.inference_threads)
+    stages: list[Histogram] = []  # known once there is an application, which comes after the models
+
+    def observe(stage: str, seconds: float) -> None:
+        for histogram in stages:
+            histogram.labels(stage).observe(seconds)
+
+    explainer = Explainer.load(
+        settings.bundle_dir, policy=settings.policy, threads=settings.inference_threads, observe=observe
+    )
     work = BatchWork(explainer, codec_of(settings), settings)
     delivery = Delivery(settings.bootstrap_servers, timeout_s=settings.delivery_timeout_s)
     resources.callback(delivery.close, settings.shutdown_timeout_s)
-    return lambda app: attach(app, work, delivery)
+
+    def attach_measured(app: WorkerApp) -> ExplainAgent:
+        stages.append(app.metrics.stage)
+        return attach(app, work, delivery)
+
+    return attach_measured
 
 
 def attach(app: WorkerApp, work: BatchWork, delivery: Delivery) -> ExplainAgent:

@@ -95,7 +95,7 @@ def show(plan: Plan, console: Console) -> Outcome:
         print_types(console, outcome.types)
         if run.count.objects:
             print_query(console, store, settings.archive_url, run.count.objects)
-    _verdict(console, outcome, folder)
+    _verdict(console, outcome, folder, embedded=plan.bootstrap is None)
     return outcome
 
 
@@ -221,13 +221,15 @@ def _own_topics(settings: Settings) -> Iterator[None]:
         cluster.delete()
 
 
-def _verdict(console: Console, outcome: Outcome, folder: Path) -> None:
+def _verdict(console: Console, outcome: Outcome, folder: Path, *, embedded: bool) -> None:
     console.print()
     if faults := outcome.faults():
         console.print("[bold red]The counts do not agree:[/]")
         for fault in faults:
             console.print(f"  {fault}", highlight=False)
         console.print(f"The worker's log: {folder / 'worker.log'}", highlight=False)
+        if embedded:
+            console.print("The embedded broker keeps a few MB: try a lower --rate, or a real Kafka with --bootstrap.")
         return
     console.print(
         f"[bold green]All agree:[/] {outcome.events_in:,} events with {outcome.items_in:,} items = "

@@ -121,14 +121,17 @@ def test_nothing_is_left_but_the_archive_and_the_log(shown: tuple[Path, str, dic
     assert not [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(folder)]
 
 
-def test_on_a_real_kafka_it_leaves_no_topics(streamrec_dir: Path, kafka: Kafka, tmp_path: Path) -> None:
+def test_on_a_real_kafka_and_s3_the_counts_agree_and_no_topics_are_left(
+    streamrec_dir: Path, kafka: Kafka, s3_url: str, tmp_path: Path
+) -> None:
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
     before = set(admin.list_topics(timeout=10).topics) - {"__consumer_offsets"}
-    run = demo(tmp_path, streamrec_dir, "--bootstrap", kafka.bootstrap, "--archive", "kept")
+    run = demo(tmp_path, streamrec_dir, "--bootstrap", kafka.bootstrap, "--archive", s3_url)
     assert run.returncode == 0, run.stdout + run.stderr
     figures = json.loads((tmp_path / "out.json").read_text())
     assert figures["rows_archived"] == figures["items_in"] == 30 * ITEMS_PER_SLATE
-    assert figures["archive"] == str(tmp_path / "kept")
+    assert figures["archive"] == s3_url
+    assert "FROM archive" in run.stdout
     assert set(admin.list_topics(timeout=10).topics) - {"__consumer_offsets"} == before
 
 
