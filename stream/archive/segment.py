@@ -11,7 +11,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -152,9 +152,3 @@ def _segment(rows: pa.Table, day: int, region: str, chain: Chain, first: int) ->
 def _key(name: SegmentName) -> str:
     place = f"date={name.date}/region={quote(name.region, safe='')}"
     return f"{place}/{name.chain.name}-{name.chain.partition}-{name.first:020d}-{name.digest}.parquet"
-
-
-def facts(data: bytes) -> dict[str, Any]:
-    """Return the number of rows and row groups that a segment's footer states."""
-    found = pq.ParquetFile(pa.BufferReader(data)).metadata
-    return {"rows": found.num_rows, "row_groups": found.num_row_groups}

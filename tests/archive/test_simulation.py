@@ -156,5 +156,5 @@ class Schedules(RuleBasedStateMachine):
 
 TestSchedules = Schedules.TestCase
 TestSchedules.settings = settings(
-    max_examples=int(os.environ.get("WHYREC_SCHEDULES", "60")), stateful_step_count=25, deadline=None
+    max_examples=int(os.environ.get("WHYREC_SCHEDULES", "200")), stateful_step_count=25, deadline=None
 )

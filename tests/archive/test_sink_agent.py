@@ -132,11 +132,7 @@ def test_a_frozen_worker_that_wakes_as_a_zombie_changes_nothing(bus: Bus, s3_ser
     watch = Watch(store)
     expected = [item for partition in range(PARTITIONS) for item in items_of(partition, range(300))]
     slow = s3_server.environment | {"WHYREC_FLUSH_MAX_AGE_S": "4"}
-    with (
-        bus.sink(url, tmp_path / "first.log", **slow) as first,
-        bus.sink(url, tmp_path / "second.log", **s3_server.environment) as second,
-    ):
-        second.signal(signal.SIGKILL)
+    with bus.sink(url, tmp_path / "first.log", **slow) as first:
         bus.producer.send(0, range(100))
         bus.producer.send(1, range(100))
         assert watch.has(400)
@@ -144,13 +140,13 @@ def test_a_frozen_worker_that_wakes_as_a_zombie_changes_nothing(bus: Bus, s3_ser
         bus.producer.send(1, range(100, 200))
         # Frozen with rows in memory, past its session timeout.
         first.signal(signal.SIGSTOP)
-        second.start()
-        assert watch.has(800)
-        first.signal(signal.SIGCONT)
-        bus.producer.send(0, range(200, 300))
-        bus.producer.send(1, range(200, 300))
-        assert watch.has(len(expected))
-        second.signal(signal.SIGTERM)
+        with bus.sink(url, tmp_path / "second.log", **s3_server.environment) as second:
+            assert watch.has(800)
+            first.signal(signal.SIGCONT)
+            bus.producer.send(0, range(200, 300))
+            bus.producer.send(1, range(200, 300))
+            assert watch.has(len(expected))
+            second.signal(signal.SIGTERM)
         first.signal(signal.SIGTERM)
     assert archived_items(store) == expected
     verdict = verdict_of(store)

@@ -95,6 +95,17 @@ def test_deleting_is_final_and_may_be_repeated(store: Store) -> None:
     assert store.get("a") == b"2"
 
 
+def test_parts_of_an_object_can_be_read(store: Store) -> None:
+    store.put_if_absent("a/b", bytes(range(200)))
+    with store.open("a/b") as file:
+        file.seek(100)
+        assert file.read(3) == bytes([100, 101, 102])
+        file.seek(-2, os.SEEK_END)
+        assert file.read() == bytes([198, 199])
+    with pytest.raises(ObjectMissing):
+        store.open("a/nothing").read()
+
+
 def test_keys_with_percent_signs_and_equals_stay_as_they_are(store: Store) -> None:
     key = "date=2026-01-02/region=a%2Fb/x-0.parquet"
     store.put_if_absent(key, b"1")
