@@ -41,6 +41,8 @@ def random_weights(config: SessionConfig, seed: int = 0) -> dict[str, npt.NDArra
         "engagement.weight": normal(config.engagements + 1, d, std=d**-0.5),
         "final_norm.weight": np.ones(d, dtype=np.float32),
         "final_norm.bias": np.zeros(d, dtype=np.float32),
+        "projection.weight": normal(d, d, std=d**-0.5),
+        "projection.bias": normal(d, std=0.1),
     }
     weights["item.weight"][0] = weights["engagement.weight"][0] = 0
     for depth in range(config.layers):

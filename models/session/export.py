@@ -165,10 +165,10 @@ class _Writer:
         return _Attended(h, after, scores, attention, value, context)
 
     def read(self, o: Nodes, asking: str, x: str, seen: str) -> tuple[str, str]:
-        """Run the last layer, and the final norm, for one row per J.
+        """Run the last layer, the final norm and the projection for one row per J.
 
         asking [B, J, d] is the row before the layer, x [B, J, L, d] the normalised rows that it attends to, seen bool
-        [B, J, L]. Returns the final row [B, J, d] and its attention [B, J, heads, L].
+        [B, J, L]. Returns the session vector [B, J, d] and its attention [B, J, heads, L].
         """
         depth = self.config.layers - 1
         layer, heads, d = f"layers.{depth}", self.config.heads, self.config.d
@@ -183,7 +183,8 @@ class _Writer:
         context = o.shape(o("MatMul", attention, x), 0, 0, heads, 1, d)
         joined = o.shape(o("MatMul", context, o.constant(f"{layer} read value", value)), 0, 0, d)
         after = self.feed(o, depth, o("Add", asking, o("MatMul", joined, self.matrix(o, f"{layer}.output"))))
-        return self.norm(o, after, "final_norm"), attention
+        weight, bias = self.linear(o, "projection")
+        return o("Add", o("MatMul", self.norm(o, after, "final_norm"), weight), bias), attention
 
     def feed(self, o: Nodes, depth: int, h: str) -> str:
         """Add the feed-forward half of a layer to h [..., d]."""

@@ -64,6 +64,7 @@ def _weights(
         * np.float32((config.d // config.heads) ** 0.5),
         f"{last}.value.weight": held[f"{last} read value"].swapaxes(1, 2).reshape(config.d, config.d),
     }
+    weights |= {"projection.weight": held["projection"].T, "projection.bias": held["projection.bias"]}
     norms = ["final_norm"]
     for depth in range(config.layers):
         layer = f"layers.{depth}"

@@ -72,6 +72,9 @@ class SessionTransformer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.d)
+        # Without it, the newest item's own vector would reach the output along the residual path and plead for itself,
+        # whereas hardly anybody watches the same thing twice: NDCG@10 .17 instead of .22 after the same short training.
+        self.projection = nn.Linear(config.d, config.d)
 
     @property
     def item_vectors(self) -> Tensor:
@@ -100,7 +103,8 @@ class SessionTransformer(nn.Module):
         h = self.dropout(hidden)
         for layer in self.layers:
             h = layer(h, seen[:, None])
-        return self.final_norm(h)
+        vectors: Tensor = self.projection(self.final_norm(h))
+        return vectors
 
     def forward(self, item_index: Tensor, engagement_index: Tensor) -> Tensor:
         """int64 [B, L] each, 0 = padding on either side; returns [B, L, d], meaningless at padding."""

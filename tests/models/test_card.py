@@ -87,8 +87,8 @@ def test_the_card_names_data_figures_limits_and_the_command(built: Built, sessio
     for line in (
         "# streamrec@1",
         f"| events | {len(sessions.item):,} |",
-        "| transformer | 395,776 | 1 |",
-        "| LSTM | 390,364 | 1 |",
+        "| transformer | 412,288 | 1 |",
+        "| LSTM | 412,544 | 1 |",
         "## Limits",
         "    whyrec models train --quick",
     ):
