@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -180,6 +181,14 @@ class WorkerApp(faust.App):
                     if end is not None and at is not None:
                         self.metrics.lag.labels(tp.topic, tp.partition).set(max(0, end - at))
 
+    async def until_idle(self, idle_s: float) -> None:
+        """Return when partitions are assigned and no agent has got any further for ``idle_s`` seconds."""
+        seen, since = dict(self.finished), time.monotonic()
+        while not self.is_ready or time.monotonic() - since < idle_s:
+            await asyncio.sleep(_WATCH_EVERY_S)
+            if not self.is_ready or self.finished != seen:
+                seen, since = dict(self.finished), time.monotonic()
+
     def _new_transport(self) -> Any:
         transport = super()._new_transport()
         transport.Consumer = WorkerConsumer
@@ -189,16 +198,17 @@ class WorkerApp(faust.App):
         """Make none: there are no tables, so there is nothing to keep on disk."""
 
 
-def serve(build: Callable[[], WorkerApp]) -> int:
+def serve(build: Callable[[], WorkerApp], until_idle_s: float | None = None) -> int:
     """Run the application that ``build`` makes until SIGTERM or SIGINT, and return the exit status.
 
-    ``build`` is called inside the event loop. A second signal, or an end that takes longer than the shutdown timeout,
+    ``build`` is called inside the event loop. With ``until_idle_s`` it also ends, in the same order, when there has
+    been nothing to do for so long. A second signal, or an end that takes longer than the shutdown timeout,
     ends the process at once.
     """
-    return asyncio.run(_serve(build))
+    return asyncio.run(_serve(build, until_idle_s))
 
 
-async def _serve(build: Callable[[], WorkerApp]) -> int:
+async def _serve(build: Callable[[], WorkerApp], until_idle_s: float | None) -> int:
     app = build()
     app.finalize()
     stopping = asyncio.Event()
@@ -210,7 +220,10 @@ async def _serve(build: Callable[[], WorkerApp]) -> int:
         log.info("worker starts", metrics=f"http://{server.host}:{server.port}/metrics", pid=os.getpid())
         running = asyncio.create_task(_run(app))
         asked = asyncio.create_task(stopping.wait())
-        await asyncio.wait((running, asked), return_when=asyncio.FIRST_COMPLETED)
+        reasons = {running, asked}
+        if until_idle_s is not None:
+            reasons.add(asyncio.create_task(app.until_idle(until_idle_s)))
+        await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             app.give_up(running.exception() or app.crash_reason or RuntimeError("the application stopped by itself"))
         await app.stop()

@@ -16,8 +16,8 @@ from stream.settings import Settings
 Prepare = Callable[[Settings, ExitStack], Callable[[WorkerApp], object]]
 
 
-def run(settings: Settings, agents: Sequence[str]) -> int:
-    """Run a worker with these agents until it is told to end, and return its exit status.
+def run(settings: Settings, agents: Sequence[str], until_idle_s: float | None = None) -> int:
+    """Run a worker with these agents until it is told to end, or idle for so long, and return its exit status.
 
     Raises:
         ConfigurationError: the topics are not there or do not fit.
@@ -36,7 +36,7 @@ def run(settings: Settings, agents: Sequence[str]) -> int:
                 attach(app)
             return app
 
-        return serve(build)
+        return serve(build, until_idle_s)
 
 
 AGENTS: Final[dict[str, Prepare]] = {"explain": explain.prepare, "sink": sink.prepare}

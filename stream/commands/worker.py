@@ -12,6 +12,9 @@ def worker(
     bootstrap: str | None = typer.Option(
         None, "--bootstrap", help="Brokers, by default WHYREC_BOOTSTRAP_SERVERS.", metavar="HOST:PORT"
     ),
+    until_idle: float | None = typer.Option(
+        None, min=1, help="End by itself, as on SIGTERM, when there was nothing to do for so long.", metavar="SECONDS"
+    ),
 ) -> None:
     """Run a worker until SIGTERM, which finishes what is in flight, or SIGINT. Scale by starting more.
 
@@ -27,4 +30,4 @@ def worker(
     settings = Settings()
     if bootstrap is not None:
         settings = settings.model_copy(update={"bootstrap_servers": bootstrap})
-    raise typer.Exit(run(settings, chosen))
+    raise typer.Exit(run(settings, chosen, until_idle))
