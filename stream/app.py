@@ -214,7 +214,7 @@ async def _serve(build: Callable[[], WorkerApp], until_idle_s: float | None) -> 
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _request_stop, stopping, number, app.settings.shutdown_timeout_s)
+        loop.add_signal_handler(number, _request_stop, stopping, number)
     server = MetricsServer(app.metrics, lambda: app.is_ready, app.settings.metrics_host, app.settings.metrics_port)
     with server:
         log.info("worker starts", metrics=f"http://{server.host}:{server.port}/metrics", pid=os.getpid())
@@ -226,6 +226,7 @@ async def _serve(build: Callable[[], WorkerApp], until_idle_s: float | None) -> 
         await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             app.give_up(running.exception() or app.crash_reason or RuntimeError("the application stopped by itself"))
+        _limit_the_end(app.settings.shutdown_timeout_s)
         await app.stop()
         running.cancel()
         log.info("worker ended")
@@ -245,12 +246,16 @@ async def _start_and_wait(app: WorkerApp) -> None:
     await app.wait_until_stopped()
 
 
-def _request_stop(stopping: asyncio.Event, number: signal.Signals, timeout_s: float) -> None:
+def _request_stop(stopping: asyncio.Event, number: signal.Signals) -> None:
     if stopping.is_set():
         log.warning("second signal: ending at once", signal=number.name)
         os._exit(EXIT_FAILED)
     log.info("finishing what is in flight", signal=number.name)
     stopping.set()
+
+
+def _limit_the_end(timeout_s: float) -> None:
+    """End the process where an orderly end takes longer than both agents may take to drain."""
     watchdog = threading.Timer(2 * timeout_s + _EXIT_GRACE_S, _too_long)
     watchdog.daemon = True
     watchdog.start()
