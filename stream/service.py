@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Final
@@ -29,6 +30,9 @@ def run(settings: Settings, agents: Sequence[str], until_idle_s: float | None = 
     with ExitStack() as resources:
         # What is slow or can be refused comes before joining the group: partitions go only to workers that can work.
         attachments = [AGENTS[name](settings, resources) for name in agents]
+        # Models and libraries live as long as the process; the collector need not walk them at every batch.
+        gc.collect()
+        gc.freeze()
 
         def build() -> WorkerApp:
             app = WorkerApp(settings, Metrics())

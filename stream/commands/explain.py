@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from models.catalog import Catalog
-    from schemas.events import Evidence, Explanation, ItemExplanation
+    from schemas.events import Citation, Evidence, Explanation, ItemExplanation
 
 _COLOURS = {"verified": "green", "factual": "cyan", "generic": "white", "model_mismatch": "yellow"}
 
@@ -20,7 +20,7 @@ _COLOURS = {"verified": "green", "factual": "cyan", "generic": "white", "model_m
 def explain(
     file: str = typer.Argument("-", help="An impression event as JSON (or in the Confluent wire format); - is stdin."),
     bundle: Annotated[Path | None, typer.Option(help="The model bundle that ranked the slate.")] = None,
-    policy: str | None = typer.Option(None, help="evidence, or attention (the reference's rules)."),
+    policy: str | None = typer.Option(None, help="evidence, or attention (the industry's rules)."),
     json: bool = typer.Option(False, "--json", help="Print the explanation event as JSON."),
 ) -> None:
     """Explain every item of one slate.
@@ -77,10 +77,15 @@ def _item(item: ItemExplanation, catalog: Catalog) -> list[RenderableType]:
     return [head, *(Padding(line, (0, 0, 0, 4)) for line in lines)]
 
 
+def _rank(cited: Citation) -> str:
+    before, after = cited["rank"], cited["rank_without"]
+    return f"the rank stays {before}" if before == after else f"the rank goes from {before} to {after}"
+
+
 def _evidence_lines(evidence: Evidence) -> list[str]:
     lines = [
-        f"event {cited['event']} “{cited['title']}”: without it the score falls by {cited['score_drop']:.3f} and the "
-        f"rank goes from {cited['rank']} to {cited['rank_without']} (attention {cited['attention']:.2f})"
+        f"event {cited['event']} “{cited['title']}”: without it the score falls by {cited['score_drop']:.3f}, "
+        f"{_rank(cited)} (attention {cited['attention']:.2f})"
         for cited in evidence["history"]
     ]
     if evidence["features"]:
