@@ -43,7 +43,7 @@ class Models:
 
 
 def _probes(features: int) -> npt.NDArray[np.float64]:
-    """Rows of every magnitude from a hundredth to ten thousand, a tenth of the values missing: float64 [n, features]."""
+    """Rows of magnitudes from 0.01 to 10,000, a tenth of the values missing: float64 [n, features]."""
     random = np.random.default_rng(0)
     rows = random.normal(size=(_PROBES, features)) * 10.0 ** random.uniform(-2, 4, (_PROBES, features))
     rows[random.random(rows.shape) < 0.1] = np.nan
