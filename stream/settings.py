@@ -27,23 +27,17 @@ class Settings(BaseSettings):
     bootstrap_servers: str = Field("127.0.0.1:9092", description="brokers, HOST:PORT separated by commas")
     consumer_group: str = Field("whyrec", description="consumer group of the agents")
     instance_id: str | None = Field(None, description="static group membership: a restart resumes without a rebalance")
-    session_timeout_s: PositiveSeconds = Field(
-        10.0, description="silent for so long, a worker is replaced"
-    )
+    session_timeout_s: PositiveSeconds = Field(10.0, description="silent for so long, a worker is replaced")
     impressions_topic: str = TOPICS["impressions"].name
     explanations_topic: str = TOPICS["explanations"].name
     audit_topic: str = TOPICS["audit"].name
     dead_letters_topic: str = TOPICS["dead_letters"].name
     partitions: Positive = Field(12, description="partitions of a topic that `whyrec topics create` makes")
     replication_factor: Positive = Field(1, description="replicas of such a topic")
-    delivery_timeout_s: PositiveSeconds = Field(
-        30.0, description="given to the broker to acknowledge an output"
-    )
+    delivery_timeout_s: PositiveSeconds = Field(30.0, description="given to the broker to acknowledge an output")
 
     # Schema registry
-    schema_registry_url: str | None = Field(
-        None, description="without one, events are plain Avro"
-    )
+    schema_registry_url: str | None = Field(None, description="without one, events are plain Avro")
     schema_registry_credentials: SecretStr | None = Field(None, description="USER:PASSWORD")
 
     # Explaining
@@ -63,18 +57,14 @@ class Settings(BaseSettings):
     flush_max_rows: Positive = Field(1_000_000, description="rows held before a segment is written")
     flush_max_bytes: Positive = Field(128 * 1024 * 1024, description="bytes of audit records held before it is")
     flush_max_age_s: PositiveSeconds = Field(300.0, description="age of the oldest row held before it is")
-    shutdown_timeout_s: PositiveSeconds = Field(
-        30.0, description="given to SIGTERM to finish what is in flight"
-    )
+    shutdown_timeout_s: PositiveSeconds = Field(30.0, description="given to SIGTERM to finish what is in flight")
 
     # Watching
     metrics_port: int = Field(9464, ge=0, le=65535, description="Prometheus metrics and readiness; 0 takes a free port")
     metrics_host: str = "127.0.0.1"
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: colour on a terminal, else JSON")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    worker_name: str = Field(
-        default_factory=socket.gethostname, description="the writer, in the archive"
-    )
+    worker_name: str = Field(default_factory=socket.gethostname, description="the writer, in the archive")
 
     def topic(self, role: TopicRole) -> str:
         """Return the name in force of a topic."""
