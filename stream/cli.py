@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from schemas.errors import WhyrecError
-from stream.commands import archive, config, demo, explain, models, produce, schemas, topics, worker
+from stream.commands import archive, config, demo, explain, models, produce, schemas, topics, watch, worker
 
 app = typer.Typer(
     name="whyrec",
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo.demo, worker.worker, produce.produce, explain.explain, config.config):
+for command in (demo.demo, worker.worker, produce.produce, watch.watch, explain.explain, config.config):
     app.command()(command)
 for group, text in (
     (topics, "Create and describe the topics."),
