@@ -64,7 +64,7 @@ def impressions(
     return _impressions(bundle, sessions, items, held_out, ItemLog.of(sessions if log is None else log), seed, batch)
 
 
-def _impressions(  # noqa: PLR0917 - its arguments were checked above, under their names
+def _impressions(
     bundle: Bundle, sessions: Sessions, items: int, held_out: int, log: ItemLog, seed: int, batch: int
 ) -> Iterator[Impression]:
     model, reranker = SessionModel(bundle), Reranker.load(bundle)
