@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from stream.settings import Settings
 from stream.topics import TOPICS, TopicRole
 
 _TIMEOUT_S: Final = 15.0
+_VISIBLE_EVERY_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Cluster:
             if role not in before
         ]
         created = [name for name, future in self._futures(missing).items() if self._is_new(name, future)]
-        require_partitions(before | self.describe(with_settings=False))
+        require_partitions(self._when_visible())
         return created
 
     def delete(self) -> None:
@@ -110,6 +112,13 @@ class Cluster:
                 "create them with: whyrec topics create"
             )
         require_partitions(states)
+        return states
+
+    def _when_visible(self) -> dict[TopicRole, TopicState]:
+        """Describe our topics once all are there: a broker hears of a new topic a moment after it was created."""
+        give_up = time.monotonic() + _TIMEOUT_S
+        while len(states := self.describe(with_settings=False)) < len(TOPICS) and time.monotonic() < give_up:
+            time.sleep(_VISIBLE_EVERY_S)
         return states
 
     def _futures(self, missing: list[NewTopic]) -> dict[str, Any]:

@@ -19,7 +19,19 @@ _SHARED: list[Any] = [
 ]
 
 # What these say at level info (subscriptions, metadata refreshes, service trees) is of no use to who runs a worker.
-_TALKATIVE = ("faust", "mode", "aiokafka", "librdkafka", "httpx", "botocore", "s3fs", "fsspec", "asyncio")
+_TALKATIVE = (
+    "faust",
+    "mode",
+    "aiokafka",
+    "librdkafka",
+    "httpx",
+    "httpx2",
+    "botocore",
+    "aiobotocore",
+    "s3fs",
+    "fsspec",
+    "asyncio",
+)
 
 
 def configure(settings: Settings) -> None:

@@ -23,7 +23,7 @@ from stream.settings import Settings
 from tests.bundles import tiny_impression
 from tests.end_to_end.malformed import CASES
 from tests.worker.bus import Bus, Sent, embedded_bus, kafka_bus
-from tests.worker.running import archived, running
+from tests.worker.running import archived, running, until_archived
 
 Place = tuple[int, int]
 
@@ -54,10 +54,14 @@ def answers(
     settings = settings.model_copy(
         update={"archive_url": f"s3://{s3.bucket}/{uuid.uuid4().hex[:12]}", "schema_registry_url": registry.url}
     )
-    with pytest.MonkeyPatch.context() as patch, kafka_bus(settings, kafka.bootstrap) as bus:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        kafka_bus(settings, kafka.bootstrap) as bus,
+        Registry(registry.url) as client,
+    ):
         for name, value in s3.environment.items():
             patch.setenv(name, value)
-        yield _run(bus, Codec(Registry(registry.url)), bundle, folder / "log", schema_registry_url=registry.url)
+        yield _run(bus, Codec(client), bundle, folder / "log", schema_registry_url=registry.url)
 
 
 def _run(bus: Bus, codec: Codec, bundle: Bundle, log: Path, **changes: str) -> Answers:
@@ -79,6 +83,8 @@ def _run(bus: Bus, codec: Codec, bundle: Bundle, log: Path, **changes: str) -> A
         with bus.reader("audit") as reader:
             explained = [m for m in outputs if m.topic() == bus.settings.topic("explanations")]
             audit_messages = reader.until(lambda got: len(got) >= len(explained))
+        audited = [codec.decode("audit", m.value(), m.headers() or ()) for m in audit_messages]
+        until_archived(bus.settings, sum(len(audit["entries"]) for audit in audited))
         exit_status = worker.stop()
 
     letters = {
@@ -92,8 +98,7 @@ def _run(bus: Bus, codec: Codec, bundle: Bundle, log: Path, **changes: str) -> A
         explanation = codec.decode("explanation", message.value(), message.headers() or ())
         explanations[explanation["request_id"]].append(explanation)
     audits: dict[Place, list[dict[str, Any]]] = defaultdict(list)
-    for message in audit_messages:
-        audit = codec.decode("audit", message.value(), message.headers() or ())
+    for audit in audited:
         audits[audit["source_partition"], audit["source_offset"]].append(audit)
     rows: dict[Place, int] = defaultdict(int)
     for table in archived(bus.settings):

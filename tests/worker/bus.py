@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 
 from stream.cluster import Cluster
 from stream.embedded import EmbeddedBroker
@@ -88,8 +88,16 @@ class Bus:
         )
         try:
             topic = self.settings.topic("impressions")
-            parts = consumer.committed([TopicPartition(topic, n) for n in range(PARTITIONS)], timeout=10)
-            return [max(0, part.offset) for part in parts]
+            give_up = time.monotonic() + PATIENCE_S
+            while True:
+                try:
+                    parts = consumer.committed([TopicPartition(topic, n) for n in range(PARTITIONS)], timeout=10)
+                except KafkaException:  # a broker that has just come back may not coordinate groups yet
+                    if time.monotonic() > give_up:
+                        raise
+                    time.sleep(0.2)
+                else:
+                    return [max(0, part.offset) for part in parts]
         finally:
             consumer.close()
 

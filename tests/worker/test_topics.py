@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from typer.testing import CliRunner
@@ -22,6 +24,17 @@ def fresh(settings: Settings, kafka: Kafka) -> Settings:
     return settings.model_copy(update={"bootstrap_servers": kafka.bootstrap, "partitions": 3, **names})
 
 
+def made(settings: Settings, *topics: NewTopic) -> None:
+    """Create topics behind whyrec's back, and wait until the broker has heard of them."""
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0})
+    for future in admin.create_topics(list(topics)).values():
+        future.result()
+    give_up = time.monotonic() + 30
+    while not {topic.topic for topic in topics} <= admin.list_topics(timeout=10).topics.keys():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
 def test_creating_twice_creates_once_with_the_retention_of_the_table(settings: Settings, kafka: Kafka) -> None:
     with kafka_bus(settings, kafka.bootstrap) as bus:
         cluster = Cluster(bus.settings)
@@ -36,10 +49,7 @@ def test_creating_twice_creates_once_with_the_retention_of_the_table(settings: S
 
 
 def test_an_audit_topic_with_fewer_partitions_than_impressions_is_refused(fresh: Settings) -> None:
-    admin = AdminClient({"bootstrap.servers": fresh.bootstrap_servers, "log_level": 0})
-    topics = [NewTopic(fresh.topic("impressions"), 4, 1), NewTopic(fresh.topic("audit"), 2, 1)]
-    for future in admin.create_topics(topics).values():
-        future.result()
+    made(fresh, NewTopic(fresh.topic("impressions"), 4, 1), NewTopic(fresh.topic("audit"), 2, 1))
     cluster = Cluster(fresh)
     with pytest.raises(ConfigurationError, match="2 partitions"):
         cluster.create()
@@ -47,9 +57,7 @@ def test_an_audit_topic_with_fewer_partitions_than_impressions_is_refused(fresh:
 
 
 def test_an_audit_topic_made_later_gets_as_many_partitions_as_the_impressions_have(fresh: Settings) -> None:
-    admin = AdminClient({"bootstrap.servers": fresh.bootstrap_servers, "log_level": 0})
-    for future in admin.create_topics([NewTopic(fresh.topic("impressions"), 5, 1)]).values():
-        future.result()
+    made(fresh, NewTopic(fresh.topic("impressions"), 5, 1))
     cluster = Cluster(fresh)
     assert len(cluster.create()) == 3
     assert cluster.require()["audit"].partitions == 5
