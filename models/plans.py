@@ -54,7 +54,7 @@ SIMULATED = Plan(
         "At most the newest 50 events of a session are read.",
         "Titles, categories and popularity are invented; any likeness to real titles is by chance.",
     ),
-    recipe=Recipe(epochs=2, events_per_batch=2048, rate=3e-3),
+    recipe=Recipe(epochs=2, events_per_batch=1024, rate=2e-3),
 )
 
 MOVIELENS = Plan(
