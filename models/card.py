@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from models.session.describe import Causes, Head
 from models.session.evaluate import Metrics
 
+_SERVED_ANYWAY = (
+    "\n\nThe {best} ranks better. The {served} is served all the same, because what each event of a session does to "
+    "its scores can be computed exactly and at once, and what cannot be checked cannot be said."
+)
+
 
 @dataclass(frozen=True)
 class Training:
@@ -21,7 +26,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that a card says; rank maps the name of a model to its metrics on the same held-out histories."""
+    """Everything that a card says.
+
+    rank maps the name of a model to its metrics on the same held-out histories, the one that
+    is served first.
+    """
 
     model_version: str
     title: str
@@ -62,12 +71,16 @@ def _ranking(facts: Facts) -> str:
         (name, *(f"{value:.4f}" for value in (each.hit_at_10, each.ndcg_at_10, each.mrr)))
         for name, each in facts.rank.items()
     ]
+    best = max(facts.rank, key=lambda name: facts.rank[name].ndcg_at_10)
+    served = next(iter(facts.rank))
+    verdict = "" if best == served else _SERVED_ANYWAY.format(best=best, served=served)
     error = max((each.hit_at_10 * (1 - each.hit_at_10) / each.histories) ** 0.5 for each in facts.rank.values())
     return (
         "## How well it ranks\n\n"
         f"The newest event of {asked:,} histories of held-out users, from the events before it, among all items; "
         f"nothing is sampled, nothing excluded. Standard error of Hit@10: at most {error:.4f}.\n\n"
         + _table(("", "Hit@10", "NDCG@10", "MRR"), rows)
+        + verdict
     )
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from models.build import build
 from models.bundle import Bundle, sha256
+from models.card import Facts, render
 from models.check import check
 from models.data.sessions import Sessions
 from models.data.simulator import simulate
@@ -20,6 +21,7 @@ from models.data.slates import impressions
 from models.plans import SIMULATED, Plan
 from models.reranker.runtime import Reranker
 from models.session.config import Recipe
+from models.session.evaluate import Metrics
 from models.session.runtime import SessionModel
 from stream.commands.models import TrainingUnavailable, app
 from tests.bundles import tiny_bundle
@@ -95,6 +97,28 @@ def test_the_card_names_data_figures_limits_and_the_command(built: Built, sessio
         assert line in text, line
     ranked = [line.split("|")[1].strip() for line in text.splitlines() if line.count("|") == 5]
     assert {"transformer", "LSTM of the same size", "popularity"} <= set(ranked)
+
+
+def test_the_card_says_when_another_model_ranks_better() -> None:
+    better, worse = Metrics(0.5, 0.3, 0.2, 100), Metrics(0.4, 0.2, 0.1, 100)
+    facts = Facts(
+        model_version="m@1",
+        title="T",
+        data={},
+        rank={"transformer": worse, "LSTM": better},
+        trainings=[],
+        reranker=dict.fromkeys(
+            ("auc", "auc_session_score", "ndcg10", "ndcg10_session_score", "engaged_share", "slates", "test_slates"),
+            0.5,
+        )
+        | {"trees": 3.0},
+        heads=[],
+        causes=None,
+        limits=[],
+        command="c",
+    )
+    assert "The LSTM ranks better." in render(facts)
+    assert "ranks better" not in render(replace(facts, rank={"transformer": better, "LSTM": worse}))
 
 
 def test_the_same_build_gives_the_same_models(built: Built, tmp_path: Path, sessions: Sessions) -> None:
