@@ -113,11 +113,14 @@ def run(bootstrap: str, slates: list[Impression], rate: float, duration_s: float
         behind_s = time.monotonic() - sent_all
         cpu_s = sum(_cpu_s(each) for each in watched) - before
         memory = max(each.memory_info().rss for each in watched) / 2**20
+        count = ArchiveCount(open_store(settings.archive_url), settings.topic("audit"))
+        while count.refresh() < listener.items and time.monotonic() - sent_all < _PATIENCE_S:
+            time.sleep(0.1)
         for process in processes:
             process.stop()
         listener.halt()
         traffic.require_delivered()
-        archived = ArchiveCount(open_store(settings.archive_url), settings.topic("audit")).refresh()
+        archived = count.refresh()
         p50_ms, p99_ms, p999_ms = listener.quantiles_ms(0.5, 0.99, 0.999)
         return Run(
             rate,
