@@ -36,6 +36,8 @@ VERSIONS: Final[dict[EventName, tuple[int, ...]]] = dict.fromkeys(EVENT_NAMES, (
 
 _MAGIC = b"\x00"
 _CONFLUENT_HEAD = 5
+_GLIMPSE = 80
+"""Characters of a wrong value that an error shows."""
 
 Headers = Iterable[tuple[str, bytes]] | None
 
@@ -153,14 +155,18 @@ def from_json(event: EventName, value: bytes) -> dict[str, Any]:
 
     """
     try:
-        record = json.loads(value)
+        text = value.decode()
+        record = json.loads(text)
+        if "\\u" in text:
+            # An escape may be half of a character, which can be neither written in UTF-8 nor told to anybody.
+            json.dumps(record, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise UndecodableEvent(f"not JSON: {error}") from error
     try:
         record = _from_plain(record, schema(event))
         validate(record, _parsed(event), strict=True)
     except ValidationError as error:
-        reasons = "; ".join(str(reason) for reason in error.errors) or str(error)
+        reasons = "; ".join(map(_misfit, error.errors)) or str(error)
         raise UndecodableEvent(f"JSON does not fit {event}.v{VERSIONS[event][-1]}.avsc: {reasons}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UndecodableEvent(f"JSON does not fit {event}.v{VERSIONS[event][-1]}.avsc: {error}") from error
@@ -222,7 +228,23 @@ def _from_plain(value: Any, node: Any) -> Any:
         return [_from_plain(child, node["items"]) for child in value]
     if kind in ("bytes", "fixed") and isinstance(value, str):
         return bytes.fromhex(value)
-    return value
+    return math.nan if value is None and kind in ("float", "double") else value
+
+
+def _misfit(reason: Any) -> str:
+    """Say which field of JSON is not as the schema has it: what is there, at most a glimpse of it, and what should be.
+
+    ``reason`` is one of fastavro's, with a datum, a schema and a field.
+    """
+    wanted = reason.schema
+    if isinstance(wanted, dict):
+        wanted = wanted.get("name", wanted["type"])
+        if isinstance(reason.schema.get("symbols"), list):
+            wanted = f"one of {', '.join(reason.schema['symbols'])}"
+    there = json.dumps(_to_plain(reason.datum), ensure_ascii=False)
+    if len(there) > _GLIMPSE:
+        there = f"{there[:_GLIMPSE]}…"
+    return f"{str(reason.field).removeprefix('whyrec.')} is {there}; expected {str(wanted).removeprefix('whyrec.')}"
 
 
 def _to_plain(value: Any) -> Any:

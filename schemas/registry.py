@@ -34,7 +34,7 @@ class Registry:
     """A schema registry at ``url``; ids are looked up once and kept, since they never change."""
 
     url: str
-    credentials: str | None = None
+    credentials: str | None = field(default=None, repr=False)
     _client: SchemaRegistryClient = field(init=False, repr=False)
     _ids: dict[str, int] = field(init=False, default_factory=dict, repr=False)
     _schemas: dict[int, dict[str, Any]] = field(init=False, default_factory=dict, repr=False)
@@ -145,7 +145,10 @@ class Registry:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> RegistryUnavailable:
-        return RegistryUnavailable(f"the schema registry at {self.url} did not answer as expected: {error}")
+        return RegistryUnavailable(
+            f"the schema registry at {self.url} did not answer as expected ({error}): check its address, and "
+            "that it runs"
+        )
 
 
 def subject(topic: str) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
+from rich.text import Text
 
 from schemas.errors import WhyrecError
+from stream import settings
 from stream.commands import archive, config, demo, explain, models, produce, schemas, topics, watch, worker
 
 app = typer.Typer(
@@ -34,8 +37,17 @@ def main() -> None:
     try:
         app()
     except WhyrecError as error:
-        Console(stderr=True).print(f"[bold red]whyrec:[/] {error}", highlight=False, markup=True)
-        sys.exit(1)
+        _refuse(str(error))
+    except ValidationError as error:
+        if error.title != settings.Settings.__name__:
+            raise
+        _refuse(settings.faults(error))
+
+
+def _refuse(reason: str) -> None:
+    # As text and not as markup: a message may quote a list, or name an extra in brackets.
+    Console(stderr=True).print(Text.assemble(("whyrec:", "bold red"), f" {reason}"), soft_wrap=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,23 @@ from stream.settings import Settings
 
 
 def registry_of(settings: Settings, url: str | None = None) -> Registry | None:
-    """Return the schema registry at ``url`` or the one configured, or none where there is none."""
+    """Return the schema registry at ``url`` or the one configured, or none where there is none.
+
+    Raises:
+        ConfigurationError: the address or the credentials are malformed.
+
+    """
     found = url or settings.schema_registry_url
     if found is None:
         return None
     secret = settings.schema_registry_credentials
-    return Registry(found, secret.get_secret_value() if secret is not None else None)
+    try:
+        return Registry(found, secret.get_secret_value() if secret is not None else None)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"no schema registry can be reached so ({error}): give its address as http://HOST:PORT/PATH, and "
+            "WHYREC_SCHEMA_REGISTRY_CREDENTIALS, if it wants any, as USER:PASSWORD"
+        ) from error
 
 
 def require_registry(settings: Settings, url: str | None = None) -> Registry:

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stream.topics import TOPICS, TopicRole
@@ -28,10 +28,10 @@ class Settings(BaseSettings):
     consumer_group: str = Field("whyrec", description="consumer group of the agents")
     instance_id: str | None = Field(None, description="static group membership: a restart resumes without a rebalance")
     session_timeout_s: PositiveSeconds = Field(10.0, description="silent for so long, a worker is replaced")
-    impressions_topic: str = TOPICS["impressions"].name
-    explanations_topic: str = TOPICS["explanations"].name
-    audit_topic: str = TOPICS["audit"].name
-    dead_letters_topic: str = TOPICS["dead_letters"].name
+    impressions_topic: str = Field(TOPICS["impressions"].name, description=TOPICS["impressions"].doc)
+    explanations_topic: str = Field(TOPICS["explanations"].name, description=TOPICS["explanations"].doc)
+    audit_topic: str = Field(TOPICS["audit"].name, description=TOPICS["audit"].doc)
+    dead_letters_topic: str = Field(TOPICS["dead_letters"].name, description=TOPICS["dead_letters"].doc)
     partitions: Positive = Field(12, description="partitions of a topic that `whyrec topics create` makes")
     replication_factor: Positive = Field(1, description="replicas of such a topic")
     delivery_timeout_s: PositiveSeconds = Field(30.0, description="given to the broker to acknowledge an output")
@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     s3_endpoint_url: str | None = Field(None, description="of an S3 service other than AWS")
     s3_access_key_id: SecretStr | None = Field(None, description="by default the usual AWS credential chain")
     s3_secret_access_key: SecretStr | None = Field(None, description="goes with s3_access_key_id")
-    s3_region: str | None = None
+    s3_region: str | None = Field(None, description="by default what the AWS environment says")
     flush_max_rows: Positive = Field(1_000_000, description="rows held before a segment is written")
     flush_max_bytes: Positive = Field(128 * 1024 * 1024, description="bytes of audit records held before it is")
     flush_max_age_s: PositiveSeconds = Field(300.0, description="age of the oldest row held before it is")
@@ -61,9 +61,9 @@ class Settings(BaseSettings):
 
     # Watching
     metrics_port: int = Field(9464, ge=0, le=65535, description="Prometheus metrics and readiness; 0 takes a free port")
-    metrics_host: str = "127.0.0.1"
+    metrics_host: str = Field("127.0.0.1", description="address the metrics are served on; 0.0.0.0 for all")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: colour on a terminal, else JSON")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
     worker_name: str = Field(default_factory=socket.gethostname, description="the writer, in the archive")
 
     def topic(self, role: TopicRole) -> str:
@@ -75,3 +75,17 @@ class Settings(BaseSettings):
             "dead_letters": self.dead_letters_topic,
         }
         return names[role]
+
+
+def variable(field: str) -> str:
+    """Name the environment variable of a field."""
+    return f"WHYREC_{field.upper()}"
+
+
+def faults(error: ValidationError) -> str:
+    """Say in one line which variables hold what they cannot, and what they can."""
+    found = [
+        f"{variable(str(each['loc'][0]))} is {each['input']!r}; {each['msg'][:1].lower()}{each['msg'][1:]}"
+        for each in error.errors(include_url=False)
+    ]
+    return f"{', and '.join(found)}; correct or unset what is named here"

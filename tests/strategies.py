@@ -81,9 +81,9 @@ explanations = _record(
                 features=st.lists(
                     _record(name=text, display_name=text, value=float32, contribution=float32), max_size=3
                 ),
-                personal_share=st.none() | float32,
-                category_match=st.none() | float32,
-                residual=st.none() | float32,
+                personal_share=st.none() | finite32,
+                category_match=st.none() | finite32,
+                residual=st.none() | finite32,
             ),
         ),
         max_size=3,

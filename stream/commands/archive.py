@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import date
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from stream.archive.objects import Store
     from stream.archive.statistics import Statistics
     from stream.archive.verify import ObjectFacts, Verdict
+    from stream.errors import ArchiveError
 
 app = typer.Typer()
 
@@ -35,6 +37,8 @@ def verify(
 
     store = open_archive(_settings(url))
     verdict = _judge(store, deep=deep)
+    if not verdict.entries and not verdict.findings:
+        raise _nothing_at(store)
     _print_verdict(verdict, store.url)
     if not verdict.sound:
         raise typer.Exit(1)
@@ -59,6 +63,8 @@ def sweep(
     leftovers = [finding.key for finding in verdict.findings if finding.leftover]
     if any(finding.severity == "error" and not finding.leftover for finding in verdict.findings):
         raise ArchiveError(f"{store.url} is damaged; see whyrec archive verify before anything is deleted")
+    if not verdict.entries and not verdict.findings:
+        raise _nothing_at(store)
     console = Console()
     for key in leftovers:
         if delete:
@@ -84,12 +90,16 @@ def stats(
     from stream.archive import reader, statistics
     from stream.archive.store import open_archive
 
+    for option, day in (("--since", since), ("--until", until)):
+        _require_day(option, day)
     store = open_archive(_settings(url))
     with Progress(console=Console(stderr=True), transient=True) as progress:
         refs = list(reader.objects(store, since=since, until=until, region=region))
         task = progress.add_task("counting", total=len(refs))
         archived = reader.rows(store, refs, statistics.COLUMNS, lambda _: progress.advance(task))
         found = statistics.count(archived)
+    if not refs and next(reader.raw_entries(store), None) is None:
+        raise _nothing_at(store)
     _print_statistics(found)
 
 
@@ -115,6 +125,24 @@ def _judge(store: Store, *, deep: bool) -> Verdict:
             return look(ref)
 
         return apply_rules(reader.raw_entries(store), facts, stored)
+
+
+def _nothing_at(store: Store) -> ArchiveError:
+    """Nothing archived is not the same as an archive that is whole: the address may be wrong."""
+    from stream.errors import ArchiveError
+
+    return ArchiveError(
+        f"{store.url} holds no commit entry, so nothing is archived there: check --url, or WHYREC_ARCHIVE_URL"
+    )
+
+
+def _require_day(option: str, day: str | None) -> None:
+    try:
+        fits = day is None or date.fromisoformat(day).isoformat() == day
+    except ValueError:
+        fits = False
+    if not fits:
+        raise typer.BadParameter(f"{day!r} is no day; expected YYYY-MM-DD, such as 2026-01-31", param_hint=option)
 
 
 def _settings(url: str | None) -> Settings:

@@ -6,7 +6,10 @@ import os
 
 import typer
 
-from stream.settings import Settings
+from stream.settings import Settings, variable
+
+_NOT_OURS = ("WHYREC_TEST_", "WHYREC_DEV_")
+"""Read by the tests and by docker-compose.yml."""
 
 
 def config(
@@ -18,14 +21,33 @@ def config(
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     settings = Settings()
+    for name in sorted(_unknown()):
+        typer.echo(f"whyrec: {name} is no setting, and is ignored; is it misspelt?", err=True)
     if json:
         typer.echo(settings.model_dump_json(indent=2))
         return
-    table = Table("variable", "value", "from", "meaning", title="Settings of whyrec")
+    table = Table(title="Settings of whyrec")
+    table.add_column("variable", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    table.add_column("from")
+    table.add_column("meaning")
+    given = {name.upper() for name in os.environ}
     for name, field in Settings.model_fields.items():
-        variable = f"WHYREC_{name.upper()}"
-        origin = "environment" if variable in os.environ else "default"
-        table.add_row(variable, str(getattr(settings, name)), origin, field.description or "")
+        value = getattr(settings, name)
+        table.add_row(
+            variable(name),
+            Text("" if value is None else str(value)),
+            "environment" if variable(name) in given else "default",
+            field.description or "",
+        )
     Console().print(table)
+
+
+def _unknown() -> set[str]:
+    """Variables that begin like ours and set nothing."""
+    known = {variable(name) for name in Settings.model_fields}
+    ours = {name for name in os.environ if name.upper().startswith("WHYREC_")}
+    return {name for name in ours if name.upper() not in known and not name.upper().startswith(_NOT_OURS)}

@@ -30,7 +30,13 @@ def demo(
     from rich.console import Console
 
     from stream.demo.show import Plan, show
+    from stream.errors import ConfigurationError
 
+    if json is not None:
+        try:  # before the traffic, not after it
+            json.write_text("", "utf-8")
+        except OSError as error:
+            raise ConfigurationError(f"--json {json}: {error.strerror}; name a file that can be written") from error
     outcome = show(Plan(Settings(), duration, rate, bootstrap, archive), Console())
     if json is not None:
         json.write_text(outcome.to_json() + "\n", "utf-8")

@@ -13,9 +13,20 @@ if TYPE_CHECKING:
 
 
 def explain(
-    file: str = typer.Argument("-", help="An impression event as JSON (or in the Confluent wire format); - is stdin."),
-    bundle: Annotated[Path | None, typer.Option(help="The model bundle that ranked the slate.")] = None,
-    policy: str | None = typer.Option(None, help="evidence, or attention (the industry's rules)."),
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="An impression event as JSON (or in the Confluent wire format); - is stdin.", metavar="FILE"
+        ),
+    ] = "-",
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="The model bundle that ranked the slate, by default WHYREC_BUNDLE_DIR.", metavar="DIR"),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="evidence, or attention (the industry's rules), by default WHYREC_POLICY.", metavar="NAME"),
+    ] = None,
     json: bool = typer.Option(False, "--json", help="Print the explanation event as JSON."),
 ) -> None:
     """Explain every item of one slate.
@@ -24,14 +35,16 @@ def explain(
     """
     from rich.console import Console
 
-    from schemas.codec import Codec, to_json
+    from schemas.codec import to_json
+    from stream.connections import codec_of
     from stream.explain.pipeline import Explainer
     from stream.panel import panel
     from stream.settings import Settings
 
     settings = Settings()
+    impression = codec_of(settings).decode("impression", _read(file))
     explainer = Explainer.load(bundle or settings.bundle_dir, policy or settings.policy)
-    [explanation] = explainer.explain([Codec().decode("impression", _read(file))])
+    [explanation] = explainer.explain([impression])
     if json:
         typer.echo(to_json(explanation))
     else:
@@ -39,9 +52,11 @@ def explain(
 
 
 def _read(file: str) -> bytes:
-    if file == "-":
-        return sys.stdin.buffer.read()
     try:
-        return Path(file).read_bytes()
+        value = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise typer.BadParameter(f"{file}: {error.strerror}; name a file that holds one impression event") from error
+    if not value.strip():
+        name = "standard input" if file == "-" else file
+        raise typer.BadParameter(f"{name} is empty; give one impression event as JSON")
+    return value

@@ -56,8 +56,14 @@ def train(
         from models.build import build
     except ModuleNotFoundError as error:
         raise TrainingUnavailable(
-            f"expected the extra train, got no module {error.name}: pip install 'whyrec[train]'"
+            f"training needs the extra train, and there is no module {error.name}: in the source folder, "
+            "make setup-dev, or pip install '.[train]'"
         ) from error
+
+    try:  # before the training, not after it
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingUnavailable(f"--out {out}: {error.strerror}; name a folder that can be made") from error
 
     from models.plans import MOVIELENS, SIMULATED, TRAINING_SEED
 

@@ -17,10 +17,15 @@ _TIMEOUT_S: Final = 10.0
 
 def watch(
     count: Annotated[int | None, typer.Option(min=1, help="End after so many events.", metavar="N")] = None,
-    items: Annotated[int | None, typer.Option(min=1, help="Of each slate show the first so many items.")] = None,
+    items: Annotated[
+        int | None, typer.Option(min=1, help="Of each slate show the first so many items.", metavar="N")
+    ] = None,
     from_beginning: bool = typer.Option(False, help="Begin with the oldest event the topic holds, not with the next."),
     json: bool = typer.Option(False, "--json", help="Print each event as a line of JSON."),
-    bundle: Annotated[Path | None, typer.Option(help="Bundle whose catalogue has the titles of the items.")] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Its catalogue has the titles of the items, by default WHYREC_BUNDLE_DIR.", metavar="DIR"),
+    ] = None,
 ) -> None:
     """Print explanation events as they arrive, until Ctrl-C.
 
@@ -66,7 +71,7 @@ def _explanations(settings: Settings, *, from_beginning: bool) -> Iterator[Expla
                     yield cast("Explanation", codec.decode("explanation", message.value(), message.headers()))
     except KafkaException as error:
         raise ConfigurationError(
-            f"no broker answers at {settings.bootstrap_servers} ({error}): set WHYREC_BOOTSTRAP_SERVERS"
+            f"no broker answers at {settings.bootstrap_servers} ({error.args[0].str()}); check WHYREC_BOOTSTRAP_SERVERS"
         ) from error
     finally:
         consumer.close()

@@ -334,3 +334,20 @@ def test_the_statistics_count_types_by_day_and_what_was_called_trending(tmp_path
     assert "2 impressions; 1 explained as trending, 0 of them without proof" in output
     code, output = run("stats", "--url", store.url, "--until", "2026-09-21")
     assert "4 impressions; 2 explained as trending, 0 of them without proof" in output
+
+
+@pytest.mark.parametrize("command", ["verify", "sweep", "stats"])
+def test_where_nothing_is_archived_nothing_is_called_whole(command: str, tmp_path: Path) -> None:
+    from stream.commands.archive import app
+
+    done = CliRunner().invoke(app, [command, "--url", str(tmp_path / "misspelt")])
+    assert isinstance(done.exception, ArchiveError)
+    assert "misspelt holds no commit entry" in str(done.exception)
+    assert "whole" not in done.output
+
+
+@pytest.mark.parametrize("day", ["yesterday", "2026-9-1", "20260901"])
+def test_a_day_is_written_as_the_archive_writes_it(archive: Store, day: str) -> None:
+    code, output = run("stats", "--url", archive.url, "--since", day)
+    assert code == 2
+    assert "expected YYYY-MM-DD" in output

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from schemas.codec import from_json, to_json
 from schemas.errors import UndecodableEvent
+from schemas.registry import RegistryUnavailable
 from stream.commands.explain import explain
 
 app = typer.Typer()
@@ -52,6 +53,23 @@ def test_a_slate_without_items_is_shown_as_such(bundle_dir: Path, slates: list[d
 def test_what_is_no_event_is_refused(bundle_dir: Path) -> None:
     result = run("--bundle", str(bundle_dir), stdin=json.dumps({"request_id": "42"}))
     assert isinstance(result.exception, UndecodableEvent)
+
+
+@pytest.mark.parametrize("nothing", ["", " \n"])
+def test_an_empty_input_is_said_to_be_empty(bundle_dir: Path, nothing: str) -> None:
+    result = run("--bundle", str(bundle_dir), stdin=nothing)
+    assert result.exit_code == 2
+    assert "standard input is empty" in result.output
+
+
+def test_the_wire_format_is_read_with_the_registry_that_is_set(
+    bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "impression.bin"
+    file.write_bytes(b"\x00\x00\x00\x00\x01rest")
+    assert "no schema registry is configured" in str(run(str(file), "--bundle", str(bundle_dir)).exception)
+    monkeypatch.setenv("WHYREC_SCHEMA_REGISTRY_URL", "http://127.0.0.1:1")
+    assert isinstance(run(str(file), "--bundle", str(bundle_dir)).exception, RegistryUnavailable)
 
 
 def test_a_file_that_is_not_there_is_named(bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
