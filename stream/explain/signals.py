@@ -33,8 +33,9 @@ class Signals:
     value, largest first; residual float64 [T]: base + sum - raw score; sound bool [T]: the residual is float noise, so
     that contributions may be spoken of; personal_share float32 [T]: share of the absolute contributions that comes from
     the user and the session; category_match float32 [T]: share of the history in the item's category, and
-    category_events int64 [T]: how many of these events were no skips; popularity and trend float32 [T]: percentiles,
-    NaN where unknown; recency_bias float32 [S]: correlation of the attention with the order of the events.
+    category_titles int64 [T]: how many different titles of the category were watched and not skipped; popularity and
+    trend float32 [T]: percentiles, NaN where unknown; recency_bias float32 [S]: correlation of the attention with the
+    order of the events.
     """
 
     contribution: Doubles
@@ -43,7 +44,7 @@ class Signals:
     sound: Bools
     personal_share: Floats
     category_match: Floats
-    category_events: Ints
+    category_titles: Ints
     popularity: Floats
     trend: Floats
     recency_bias: Floats
@@ -62,7 +63,7 @@ def attribute(slates: Slates, scores: Scores, models: Models) -> Signals:
         contribution[rows] = shap[:, :-1]
         residual[rows], sound[rows] = _residual(shap, models.reranker.raw(slates.features[rows]))
         personal_share[rows] = _personal_share(contribution[rows], bundle)
-    category_match, category_events = _category_match(slates, bundle)
+    category_match, category_titles = _category_match(slates, bundle)
     known = slates.known
     names = [feature.name for feature in bundle.features]
     trend = slates.features[:, names.index(TREND_FEATURE)] if TREND_FEATURE in names else np.full(len(known), np.nan)
@@ -73,7 +74,7 @@ def attribute(slates: Slates, scores: Scores, models: Models) -> Signals:
         sound=sound,
         personal_share=personal_share,
         category_match=category_match,
-        category_events=category_events,
+        category_titles=category_titles,
         popularity=np.where(known, bundle.catalog.popularity[slates.item], np.nan).astype(np.float32),
         trend=trend.astype(np.float32),
         recency_bias=recency_bias(scores.reading.attention, slates.histories.length),
@@ -122,8 +123,10 @@ def _category_match(slates: Slates, bundle: Bundle) -> tuple[Floats, Ints]:
     size = len(histories) * width
     there = histories.item > 0
     events = np.bincount(cell[there], minlength=size)
-    interested = np.bincount(cell[interest], minlength=size)
+    # A title that was watched twice is one title.
+    slate, item = np.divmod(np.unique(np.nonzero(interest)[0] * len(codes) + histories.item[interest]), len(codes))
+    titles = np.bincount(slate * width + codes[item], minlength=size)
     asked = slates.slate * width + codes[slates.item]
     length = histories.length[slates.slate]
     share = np.where(slates.known, events[asked] / np.maximum(length, 1), np.nan)
-    return share.astype(np.float32), np.where(slates.known, interested[asked], 0).astype(np.int64)
+    return share.astype(np.float32), np.where(slates.known, titles[asked], 0).astype(np.int64)

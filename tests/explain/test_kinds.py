@@ -116,6 +116,19 @@ def test_evidence_claims_a_category_only_if_it_pushes_up_and_was_watched(models:
         assert claimed[row] == (up and bool(watched))
 
 
+def test_a_title_that_was_watched_twice_is_counted_once(models: Models, bundle: Bundle) -> None:
+    impression = tiny_impression(bundle, session=6, items=10, seed=3)
+    again = [event | {"engagement": "view"} for event in impression["session"] for _ in range(2)]
+    findings = investigate(models, [impression | {"session": again}], "evidence")
+    catalog = bundle.catalog
+    codes = catalog.category_codes
+    for row, item in enumerate(impression["items"]):
+        own = codes[catalog.index([item["item_id"]])[0]]
+        watched = {event["item_id"] for event in again if codes[catalog.index([event["item_id"]])[0]] == own}
+        assert findings.signals.category_titles[row] == len(watched)
+    assert findings.signals.category_titles.any()
+
+
 def test_the_reference_claims_a_category_whichever_way_it_pushes(models: Models, many: list[Any]) -> None:
     findings = investigate(models, many, "attention")
     category = np.array([feature.is_category for feature in models.bundle.features])

@@ -20,7 +20,7 @@ MATCH_THRESHOLD: Final = 0.6
 
 def holds(findings: Findings) -> Bools:
     """Items that a deciding category feature pushes *up*, with history in the category that was not skipped."""
-    return _deciding(findings, up=True) & (findings.signals.category_events > 0)
+    return _deciding(findings, up=True) & (findings.signals.category_titles > 0)
 
 
 def by_reference(findings: Findings) -> Bools:
@@ -38,9 +38,9 @@ def _deciding(findings: Findings, *, up: bool) -> Bools:
 
 
 def sentence(findings: Findings, row: int, words: Wording) -> str:
-    """Name the category and how many past events lie in it."""
+    """Name the category and how many titles of it were watched."""
     category = findings.bundle.catalog.categories[int(findings.slates.item[row]) - 1]
-    return words.count("category_match", int(findings.signals.category_events[row]), category=words.quoted(category))
+    return words.count("category_match", int(findings.signals.category_titles[row]), category=words.quoted(category))
 
 
 KIND = Kind(
