@@ -9,10 +9,12 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 import structlog
 
+from schemas.registry import Registry
 from stream import logs
 from stream.errors import ConfigurationError
 from stream.metrics import Metrics, MetricsServer
@@ -80,3 +82,26 @@ def test_our_logs_and_those_of_libraries_are_json_lines_where_there_is_no_termin
     assert (ours["event"], ours["count"], ours["level"]) == ("partitions assigned", 4, "info")
     assert (theirs["event"], theirs["logger"], theirs["level"]) == ("odd thing", "another", "warning")
     assert ours["timestamp"].endswith("Z")
+
+
+@pytest.mark.usefixtures("restored_logging")
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_traceback_in_the_log_shows_no_values(
+    monkeypatch: pytest.MonkeyPatch, log_format: Literal["json", "console"]
+) -> None:
+    def fail(password: str) -> None:
+        raise ZeroDivisionError(f"{len(password)} characters")
+
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    logs.configure(Settings(log_format=log_format))
+    try:
+        fail("-".join(["swordfish"] * 2))
+    except ZeroDivisionError as error:
+        structlog.get_logger("whyrec.test").critical("giving up", exc_info=error)
+    assert "ZeroDivisionError: 19 characters" in stream.getvalue()
+    assert "swordfish-" not in stream.getvalue()
+
+
+def test_a_registry_shows_no_password() -> None:
+    assert "swordfish" not in repr(Registry("http://127.0.0.1:1", "user:swordfish"))
