@@ -60,6 +60,8 @@ class Receipt:
 
     def __init__(self, expected: int) -> None:
         self.future: Future[list[Refused]] = Future()
+        # Running, it cannot be cancelled: acknowledgements come in, whoever still waits for them.
+        self.future.set_running_or_notify_cancel()
         self._missing = expected
         self._lock = threading.Lock()
         self._refused: list[Refused] = []

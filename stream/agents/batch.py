@@ -86,7 +86,7 @@ class BatchWork:
                 decoded.append(self._decode(received))
             except UndecodableEvent as error:
                 self._bury(answer, place, received, "decode", str(error))
-            except WhyrecError:
+            except (WhyrecError, MemoryError):
                 raise
             except Exception as error:
                 # No message, however odd, may stop the stream.
@@ -109,16 +109,16 @@ class BatchWork:
             self._bury(burial, place, batch[place], "deliver", f"the broker refuses the output: {reason}")
         return burial
 
-    def bury_without_value(self, batch: Sequence[Received], burial: Answer) -> Answer:
-        """Return the last resort for dead letters that are themselves too large: all but the value, and where it is."""
+    def bury_without_original(self, batch: Sequence[Received], burial: Answer) -> Answer:
+        """Return the last resort for dead letters that are themselves too large: where what they lack is to be read."""
         last = Answer()
         for place in sorted(set(burial.owners)):
             size = len(batch[place].value or b"")
             self._bury(
                 last, place, batch[place], "deliver",
-                f"the {size} bytes of the value are too large for this topic; read them at the offset named here, and "
-                "raise max.message.bytes of the dead letters",
-                keep_value=False,
+                f"the {size} bytes of the value, with key and headers, are too large for this topic; read them at the "
+                "offset named here, and raise max.message.bytes of the dead letters",
+                keep_original=False,
             )  # fmt: skip
         return last
 
@@ -159,18 +159,18 @@ class BatchWork:
         answer.items.update((item["type"], item["status"]) for item in explanation["items"])
 
     def _bury(
-        self, answer: Answer, place: int, received: Received, stage: str, error: str, *, keep_value: bool = True
+        self, answer: Answer, place: int, received: Received, stage: str, error: str, *, keep_original: bool = True
     ) -> None:
         headers = [
-            *received.headers,
+            *(received.headers if keep_original else ()),
             ("topic", received.topic.encode()),
             ("partition", str(received.partition).encode()),
             ("offset", str(received.offset).encode()),
             ("stage", stage.encode()),
-            ("error", error[:_ERROR_CHARACTERS].encode()),
+            ("error", error[:_ERROR_CHARACTERS].encode(errors="backslashreplace")),
         ]
-        value = received.value if keep_value else None
-        answer.outputs.append(Output(self._dead_letters, received.key, value, headers))
+        key, value = (received.key, received.value) if keep_original else (None, None)
+        answer.outputs.append(Output(self._dead_letters, key, value, headers))
         answer.owners.append(place)
         answer.dead[stage] += 1
         log.warning(

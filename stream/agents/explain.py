@@ -26,6 +26,7 @@ from stream.agents.batch import Answer, BatchWork, Received
 from stream.app import WorkerApp
 from stream.connections import codec_of
 from stream.delivery import Delivery, Receipt, Refused
+from stream.errors import DeliveryError
 from stream.explain.pipeline import Explainer
 from stream.settings import Settings
 
@@ -125,9 +126,10 @@ class ExplainAgent:
         answer.dead.update(burial.dead)
         receipt = await loop.run_in_executor(self._thread, self._delivery.send, burial.outputs)
         if await asyncio.wrap_future(receipt.future):
-            last = self._work.bury_without_value(batch, burial)
+            last = self._work.bury_without_original(batch, burial)
             receipt = await loop.run_in_executor(self._thread, self._delivery.send, last.outputs)
-            await asyncio.wrap_future(receipt.future)
+            if still := await asyncio.wrap_future(receipt.future):
+                raise DeliveryError(f"the dead-letter topic takes not even a message without value: {still[0].error}")
 
     def _let_go(self, events: list[EventT], answer: Answer) -> None:
         generation = events[0].message.generation_id

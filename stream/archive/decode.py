@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 
 from schemas.codec import Codec
-from schemas.errors import UndecodableEvent
+from schemas.errors import UndecodableEvent, WhyrecError
 from schemas.events import Audit
 from stream.archive.avro import decode_newest
 from stream.archive.segment import placeable
@@ -60,7 +60,10 @@ class Decoder:
     def _at_once(self, records: Sequence[Record]) -> Fields | None:
         bodies = []
         for record in records:
-            body = self._codec.newest_body("audit", record.value, record.headers)
+            try:
+                body = self._codec.newest_body("audit", record.value, record.headers)
+            except Exception:  # noqa: BLE001 (whatever is wrong with it, it is said one by one)
+                return None
             if body is None:
                 return None
             bodies.append(body)
@@ -76,6 +79,10 @@ class Decoder:
                 fault = _fault(audit)
             except UndecodableEvent as error:
                 fault = str(error)
+            except (WhyrecError, MemoryError):
+                raise
+            except Exception as error:  # noqa: BLE001 (no message, however odd, may stop the archive)
+                fault = f"{type(error).__name__}: {error}"
             if fault is not None:
                 unreadable.append(Unreadable(record, fault))
             else:

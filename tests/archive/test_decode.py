@@ -122,6 +122,13 @@ def test_good_and_bad_messages_are_told_apart_and_keep_their_offsets() -> None:
     assert [each.record for each in unreadable] == [records[offset - 10] for offset in sorted(found)]
 
 
+@pytest.mark.parametrize("odd", [message(1, b"x", [("avro-fingerprint", None)]), message(1, b'{"\\ud800": 1}', [])])  # type: ignore[list-item]
+def test_no_message_however_odd_stops_the_archive(odd: Record) -> None:
+    slates, unreadable = Decoder(CODEC).decode([message(0, body(audit(0))), odd])
+    assert slates.offset.tolist() == [0]
+    assert [each.record for each in unreadable] == [odd]
+
+
 @pytest.mark.parametrize("count", [0, 1, 700])
 def test_any_number_of_messages_can_be_decoded(count: int) -> None:
     slates, unreadable = Decoder(CODEC).decode([message(n, body(audit(n, items=n % 3))) for n in range(count)])

@@ -75,7 +75,9 @@ def test_each_slate_gets_an_explanation_and_an_audit_on_its_own_partition(
     )
 
 
-@pytest.mark.parametrize("value", [None, b"", b"\x00", b"garbage", b"{", b"\x00\x00\x00\x00\x07rest", b"{}"])
+@pytest.mark.parametrize(
+    "value", [None, b"", b"\x00", b"garbage", b"{", b"\x00\x00\x00\x00\x07rest", b"{}", b'{"\\ud800": 1}']
+)
 def test_bytes_that_are_no_impression_become_a_dead_letter_with_the_same_bytes(
     explainer: Explainer, codec: Codec, settings: Settings, received: list[Received], value: bytes | None
 ) -> None:
@@ -134,8 +136,10 @@ def test_a_slate_whose_output_the_broker_refuses_is_buried_once(
     burial = work.bury_refused(received, answer, [Refused(4, "too large"), Refused(5, "too large")])
     assert [each.value for each in burial.outputs] == [received[2].value]
     assert burial.dead == {"deliver": 1}
-    last = work.bury_without_value(received, burial)
-    assert last.outputs[0].value is None
+    last = work.bury_without_original(received, burial)
+    assert (last.outputs[0].key, last.outputs[0].value) == (None, None)
+    assert received[2].headers
+    assert not {name for name, _ in received[2].headers} & {name for name, _ in last.outputs[0].headers}
     assert f"{len(received[2].value or b'')} bytes" in header(last.outputs[0].headers, "error")
     assert header(last.outputs[0].headers, "offset") == "102"
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from stream.delivery import Delivery, Output
+from stream.delivery import Delivery, Output, Receipt
 from stream.embedded import EmbeddedBroker
 from stream.errors import DeliveryError
 from stream.settings import Settings
@@ -74,3 +74,10 @@ def test_a_broker_that_stays_away_is_reported_after_the_time_given() -> None:
     with pytest.raises(DeliveryError, match="did not acknowledge"):
         receipt.future.result(30)
     delivery.close(1)
+
+
+def test_an_acknowledgement_that_nobody_waits_for_any_more_is_taken_all_the_same() -> None:
+    receipt = Receipt(1)
+    receipt.future.cancel()  # as the event loop does at its end with what was unfinished
+    receipt.report(0, None)
+    assert receipt.future.result(0) == []
