@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import faust
 import structlog
+from aiokafka.errors import KafkaError
 from faust.app.base import BootStrategy
 from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
@@ -41,6 +42,7 @@ _FETCH_WAIT_MS: Final = 50
 _COMMIT_EVERY_S: Final = 1.0
 _WATCH_EVERY_S: Final = 1.0
 _EXIT_GRACE_S: Final = 5.0
+_LOOK_LIMIT_S: Final = 8.0
 
 log = structlog.get_logger("whyrec.worker")
 
@@ -71,14 +73,42 @@ class WorkerConsumer(Consumer):
         self.stop_flow()
         # Longer, and the group would go on without us, and what we commit afterwards would be refused.
         await self.app.drain(self.app.conf.broker_session_timeout / 2)
-        await self.commit()
+        await self.commit_all()
         await super().on_partitions_revoked(revoked)
 
+    async def commit_all(self) -> None:
+        """Commit everything acknowledged so far."""
+        # While a commit is under way, another only waits for it; and that one may have begun too early.
+        await self.commit()
+        await self.commit()
+
     async def perform_seek(self) -> None:
-        """Seek to the committed offsets, then to where the agents know better."""
+        """Seek to the committed offsets, or the beginning where there are none, then to where the agents know better.
+
+        aiokafka seeks nowhere without a committed offset, and what was read and dropped during a rebalance would stay
+        unread.
+        """
         await super().perform_seek()
+        try:
+            # Faust gives up on all of this, in silence, after the request timeout, which is aiokafka's own limit here.
+            async with asyncio.timeout(_LOOK_LIMIT_S):
+                await self._begin_tracked()
+        except (KafkaError, TimeoutError) as error:
+            log.warning("the broker does not say where partitions begin", error=str(error) or "no answer")
         for seek in self.app.seek_when_assigned:
             await seek(self)
+
+    async def _begin_tracked(self) -> None:
+        tracked = {tp for tp in self.assignment() if self.app.topics.acks_enabled_for(tp.topic)}
+        if not tracked:
+            return
+        starts = await self.earliest_offsets(*tracked)
+        for tp in tracked:
+            committed = self._committed_offset[tp]
+            if not committed:
+                await self.seek(tp, starts[tp])
+            # From here on the lag is known, also where nothing ever gets finished.
+            self.app.finished.setdefault(tp, max(starts[tp], committed or 0))
 
 
 class _ConsumeOnly(BootStrategy):
@@ -145,7 +175,7 @@ class WorkerApp(faust.App):
             self.consumer.assignment()
             self.consumer.stop_flow()
             await self.drain(self.settings.shutdown_timeout_s)
-            await self.consumer.commit()
+            await self.consumer.commit_all()
         await super().on_stop()
 
     def give_up(self, reason: BaseException) -> None:

@@ -7,7 +7,6 @@ partition's chain is read and reading begins there; what is committed to Kafka i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +58,7 @@ class SinkAgent:
         self._consumer: WorkerConsumer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._untold: dict[int, int] = {}
+        self._handed_over = False
         self._going_back: dict[int, asyncio.Task[None]] = {}
         self.sink = Sink(
             store,
@@ -76,6 +76,7 @@ class SinkAgent:
         """Take records until the application stops."""
         try:
             async for events in stream.noack_take(_TAKE, within=_TAKE_WITHIN_S):
+                self._open_what_is_not(events)
                 for jump in await self.sink.take(map(_record, events)):
                     self._go_back(jump)
         except asyncio.CancelledError:
@@ -86,13 +87,16 @@ class SinkAgent:
     async def resume(self, consumer: WorkerConsumer) -> None:
         """After an assignment: open the chains and seek to where they end; where one can't be read, wait for it."""
         self._consumer = consumer
+        self._handed_over = False
         self._start_ticking()
         mine = {tp for tp in consumer.assignment() if tp.topic == self._topic}
         if not mine:
             return
         try:
-            starts, ends = await consumer.earliest_offsets(*mine), await consumer.highwaters(*mine)
-        except KafkaError as error:
+            # Faust gives up on us in silence after the request timeout, which is how long aiokafka would wait here.
+            async with asyncio.timeout(_OPEN_LIMIT_S):
+                starts, ends = await consumer.earliest_offsets(*mine), await consumer.highwaters(*mine)
+        except (KafkaError, TimeoutError) as error:
             for tp in mine:
                 self._say_stuck(tp, error)
                 self._begin_later(consumer, tp)
@@ -113,10 +117,23 @@ class SinkAgent:
 
     async def drain(self, limit_s: float) -> None:
         """Write what is buffered and let go of the partitions."""
+        self._handed_over = True
         for task in list(self._going_back.values()):
             task.cancel()
         await self.sink.drain(limit_s)
         await self._tell_kafka()
+
+    def _open_what_is_not(self, events: Sequence[EventT]) -> None:
+        """Begin where Faust gave up on :meth:`resume` before it had come to a partition."""
+        if self._handed_over:
+            return
+        for tp in {event.message.tp for event in events if self._is_current(event.message.generation_id)}:
+            if self.sink.expected(tp.partition) is None and tp.partition not in self._going_back:
+                log.warning("records of a partition that was never opened", partition=tp.partition)
+                self._begin_later(self._app.consumer, tp, pause_s=0.0)
+
+    def _is_current(self, generation: int | None) -> bool:
+        return generation == self._app.consumer_generation_id
 
     def _go_back(self, jump: Jump) -> None:
         if self._consumer is not None and jump.partition not in self._going_back:
@@ -215,11 +232,14 @@ class SinkAgent:
         """Commit to Kafka what is archived, for those who look at its lag; nothing here reads it."""
         if self._consumer is None or not self._untold:
             return
-        offsets = {TopicPartition(self._topic, partition): at for partition, at in self._untold.items()}
-        self._untold = {}
-        with contextlib.suppress(KafkaError, ConsumerNotStarted, TimeoutError):
+        untold, self._untold = self._untold, {}
+        offsets = {TopicPartition(self._topic, partition): at for partition, at in untold.items()}
+        try:
             async with asyncio.timeout(_TELL_LIMIT_S):
                 await _commit(self._consumer, offsets)
+        except (KafkaError, ConsumerNotStarted, TimeoutError) as error:
+            log.debug("Kafka does not take the archived offsets", error=str(error))
+            self._untold = untold | self._untold
 
     def _bury(self, unreadable: Sequence[Unreadable]) -> None:
         """Deliver to the dead letters, with the original bytes. Called in a thread."""
@@ -246,7 +266,7 @@ class SinkAgent:
             ("partition", str(record.partition).encode()),
             ("offset", str(record.offset).encode()),
             ("stage", b"archive"),
-            ("error", each.error[:_ERROR_CHARACTERS].encode()),
+            ("error", each.error[:_ERROR_CHARACTERS].encode(errors="backslashreplace")),
         ]
         return Output(self._dead_letters, record.key, record.value, headers)
 

@@ -301,9 +301,17 @@ class Sink:
             return
         nbytes = held.nbytes
         self._in_flight += nbytes
-        held.committing = asyncio.create_task(self._commit(held, held.seal(), nbytes))
+        held.committing = asyncio.create_task(self._commit(held, held.seal()))
 
-    async def _commit(self, held: Partition, batch: Batch, nbytes: int) -> None:
+        def ended(_: object) -> None:
+            # Not in the task itself: one that is cancelled before its first step runs nothing.
+            held.committing = None
+            self._in_flight -= nbytes
+            self._relief.set()
+
+        held.committing.add_done_callback(ended)
+
+    async def _commit(self, held: Partition, batch: Batch) -> None:
         try:
             done = await self._patiently(held, lambda: held.writer.commit(batch))
             if not held.closed:
@@ -313,10 +321,6 @@ class Sink:
         except BaseException as error:  # noqa: BLE001 (a defect: going on would pile up rows that never get written)
             if not held.closed:
                 self._failed(error)
-        finally:
-            held.committing = None
-            self._in_flight -= nbytes
-            self._relief.set()
 
     async def _wait_for_room(self) -> None:
         limit = _MEMORY_FACTOR * self._limits.bytes

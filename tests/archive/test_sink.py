@@ -144,6 +144,24 @@ def test_taking_waits_while_too_much_is_on_its_way_to_a_store_that_hangs() -> No
     asyncio.run(story())
 
 
+def test_a_write_given_up_before_it_began_takes_no_room() -> None:
+    async def story() -> None:
+        at = Harness(MemoryStore(), Limits(rows=4, bytes=1_000))
+        await at.sink.open(0, 0, 100)
+        await at.sink.take(records(range(1)))
+        at.now = 1_000.0
+        at.sink.flush_due()
+        at.sink.close(0)
+        await at.sink.open(0, 0, 100)
+        async with asyncio.timeout(10):
+            for first in range(0, 60, 20):
+                await at.sink.take(records(range(first, first + 20)))
+        await at.sink.drain(10)
+        assert at.sink._in_flight == 0
+
+    asyncio.run(story())
+
+
 def test_draining_writes_everything_and_lets_go() -> None:
     async def story() -> None:
         store = MemoryStore()
@@ -324,10 +342,10 @@ def test_an_archive_ahead_of_its_topic_is_refused() -> None:
 def test_a_topic_made_anew_gets_a_chain_of_its_own_and_another_cluster_none() -> None:
     async def story() -> None:
         store = MemoryStore()
-        first = Harness(store, origin=Origin("cluster", "id-1"))
-        await first.sink.open(0, 0, 10)
-        await first.sink.take(records(range(5)))
-        await first.sink.drain(10)
+        before = Harness(store, origin=Origin("cluster", "id-1"))
+        await before.sink.open(0, 0, 10)
+        await before.sink.take(records(range(5)))
+        await before.sink.drain(10)
         anew = Harness(store, origin=Origin("cluster", "id-2"))
         for first, following in ((0, 2), (2, 3)):
             assert await anew.sink.open(0, 0, 10) == first

@@ -66,6 +66,23 @@ def test_a_registry_that_stays_away_ends_the_worker_and_loses_nothing(
             assert worker.stop() == 0
 
 
+def test_the_lag_is_told_of_partitions_on_which_nothing_was_ever_finished(
+    settings: Settings, encoded: list[Any], tmp_path: Path
+) -> None:
+    away = {"schema_registry_url": "http://127.0.0.1:1", "delivery_timeout_s": "60"}
+    with (
+        embedded_bus(settings) as bus,
+        running(bus.settings, tmp_path / "log", "--agents", "explain", **away) as worker,
+    ):
+        bus.send_all(encoded[:8])
+        topic = bus.settings.topic("impressions")
+        wanted = {f'whyrec_lag{{partition="{number}",topic="{topic}"}} 2.0' for number in range(4)}
+        give_up = time.monotonic() + 30
+        while not wanted <= set(worker.metrics().splitlines()):
+            assert time.monotonic() < give_up, worker.metrics()
+            time.sleep(0.2)
+
+
 @pytest.fixture
 def kafka_alone(settings: Settings, kafka: Kafka) -> Any:
     with kafka_bus(settings, kafka.bootstrap) as bus:
