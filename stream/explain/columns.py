@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from models.attribution.history import Histories
 from models.bundle import Bundle
 from schemas.errors import InvalidEvent
 from schemas.events import Impression
+
+SKIP: Final = "skip"
+"""The engagement that is no sign of interest: a skipped title was not watched."""
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -59,6 +63,13 @@ class Slates:
             sums = np.add.reduceat(values[over], starts, axis=0)
             means[filled] = sums / counts[filled].reshape(-1, *[1] * (values.ndim - 1))
         return means
+
+
+def watched(histories: Histories, bundle: Bundle) -> Bools:
+    """Which columns hold an event that was watched rather than skipped, bool [S, W]."""
+    sought = np.array([False, *(name != SKIP for name in bundle.manifest.engagements)])
+    found: Bools = sought[histories.engagement]
+    return found
 
 
 def is_foreign(impression: Impression, bundle: Bundle) -> bool:

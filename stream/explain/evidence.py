@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from models.attribution.history import Deletions
 from models.reranker.runtime import Reranker
-from stream.explain.columns import Bools, Floats, Ints, Slates
+from stream.explain.columns import Bools, Floats, Ints, Slates, watched
 from stream.explain.models import Models
 from stream.explain.scores import Scores
 
@@ -65,6 +65,7 @@ class Laboratory:
         self.scores = scores
         # A fall smaller than what we can reproduce of a score is no fall.
         self.margin = max(models.bundle.manifest.citation_margin, models.bundle.manifest.score_tolerance)
+        self.watched = watched(slates.histories, models.bundle)
         self._deletions = Deletions(models.session, slates.histories)
         self.raw, self.relative = _masking_effects(slates, scores)
 
@@ -111,11 +112,13 @@ def _masking_effects(slates: Slates, scores: Scores) -> tuple[Floats, Floats]:
 def by_evidence(laboratory: Laboratory) -> Ints:
     """Propose by masking, confirm by deletion, choose the second given the first; int64 [T, CITED], -1 for none.
 
-    The best CANDIDATES by relative masking effect are tried; the first that deletion confirms is cited. The second is
+    Only what was watched can be a reason; a skip may well have moved the item, but nobody wants to be told so. The
+    best CANDIDATES by relative masking effect are tried; the first that deletion confirms is cited. The second is
     the one among the other confirmed whose deletion, after the first is gone, still lowers the score most.
     """
     slates, margin = laboratory.slates, laboratory.margin
     able = laboratory.scores.matches[:, None] & (laboratory.raw > margin) & (laboratory.relative > margin)
+    able &= laboratory.watched[slates.slate]
     candidates = _largest(np.where(able, laboratory.relative, -np.inf), CANDIDATES)
     holds = laboratory.measure(candidates)[2]
     cited = np.full((len(slates.item), CITED), -1, dtype=np.int64)
@@ -123,9 +126,9 @@ def by_evidence(laboratory: Laboratory) -> Ints:
     first = candidates[item, holds[item].argmax(axis=1)]
     cited[item, 0] = first
     others = candidates[item]
-    watched = slates.histories.item[slates.slate[item]]
+    titles = slates.histories.item[slates.slate[item]]
     # The same title is not named twice.
-    another = np.take_along_axis(watched, others, axis=1) != np.take_along_axis(watched, first[:, None], axis=1)
+    another = np.take_along_axis(titles, others, axis=1) != np.take_along_axis(titles, first[:, None], axis=1)
     row, place = np.nonzero(another & holds[item])
     if len(row):
         pair, given, second = item[row], first[row], others[row, place]
@@ -190,8 +193,8 @@ def _decisive(laboratory: Laboratory, column: Ints, holds: Bools, lower: Ints) -
     """
     slates = laboratory.slates
     whole = np.bincount(slates.slate, weights=~laboratory.scores.matches, minlength=len(slates.foreign)) == 0
-    watched = slates.histories.item
-    once = (watched[:, :, None] == watched[:, None, :]).sum(axis=2) == 1
+    titles = slates.histories.item
+    once = (titles[:, :, None] == titles[:, None, :]).sum(axis=2) == 1
     sayable = holds & np.take_along_axis((once & whole[:, None])[slates.slate], np.maximum(column, 0), axis=1)
     lower = np.where(sayable, lower, 0)
     return np.where((lower > 0).any(axis=1), lower.argmax(axis=1), -1)

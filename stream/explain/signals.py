@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from models.bundle import Bundle
-from stream.explain.columns import Bools, Doubles, Floats, Ints, Slates
+from stream.explain.columns import Bools, Doubles, Floats, Ints, Slates, watched
 from stream.explain.models import Models
 from stream.explain.scores import Scores
 
@@ -20,9 +20,6 @@ TREND_FEATURE: Final = "trend_percentile"
 
 RESIDUAL_TOLERANCE: Final = 1e-5
 """Float32 rounding of some hundred trees' values, relative to the size of what is summed (to 1 at least)."""
-
-SKIP: Final = "skip"
-"""The engagement that is no sign of interest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +111,7 @@ def _personal_share(contribution: Doubles, bundle: Bundle) -> Floats:
 
 def _category_match(slates: Slates, bundle: Bundle) -> tuple[Floats, Ints]:
     codes, histories = bundle.catalog.category_codes, slates.histories
-    names = bundle.manifest.engagements
-    interest = np.array([False, *(name != SKIP for name in names)])[histories.engagement]
+    interest = watched(histories, bundle)
     category = codes[histories.item]
     width = len(bundle.catalog.category_names)
     # A small table per slate answers for all of its items: events in each category.

@@ -66,6 +66,19 @@ def test_deleting_a_cited_event_lowers_the_item_in_itself_and_in_the_slate(
         assert citation["score_drop"] == pytest.approx(fall[item["item_id"]], abs=NOISE)
 
 
+def test_what_was_skipped_is_never_a_reason(judge: Judge, explainer: Explainer, slates: list[dict[str, Any]]) -> None:
+    margin = explainer.bundle.manifest.citation_margin + NOISE
+    tempting = 0
+    for impression in slates:
+        for event, each in enumerate(impression["session"]):
+            if each["engagement"] == "skip":
+                fall, relative = judge.fall(impression, event)
+                tempting += sum(fall[item] > margin and relative[item] > margin for item in fall)
+    assert tempting > 0
+    for impression, _, citation in citations(slates, explainer.explain(slates)):
+        assert impression["session"][citation["event"]]["engagement"] != "skip"
+
+
 def test_ranks_are_those_of_the_recommender_with_and_without_the_event(
     judge: Judge, explainer: Explainer, slates: list[dict[str, Any]]
 ) -> None:
