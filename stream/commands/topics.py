@@ -47,9 +47,10 @@ def describe(bootstrap: str | None = Bootstrap) -> None:
     settings = _settings(bootstrap)
     cluster = Cluster(settings)
     states = cluster.describe()
-    table = Table(
-        "topic", "partitions", "replicas", "min in sync", "retention", "what", title=f"At {settings.bootstrap_servers}"
-    )
+    table = Table(title=f"At {settings.bootstrap_servers}")
+    table.add_column("topic", no_wrap=True)
+    for name in ("partitions", "replicas", "min in sync", "retention", "what"):
+        table.add_column(name)
     for role, topic in TOPICS.items():
         state = states.get(role)
         if state is None:
