@@ -6,6 +6,7 @@ The client is confluent-kafka's; subjects follow its default naming, ``<topic>-v
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -16,6 +17,8 @@ from schemas.errors import UndecodableEvent, WhyrecError
 
 NOT_FOUND = 404
 INCOMPATIBLE = 409
+
+_TIMEOUT_S: Final = 5
 
 COMPATIBILITY: Final = ConfigCompatibilityLevel.FULL_TRANSITIVE
 """Every version reads every other, so producers, workers and readers can be upgraded in any order."""
@@ -33,14 +36,15 @@ class IncompatibleSchema(WhyrecError):
 class Registry:
     """A schema registry at ``url``; ids are looked up once and kept, since they never change."""
 
-    url: str
+    url: str = field(repr=False)
     credentials: str | None = field(default=None, repr=False)
     _client: SchemaRegistryClient = field(init=False, repr=False)
     _ids: dict[str, int] = field(init=False, default_factory=dict, repr=False)
     _schemas: dict[int, dict[str, Any]] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        settings: dict[str, Any] = {"url": self.url}
+        # Without a timeout the client waits for ever for a registry that takes a question and says nothing.
+        settings: dict[str, Any] = {"url": self.url, "timeout": _TIMEOUT_S}
         if self.credentials is not None:
             settings["basic.auth.user.info"] = self.credentials
         self._client = SchemaRegistryClient(settings)
@@ -146,9 +150,13 @@ class Registry:
 
     def _unavailable(self, error: Exception) -> RegistryUnavailable:
         return RegistryUnavailable(
-            f"the schema registry at {self.url} did not answer as expected ({error}): check its address, and "
-            "that it runs"
+            f"the schema registry at {_without_password(self.url)} did not answer as expected ({error}): "
+            "check its address, and that it runs"
         )
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(?<=://)[^/]*@", "", url)
 
 
 def subject(topic: str) -> str:

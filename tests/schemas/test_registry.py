@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import socket
 import subprocess
 import sys
 import uuid
@@ -163,6 +164,21 @@ def test_an_event_cut_anywhere_is_undecodable(codec: Codec, topics: dict[str, st
 def test_a_registry_that_is_away_does_not_condemn_the_event() -> None:
     with Registry(f"http://127.0.0.1:{free_port()}") as registry, pytest.raises(RegistryUnavailable):
         Codec(registry).decode("impression", b"\x00\x00\x00\x00\x01rest")
+
+
+def test_a_registry_that_takes_questions_and_says_nothing_is_waited_for_only_so_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("schemas.registry._TIMEOUT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with (
+            Registry(f"http://user:swordfish@{address}") as registry,
+            pytest.raises(RegistryUnavailable, match=f"http://{address} did not answer") as raised,
+        ):
+            registry.schema_of(1)
+    assert "swordfish" not in str(raised.value)
+    assert "swordfish" not in repr(registry)
 
 
 def test_register_then_check_passes(url: str, client: SchemaRegistryClient) -> None:
