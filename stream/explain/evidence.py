@@ -2,7 +2,7 @@
 
 Whatever proposes, each proposed event is deleted and the session model run again, as the recommender itself would have
 run. A citation holds when the item's score falls by more than the bundle's margin both in itself and relative to the
-slate, and then the fall is carried through the re-ranker to the order of the slate.
+slate, and when the fall, carried through the re-ranker to the order of the slate, does not lift the item.
 
 A slate of one item has nothing to be relative to: it gets no citation that holds.
 """
@@ -162,13 +162,13 @@ PROPOSALS: Final[dict[str, Callable[[Laboratory], Ints]]] = {"evidence": by_evid
 def verify(policy: str, slates: Slates, scores: Scores, models: Models) -> Citations:
     """Let the policy propose citations, and measure each by deletion, down to the order of the slate."""
     laboratory = Laboratory(slates, scores, models)
-    column = PROPOSALS[policy](laboratory)
-    drop, centred, holds = laboratory.measure(column)
-    item, place = np.nonzero(column >= 0)
     rank = ranks(slates.slate, scores.reranking, slates.position)
-    rank_without = np.repeat(rank[:, None], column.shape[1], axis=1)
-    if len(item):
-        rank_without[item, place] = _ranks_without(laboratory, models.reranker, item, column[item, place])
+    column = PROPOSALS[policy](laboratory)
+    rank_without = _ranks_without_each(laboratory, models.reranker, column, rank)
+    if policy == "evidence":
+        column, rank_without = _not_lifted(column, rank_without, rank)
+    drop, centred, holds = laboratory.measure(column)
+    holds &= rank_without >= rank[:, None]
     shown = ranks(slates.slate, -slates.position, slates.position)
     out_of_order = np.bincount(slates.slate, weights=rank != shown, minlength=len(slates.foreign))
     attribution = np.where(column >= 0, np.take_along_axis(laboratory.relative, np.maximum(column, 0), axis=1), 0.0)
@@ -183,6 +183,27 @@ def verify(policy: str, slates: Slates, scores: Scores, models: Models) -> Citat
         decisive=_decisive(laboratory, column, holds, rank_without - rank[:, None]),
         by_score=out_of_order == 0,
     )
+
+
+def _ranks_without_each(laboratory: Laboratory, reranker: Reranker, column: Ints, rank: Ints) -> Ints:
+    """Rank of each item without each event proposed for it, int64 [T, C]; its rank as it is where there is none."""
+    rank_without = np.repeat(rank[:, None], column.shape[1], axis=1)
+    item, place = np.nonzero(column >= 0)
+    if len(item):
+        rank_without[item, place] = _ranks_without(laboratory, reranker, item, column[item, place])
+    return rank_without
+
+
+def _not_lifted(column: Ints, rank_without: Ints, rank: Ints) -> tuple[Ints, Ints]:
+    """Drop the citations without which the item would stand higher, and close the gaps: column, rank_without [T, C].
+
+    Its own score falls, but others of the slate fall further: the event is no reason for its place.
+    """
+    kept = (column >= 0) & (rank_without >= rank[:, None])
+    order = np.argsort(~kept, axis=1, kind="stable")
+    column = np.where(kept, column, -1)
+    rank_without = np.where(kept, rank_without, rank[:, None])
+    return np.take_along_axis(column, order, axis=1), np.take_along_axis(rank_without, order, axis=1)
 
 
 def _decisive(laboratory: Laboratory, column: Ints, holds: Bools, lower: Ints) -> Ints:

@@ -16,8 +16,9 @@ from models.bundle import Bundle
 from models.data.simulator import simulate
 from models.data.slates import impressions
 from stream.settings import BUNDLED_MODEL
-from tests.parts.fixtures import ExistingKafka
+from tests.parts.fixtures import ExistingKafka, ExistingS3Server
 from tests.parts.kafka import Kafka
+from tests.parts.s3_server import S3Server
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -80,7 +81,9 @@ def test_the_kafka_block_archives_what_it_explains(kafka: Kafka | ExistingKafka,
     assert rows(tmp_path / "archive") == 500 * 20, printed
 
 
-def test_the_movielens_block_replays_real_histories(kafka: Kafka | ExistingKafka, tmp_path: Path) -> None:
+def test_the_movielens_block_replays_real_histories(
+    kafka: Kafka | ExistingKafka, s3_server: S3Server | ExistingS3Server, s3_url: str, tmp_path: Path
+) -> None:
     if not MOVIELENS.is_dir():
         pytest.skip(f"no copy of MovieLens 100K at {MOVIELENS}")
     (block,) = blocks("sh", "On real data")
@@ -91,15 +94,19 @@ def test_the_movielens_block_replays_real_histories(kafka: Kafka | ExistingKafka
     }
     # One pass over the data instead of all of them: what is shown here is the way, not the quality.
     short = block.replace(TRAIN, f"{TRAIN} --epochs 1 --no-baseline")
-    run(
-        f"whyrec topics create\n{short}",
+    assert "WHYREC_ARCHIVE_URL=movielens-archive" in short
+    printed = run(
+        f"{short.replace('movielens-archive', s3_url)}\nwhyrec archive stats",
         tmp_path,
         MOVIELENS=str(MOVIELENS),
         WHYREC_BOOTSTRAP_SERVERS=kafka.bootstrap,
         WHYREC_CONSUMER_GROUP="readme-movielens",
+        WHYREC_S3_ENDPOINT_URL=s3_server.endpoint_url,
         **names,
+        **s3_server.environment,
     )
-    assert rows(tmp_path / "movielens-archive") == 500 * 20
+    assert "whole" in printed
+    assert f"{500 * 20:,} impressions" in printed
 
 
 def test_the_commands_shown_are_the_commands_there_are(tmp_path: Path) -> None:

@@ -79,6 +79,15 @@ def test_what_was_skipped_is_never_a_reason(judge: Judge, explainer: Explainer, 
         assert impression["session"][citation["event"]]["engagement"] != "skip"
 
 
+def test_an_item_never_stands_higher_without_what_is_cited(
+    explainer: Explainer, reference: Explainer, slates: list[dict[str, Any]]
+) -> None:
+    for _, _, citation in citations(slates, explainer.explain(slates)):
+        assert citation["rank_without"] >= citation["rank"]
+    # The rule that only looks at attention does name such events, so there was something to refuse.
+    assert any(cited["rank_without"] < cited["rank"] for _, _, cited in citations(slates, reference.explain(slates)))
+
+
 def test_ranks_are_those_of_the_recommender_with_and_without_the_event(
     judge: Judge, explainer: Explainer, slates: list[dict[str, Any]]
 ) -> None:
@@ -159,7 +168,8 @@ def test_the_reference_s_citations_are_measured_too_and_called_verified_only_whe
             for citation in item["evidence"]["history"]:
                 fall, relative = judge.fall(impression, citation["event"])
                 assert citation["score_drop"] == pytest.approx(fall[item["item_id"]], abs=NOISE)
-                holds.append(min(fall[item["item_id"]], relative[item["item_id"]]) > margin)
+                lifted = citation["rank_without"] < citation["rank"]
+                holds.append(min(fall[item["item_id"]], relative[item["item_id"]]) > margin and not lifted)
             if item["type"] == "watch_history":
                 assert item["status"] == ("verified" if all(holds) else "generic")
                 statuses.add(item["status"])

@@ -19,18 +19,26 @@ MATCH_THRESHOLD: Final = 0.6
 
 
 def holds(findings: Findings) -> Bools:
-    """Items that a deciding category feature pushes *up*, with history in the category that was not skipped."""
-    return _deciding(findings, up=True) & (findings.signals.category_titles > 0)
+    """Items that a deciding category feature and the category as a whole push *up*, with titles of it watched."""
+    signals = findings.signals
+    rises = signals.contribution[:, _category(findings)].sum(axis=1) > 0
+    held: Bools = _deciding(findings, up=True) & rises & (signals.category_titles > 0)
+    return held
 
 
 def by_reference(findings: Findings) -> Bools:
     """Items with a deciding category feature, whichever way it pushes, and most of the history in the category."""
-    return _deciding(findings, up=False) & (findings.signals.category_match > MATCH_THRESHOLD)
+    signals = findings.signals
+    return _deciding(findings, up=False) & (signals.category_match > MATCH_THRESHOLD) & (signals.category_titles > 0)
+
+
+def _category(findings: Findings) -> Bools:
+    return np.array([feature.is_category for feature in findings.bundle.features])
 
 
 def _deciding(findings: Findings, *, up: bool) -> Bools:
     signals = findings.signals
-    category = np.array([feature.is_category for feature in findings.bundle.features])
+    category = _category(findings)
     top = signals.top[:, :DECIDING]
     contribution = np.take_along_axis(signals.contribution, top, axis=1)
     decides = contribution > 0 if up else contribution != 0

@@ -26,8 +26,8 @@ PHRASES = Phrases(
     },
     plurals={
         "category_match": {
-            "one": "Du hast vor Kurzem {count} Titel aus {category} angesehen, und das zählte hier.",
-            "other": "Du hast vor Kurzem {count} Titel aus {category} angesehen, und das zählte hier.",
+            "one": "Du hast {count} Titel aus {category} angesehen, und das zählte hier.",
+            "other": "Du hast {count} Titel aus {category} angesehen, und das zählte hier.",
         },
     },
     ordinals={"other": "{number}."},

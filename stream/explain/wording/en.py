@@ -24,8 +24,8 @@ PHRASES = Phrases(
     },
     plurals={
         "category_match": {
-            "one": "You recently watched {count} title in {category}, and that counted here.",
-            "other": "You recently watched {count} titles in {category}, and that counted here.",
+            "one": "You watched {count} title in {category}, and that counted here.",
+            "other": "You watched {count} titles in {category}, and that counted here.",
         },
     },
     ordinals={"one": "{number}st", "two": "{number}nd", "few": "{number}rd", "other": "{number}th"},
