@@ -34,7 +34,10 @@ def demo(
 
     if json is not None:
         try:  # before the traffic, not after it
-            json.write_text("", "utf-8")
+            fresh = not json.exists()
+            json.open("a").close()
+            if fresh:
+                json.unlink()
         except OSError as error:
             raise ConfigurationError(f"--json {json}: {error.strerror}; name a file that can be written") from error
     outcome = show(Plan(Settings(), duration, rate, bootstrap, archive), Console())

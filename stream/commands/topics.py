@@ -48,13 +48,13 @@ def describe(bootstrap: str | None = Bootstrap) -> None:
     cluster = Cluster(settings)
     states = cluster.describe()
     table = Table(title=f"At {settings.bootstrap_servers}")
-    table.add_column("topic", no_wrap=True)
-    for name in ("partitions", "replicas", "min in sync", "retention", "what"):
-        table.add_column(name)
-    for role, topic in TOPICS.items():
+    table.add_column("topic", overflow="fold")
+    for name in ("partitions", "replicas", "min ISR", "retention"):
+        table.add_column(name, no_wrap=True)
+    for role in TOPICS:
         state = states.get(role)
         if state is None:
-            table.add_row(settings.topic(role), "[red]missing[/]", "", "", "", topic.doc)
+            table.add_row(settings.topic(role), "[red]missing[/]", "", "", "")
             continue
         retention_ms = int(state.settings.get("retention.ms", -1))
         table.add_row(
@@ -63,7 +63,6 @@ def describe(bootstrap: str | None = Bootstrap) -> None:
             str(state.replicas),
             state.settings.get("min.insync.replicas", "?"),
             f"{retention_ms / DAY_MS:g} days" if retention_ms >= 0 else "?",
-            topic.doc,
         )
     Console().print(table)
     cluster.require()
