@@ -1,30 +1,48 @@
-"""Reading the archive as it must be read: by its commit entries. An object that no entry names does not exist."""
+"""Reading the archive as it must be read: by its commit entries and its changes. Nothing else exists.
+
+A task beside may remove an object that was listed a moment ago. Whoever meets that gets :class:`ArchiveChanged`, and
+:func:`again` lists once more; tasks leave what they remove in place for an hour, so that it hardly ever comes to it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import BinaryIO, Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stream.archive import commitlog
+from stream.archive import changes, commitlog
+from stream.archive.changes import Change, Place, State
 from stream.archive.commitlog import Entry, ObjectRef
 from stream.archive.intervals import Intervals
 from stream.archive.objects import ObjectMissing, Store
 from stream.archive.segment import parse_key
 from stream.archive.slates import SCHEMA
 from stream.archive.verify import ObjectFacts
+from stream.errors import ArchiveError
+
+T = TypeVar("T")
 
 _IDENTITY: Final = ["source_partition", "source_offset", "item_id"]
+
+
+class ArchiveChanged(ArchiveError):
+    """An object was compacted, moved, erased or expired after it was listed; list again."""
 
 
 def raw_entries(store: Store) -> Iterator[tuple[str, bytes]]:
     """Return every key below ``_commits/`` with its bytes, in the order of the keys."""
     for info in store.list(commitlog.COMMITS):
+        yield info.key, store.get(info.key)
+
+
+def raw_changes(store: Store) -> Iterator[tuple[str, bytes]]:
+    """Return every key below ``_changes/`` with its bytes, in the order of the keys."""
+    for info in store.list(changes.CHANGES):
         yield info.key, store.get(info.key)
 
 
@@ -40,10 +58,44 @@ def entries(store: Store, topic: str = "") -> Iterator[Entry]:
             yield commitlog.decode(store.get(info.key))
 
 
+def state(store: Store, place: Place) -> State:
+    """Return what the changes have made of one date and region.
+
+    Raises:
+        InvalidChange: one can't be read; verify the archive.
+
+    """
+    return _state(store, [info.key for info in store.list(place.prefix)])
+
+
+def states(
+    store: Store, *, since: str | None = None, until: str | None = None, region: str | None = None
+) -> dict[Place, State]:
+    """Return :func:`state` of every place in which anything was changed, filtered as :func:`objects` is."""
+    keys: dict[Place, list[str]] = {}
+    for info in store.list(changes.CHANGES, after=f"{changes.CHANGES}date={since}" if since else ""):
+        if until and info.key >= f"{changes.CHANGES}date={until}0":  # `0` is the character after `/`
+            break
+        if changes.is_change_key(info.key):
+            place, _ = changes.parse_key(info.key)
+            if not region or place.region == region:
+                keys.setdefault(place, []).append(info.key)
+    return {place: _state(store, found) for place, found in keys.items()}
+
+
 def objects(
     store: Store, *, since: str | None = None, until: str | None = None, region: str | None = None
 ) -> Iterator[ObjectRef]:
-    """Return the archived objects; ``since`` and ``until`` are dates YYYY-MM-DD, both included."""
+    """Return the objects that hold each archived impression once: what sinks committed, with all changes made.
+
+    ``since`` and ``until`` are dates YYYY-MM-DD, both included. The objects of both tiers, in no order to rely on.
+
+    Raises:
+        InvalidEntry: an entry or a change can't be read; verify the archive.
+
+    """
+    # Changes first: what a sink commits meanwhile is in no change yet, and what is changed meanwhile is seen as before.
+    changed = states(store, since=since, until=until, region=region)
     for entry in entries(store):
         for ref in entry.objects:
             name = parse_key(ref.key)
@@ -51,24 +103,49 @@ def objects(
                 continue
             if (since and name.date < since) or (until and name.date > until) or (region and name.region != region):
                 continue
-            yield ref
+            found = changed.get(Place(name.date, name.region))
+            if found is None or ref.key not in found.removed:
+                yield ref
+    for found in changed.values():
+        yield from found.added.values()
 
 
 def rows(
     store: Store, refs: Iterable[ObjectRef], columns: list[str], seen: Callable[[ObjectRef], None] | None = None
 ) -> pa.RecordBatchReader:
-    """Stream columns of objects, one row group in memory at a time; ``seen`` is called as each object begins."""
+    """Stream columns of objects, one row group in memory at a time; ``seen`` is called as each object begins.
+
+    Raises:
+        ArchiveChanged: while reading, an object was removed by a change; see :func:`again`.
+
+    """
     schema = pa.schema([SCHEMA.field(column) for column in columns])
 
     def batches() -> Iterator[pa.RecordBatch]:
         for ref in refs:
             if seen is not None:
                 seen(ref)
-            with store.open(ref.key) as file:
-                for batch in pq.ParquetFile(file, pre_buffer=True).iter_batches(columns=columns):
-                    yield pa.RecordBatch.from_arrays([batch.column(name) for name in columns], schema=schema)
+            with _open(store, ref) as file:
+                parquet = pq.ParquetFile(file, pre_buffer=True)
+                there = [name for name in columns if name in parquet.schema_arrow.names]
+                for batch in parquet.iter_batches(columns=there):
+                    yield pa.RecordBatch.from_arrays([_column(batch, field) for field in schema], schema=schema)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def again(read: Callable[[], T]) -> T:
+    """Call something that lists and reads; once more if an object was removed in between."""
+    try:
+        return read()
+    except ArchiveChanged:
+        return read()
+
+
+def removed_since(store: Store, ref: ObjectRef) -> Change | None:
+    """Return the change that removed an object, if there is one by now."""
+    name = changes.object_name(ref.key)
+    return None if name is None else state(store, name.place).removed.get(ref.key)
 
 
 def facts_of(store: Store, *, deep: bool = False) -> Callable[[ObjectRef], ObjectFacts | None]:
@@ -90,6 +167,33 @@ def facts_of(store: Store, *, deep: bool = False) -> Callable[[ObjectRef], Objec
         return ObjectFacts(digest, len(data), identities.num_rows, _sources(identities), repeated)
 
     return look
+
+
+def _state(store: Store, keys: Iterable[str]) -> State:
+    found = State()
+    for key in keys:
+        if changes.is_change_key(key):
+            data = store.get(key)
+            found = found.after(changes.decode(data), data)
+    return found
+
+
+def _open(store: Store, ref: ObjectRef) -> BinaryIO:
+    try:
+        return store.open(ref.key)
+    except ObjectMissing:
+        change = removed_since(store, ref)
+        if change is None:
+            raise
+        raise ArchiveChanged(
+            f"{ref.key} was {change.kind} while it was about to be read (change {change.key}); read again"
+        ) from None
+
+
+def _column(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    if field.name in batch.schema.names:
+        return batch.column(field.name)
+    return pa.nulls(batch.num_rows, field.type)
 
 
 def _sources(identities: pa.Table) -> dict[int, Intervals]:
