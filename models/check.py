@@ -77,7 +77,7 @@ def _session_checks(bundle: Bundle, model: SessionModel) -> Iterator[Finding]:
     lengths = [min(length, most) for length in lengths]
     items = [random.integers(1, len(bundle.catalog) + 1, length) for length in lengths]
     received = [random.integers(1, len(bundle.manifest.engagements) + 1, length) for length in lengths]
-    together = model.run(left_pad(items, most), left_pad(received, most))
+    together = model.run(left_pad(items, most), left_pad(received, most), least_width=most)
     alone = [model.run(left_pad([i], most), left_pad([e], most)) for i, e in zip(items, received, strict=True)]
     candidates = bundle.item_vectors[1 + random.permutation(len(bundle.catalog))[:_SLATE]]
     tolerance = bundle.manifest.score_tolerance
@@ -86,7 +86,7 @@ def _session_checks(bundle: Bundle, model: SessionModel) -> Iterator[Finding]:
     yield Finding(
         "padding",
         fits=apart <= tolerance,
-        says=f"scores of a session alone and beside longer ones differ by up to {apart:.1e} (tolerance {tolerance:g})"
+        says=f"scores with little and with much padding differ by up to {apart:.1e} (tolerance {tolerance:g})"
         + (
             ""
             if apart <= tolerance

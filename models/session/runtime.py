@@ -31,6 +31,10 @@ _OUTPUTS = {"session_vector": 2, "attention": 4, "without": 3}  # name: rank
 # is asked for, padding included.
 _EVENTS_PER_RUN, _PAIRS_PER_RUN = 2_000, 2_500
 
+# A session is padded to the next multiple of this, whatever stands beside it: sums over its columns then round in one
+# way only, and a session gives the same bits alone as in any batch. So an explanation can be made again exactly.
+_WIDTH_STEP = 4
+
 
 @dataclass(frozen=True, eq=False)
 class SessionOutput:
@@ -79,26 +83,39 @@ class SessionModel:
         return self._bundle.manifest.max_length
 
     def run(
-        self, item_index: npt.NDArray[np.int64], engagement_index: npt.NDArray[np.int64], *, without: bool = True
+        self,
+        item_index: npt.NDArray[np.int64],
+        engagement_index: npt.NDArray[np.int64],
+        *,
+        without: bool = True,
+        least_width: int = 0,
     ) -> SessionOutput:
         """Run a batch: int64 [B, L] each, left-padded with 0 (see left_pad), L from 0 to max_length.
+
+        A session gives the same bits alone as in any batch. least_width, at most max_length, is for trying out a graph:
+        the columns that every session has at least, whatever its length.
 
         Raises SessionInputError for arrays that are no such batch, BundleError where the graph fails on one that is.
         """
         self._check_batch(item_index, engagement_index)
         batch, length = item_index.shape
         wanted = without and self.has_without
+        widths = -(-(item_index > 0).sum(axis=1) // _WIDTH_STEP) * _WIDTH_STEP
+        widths = np.where(widths > 0, np.maximum(np.minimum(widths, self.max_length), least_width), 0)
+        lead = max(0, int(widths.max(initial=0)) - length)
+        item_index, engagement_index = (np.pad(each, ((0, 0), (lead, 0))) for each in (item_index, engagement_index))
+        length += lead
         vector = np.zeros((batch, self._d), dtype=np.float32)
         attention = np.zeros((batch, self.layers, self.heads, length), dtype=np.float32)
         each = np.zeros((batch, length, self._d), dtype=np.float32) if wanted else None
-        for part, longest in _runs((item_index > 0).sum(axis=1), wanted):
-            cut = slice(length - longest, None)
+        for part, width in _runs(widths, wanted):
+            cut = slice(length - width, None)
             got = self._call(item_index[part, cut], engagement_index[part, cut], wanted)
             vector[part], attention[part, ..., cut] = got[0], got[1]
             if each is not None:
                 each[part] = vector[part, None]
                 each[part, cut] = got[2]
-        return SessionOutput(vector, attention, each)
+        return SessionOutput(vector, attention[..., lead:], None if each is None else each[:, lead:])
 
     def _call(
         self, item_index: npt.NDArray[np.int64], engagement_index: npt.NDArray[np.int64], wanted: bool
@@ -211,17 +228,13 @@ class SessionModel:
             )
 
 
-def _runs(lengths: npt.NDArray[np.int64], wanted: bool) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
-    """Put sessions of similar length together: their rows, and the longest of each run; empty ones in none."""
-    order = np.argsort(lengths, kind="stable")
-    order = order[lengths[order] > 0]
-    start = 0
-    for end in range(1, len(order) + 1):
-        longest = int(lengths[order[min(end, len(order) - 1)]])
-        size = (end + 1 - start) * (longest**2 if wanted else longest)
-        if end == len(order) or size > (_PAIRS_PER_RUN if wanted else _EVENTS_PER_RUN):
-            yield order[start:end], int(lengths[order[end - 1]])
-            start = end
+def _runs(widths: npt.NDArray[np.int64], wanted: bool) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
+    """Put sessions of one width together: their rows, and the width of each run; empty ones in none."""
+    for width in np.unique(widths[widths > 0]).tolist():
+        rows = np.flatnonzero(widths == width)
+        most = max(1, _PAIRS_PER_RUN // width**2 if wanted else _EVENTS_PER_RUN // width)
+        for start in range(0, len(rows), most):
+            yield rows[start : start + most], width
 
 
 def left_pad(rows: Sequence[npt.ArrayLike], max_length: int) -> npt.NDArray[np.int64]:

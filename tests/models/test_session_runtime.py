@@ -140,3 +140,19 @@ def test_left_pad_keeps_the_newest() -> None:
     np.testing.assert_array_equal(left_pad([[1, 2, 3], [4], []], 2), [[2, 3], [0, 4], [0, 0]])
     assert left_pad([[], []], 50).shape == (2, 0)
     assert left_pad([], 50).shape == (0, 0)
+
+
+def test_a_session_gives_the_same_bits_alone_as_in_any_batch(own: SessionModel) -> None:
+    random = np.random.default_rng(3)
+    lengths = [*range(own.max_length + 1), *random.integers(1, own.max_length, 30)]
+    items = left_pad([random.integers(1, ITEMS + 1, length) for length in lengths], own.max_length)
+    received = np.where(items > 0, random.integers(1, 6, items.shape), 0)
+    together = own.run(items, received)
+    assert together.without is not None
+    for row in range(len(lengths)):
+        cut = slice(own.max_length - lengths[row], None)
+        alone = own.run(items[[row], cut], received[[row], cut])
+        assert alone.without is not None
+        np.testing.assert_array_equal(alone.vector[0], together.vector[row])
+        np.testing.assert_array_equal(alone.attention[0], together.attention[row, ..., cut])
+        np.testing.assert_array_equal(alone.without[0], together.without[row, cut])

@@ -1,0 +1,22 @@
+"""What is said of a slate does not depend on the slates beside it: replayed alone, it gives the same bits."""
+
+from __future__ import annotations
+
+from models.bundle import Bundle
+from models.data.simulator import simulate
+from models.data.slates import impressions
+from stream.explain.pipeline import Explained, Explainer
+from stream.settings import BUNDLED_MODEL
+
+
+def test_an_explanation_is_the_same_alone_and_in_a_batch() -> None:
+    bundle = Bundle.load(BUNDLED_MODEL)
+    slates = list(impressions(bundle, simulate(64, 11)))
+    explainer = Explainer(bundle)
+    together = explainer.run(slates)
+    for slate, beside in zip(slates, together, strict=True):
+        [alone] = explainer.run([slate])
+        assert isinstance(alone, Explained)
+        assert isinstance(beside, Explained)
+        # As text, since a missing feature is NaN, and NaN does not equal itself.
+        assert repr(alone.explanation["items"]) == repr(beside.explanation["items"])
