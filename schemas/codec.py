@@ -27,11 +27,16 @@ from fastavro.schema import fingerprint, to_parsing_canonical_form
 from fastavro.validation import ValidationError, validate
 
 from schemas.errors import InvalidEvent, UndecodableEvent
-from schemas.events import EVENT_NAMES, EventName
+from schemas.events import EventName
 from schemas.registry import Registry
 
 FINGERPRINT_HEADER: Final = "avro-fingerprint"
-VERSIONS: Final[dict[EventName, tuple[int, ...]]] = dict.fromkeys(EVENT_NAMES, (1,))
+VERSIONS: Final[dict[EventName, tuple[int, ...]]] = {
+    "impression": (1,),
+    "explanation": (1,),
+    "audit": (1, 2),
+    "dead_letter": (1,),
+}
 """Every version ever written, oldest first; the last is the one we write, and all are read."""
 
 _MAGIC = b"\x00"
@@ -150,6 +155,8 @@ class Codec:
 def from_json(event: EventName, value: bytes) -> dict[str, Any]:
     """Read a record from JSON of the schema's shape; bytes are hex strings, null in a list of numbers is NaN.
 
+    A field that has a default may be missing, so that JSON of an older version is read too.
+
     Raises:
         UndecodableEvent: not JSON, a missing or an extra field, or a value of another type.
 
@@ -163,7 +170,7 @@ def from_json(event: EventName, value: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UndecodableEvent(f"not JSON: {error}") from error
     try:
-        record = _from_plain(record, schema(event))
+        record = _from_plain(record, _parsed(event))
         validate(record, _parsed(event), strict=True)
     except ValidationError as error:
         reasons = "; ".join(map(_misfit, error.errors)) or str(error)
@@ -204,7 +211,18 @@ def _read(event: EventName, body: memoryview, writer: Any | None) -> dict[str, A
 
 @cache
 def _parsed(event: EventName, version: int | None = None) -> Any:
-    return parse_schema(schema(event, version))
+    parsed = parse_schema(schema(event, version))
+    _as_bytes(parsed)
+    return parsed
+
+
+def _as_bytes(node: Any) -> None:
+    """Turn defaults of bytes, which JSON writes as text (Avro specification, "Complex Types"), into what they mean."""
+    for field in node["fields"] if isinstance(node, dict) and node["type"] == "record" else ():
+        default, kind = field.get("default"), field["type"]
+        if isinstance(default, str) and (kind == "bytes" or (isinstance(kind, dict) and kind["type"] == "fixed")):
+            field["default"] = default.encode("latin-1")
+        _as_bytes(kind["items"] if isinstance(kind, dict) and kind["type"] == "array" else kind)
 
 
 def _unless_newest(event: EventName, written: Any) -> Any | None:
@@ -217,11 +235,14 @@ def _from_plain(value: Any, node: Any) -> Any:
     kind = node["type"] if isinstance(node, dict) else node
     if kind == "record" and isinstance(value, dict):
         types = {field["name"]: field["type"] for field in node["fields"]}
+        # As Avro has it: what an older version did not know has its default.
+        defaults = {field["name"]: field["default"] for field in node["fields"] if "default" in field}
         if extra := sorted(value.keys() - types.keys()):
-            raise ValueError(f"{node['name']} has no field {', '.join(extra)}; expected {', '.join(types)}")
-        if missing := [name for name in types if name not in value]:
-            raise ValueError(f"{node['name']} lacks {', '.join(missing)}; expected {', '.join(types)}")
-        return {name: _from_plain(child, types[name]) for name, child in value.items()}
+            raise ValueError(f"{_short(node['name'])} has no field {', '.join(extra)}; expected {', '.join(types)}")
+        if missing := [name for name in types if name not in value and name not in defaults]:
+            raise ValueError(f"{_short(node['name'])} lacks {', '.join(missing)}; expected {', '.join(types)}")
+        given = defaults | {name: _from_plain(child, types[name]) for name, child in value.items()}
+        return {name: given[name] for name in types}
     if kind == "array" and isinstance(value, list):
         if node["items"] in ("float", "double"):
             return [math.nan if child is None else child for child in value]
@@ -244,7 +265,11 @@ def _misfit(reason: Any) -> str:
     there = json.dumps(_to_plain(reason.datum), ensure_ascii=False)
     if len(there) > _GLIMPSE:
         there = f"{there[:_GLIMPSE]}…"
-    return f"{str(reason.field).removeprefix('whyrec.')} is {there}; expected {str(wanted).removeprefix('whyrec.')}"
+    return f"{_short(reason.field)} is {there}; expected {_short(wanted)}"
+
+
+def _short(name: Any) -> str:
+    return str(name).removeprefix("whyrec.")
 
 
 def _to_plain(value: Any) -> Any:

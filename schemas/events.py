@@ -161,13 +161,16 @@ class AuditEntry(TypedDict):
 
 
 class Audit(TypedDict):
-    """What was said about one slate (``audit.v1.avsc``)."""
+    """What was said about one slate (``audit.v2.avsc``)."""
 
     request_id: bytes
     timestamp_ms: int
     user_id_hash: bytes
     region: str
     model_version: str
+    policy: str
+    wording_hash: bytes
+    source_topic_id: str
     source_partition: int
     source_offset: int
     computation_time_ms: float

@@ -62,9 +62,12 @@ class SlateExplainer(Protocol):
 class BatchWork:
     """Decode, explain, encode. Bad input becomes a dead letter; only what no input can cause is raised."""
 
-    def __init__(self, explainer: SlateExplainer, codec: Codec, settings: Settings) -> None:
+    def __init__(
+        self, explainer: SlateExplainer, codec: Codec, settings: Settings, *, source_topic_id: str = ""
+    ) -> None:
         self._explainer = explainer
         self._codec = codec
+        self._source_topic_id = source_topic_id
         self._patience_s = settings.delivery_timeout_s
         self._explanations = settings.topic("explanations")
         self._audit = settings.topic("audit")
@@ -143,6 +146,7 @@ class BatchWork:
     def _speak(self, answer: Answer, place: int, received: Received, outcome: Explained) -> None:
         explanation, audit = outcome.explanation, outcome.audit
         # The sink recognises a repeat by where its impression stood.
+        audit["source_topic_id"] = self._source_topic_id
         audit["source_partition"] = received.partition
         audit["source_offset"] = received.offset
         try:

@@ -23,6 +23,7 @@ from faust.types import TP, EventT
 from prometheus_client import Histogram
 
 from stream.agents.batch import Answer, BatchWork, Received
+from stream.agents.lookup import origin_of
 from stream.app import WorkerApp
 from stream.connections import codec_of
 from stream.delivery import Delivery, Receipt, Refused
@@ -167,7 +168,9 @@ def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], E
     explainer = Explainer.load(
         settings.bundle_dir, policy=settings.policy, threads=settings.inference_threads, observe=observe
     )
-    work = BatchWork(explainer, codec_of(settings), settings)
+    origin = origin_of(settings.bootstrap_servers, settings.topic("impressions"))
+    topic_id = "" if origin is None else origin.topic
+    work = BatchWork(explainer, codec_of(settings), settings, source_topic_id=topic_id)
     delivery = Delivery(settings.bootstrap_servers, timeout_s=settings.delivery_timeout_s)
     resources.callback(delivery.close, settings.shutdown_timeout_s)
 

@@ -44,10 +44,10 @@ def decode_newest(bodies: Sequence[bytes | memoryview], offsets: Int64s) -> Fiel
     n, size = len(bodies), len(data)
     ends = np.cumsum([len(body) for body in bodies], dtype=np.int64)
     starts = ends - np.array([len(body) for body in bodies], np.int64)
-    head = np.empty((n, 24), np.uint8)  # request id, user
+    head = np.empty((n, 32), np.uint8)  # request id, user, hash of the wording
     longs = np.empty((n, 2), np.int64)  # time, source offset
     ints = np.empty((n, 4), np.int32)  # source partition, float bits of the time taken, history, entries
-    heads = np.empty((n, 2, 2), np.int64)  # region, model version: where and how long
+    heads = np.empty((n, 4, 2), np.int64)  # region, model version, policy, source topic: where and how long
     most = size // SMALLEST_ENTRY + 1
     history = np.empty((size, 2), np.int64)
     item = np.empty((most, 2), np.int64)
@@ -65,22 +65,26 @@ def decode_newest(bodies: Sequence[bytes | memoryview], offsets: Int64s) -> Fiel
         return None
     past, rows, values, weights, citations = counts.tolist()
     strings = [
-        _strings(data, places) for places in (heads[:, 0], heads[:, 1], history[:past], item[:rows], feature[:values])
+        _strings(data, places)
+        for places in (*(heads[:, place] for place in range(4)), history[:past], item[:rows], feature[:values])
     ]
     try:
         for each in strings:
             each.validate(full=True)  # UTF-8
     except pa.ArrowInvalid:
         return None
-    region, model_version, past_items, item_ids, features = strings
+    region, model_version, policy, source_topic_id, past_items, item_ids, features = strings
     entry = entry[:rows]
     return Fields(
         offset=offsets,
         request_id=head[:, :16].tobytes(),
         timestamp_ms=longs[:, 0].copy(),
-        user_id_hash=head[:, 16:].tobytes(),
+        user_id_hash=head[:, 16:24].tobytes(),
         region=region,
         model_version=model_version,
+        policy=policy,
+        wording_hash=head[:, 24:].tobytes(),
+        source_topic_id=source_topic_id,
         source_partition=ints[:, 0].copy(),
         source_offset=longs[:, 1].copy(),
         computation_time_ms=ints[:, 1].copy().view(np.float32),
@@ -207,9 +211,12 @@ def _slate(data: Any, at: int, end: int, head: Any, longs: Any, ints: Any, heads
     """Read a slate up to its history; return where that begins."""
     at = _fixed(data, at, end, head[:16])
     longs[0], at = _long(data, at, end)
-    at = _fixed(data, at, end, head[16:])
+    at = _fixed(data, at, end, head[16:24])
     at = _string(data, at, end, heads[0])
     at = _string(data, at, end, heads[1])
+    at = _string(data, at, end, heads[2])
+    at = _fixed(data, at, end, head[24:])
+    at = _string(data, at, end, heads[3])
     ints[0], at = _int(data, at, end, -_INT_LIMIT, _INT_LIMIT)
     longs[1], at = _long(data, at, end)
     ints[1], at = _float_bits(data, at, end)

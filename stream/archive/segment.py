@@ -35,7 +35,8 @@ LONGEST_REGION: Final = 200
 """Characters of a region in a path; file systems end at 255 bytes for a name."""
 
 _DICTIONARY = [
-    *("model_version", "region", "explanation_type", "status", "source_partition"),
+    *("model_version", "policy", "wording_hash", "region", "explanation_type", "status"),
+    *("source_topic_id", "source_partition"),
     *("shap_top_3.list.element.feature", "attention_top_2.list.element.event"),
 ]
 # Floats hardly ever repeat: their bytes, grouped by significance, compress; a dictionary of them would not.
@@ -124,7 +125,15 @@ def read(data: bytes) -> pa.Table:
 
     """
     found: pa.Table = pq.read_table(pa.BufferReader(data))
-    return found.cast(SCHEMA)
+    return current(found).cast(SCHEMA)
+
+
+def current(table: pa.Table) -> pa.Table:
+    """Give rows of an older object the columns that it lacks, as nulls, in the order of SCHEMA."""
+    for column in SCHEMA:
+        if column.nullable and column.name not in table.schema.names:
+            table = table.append_column(column, pa.nulls(table.num_rows, column.type))
+    return table.select([name for name in SCHEMA.names if name in table.schema.names])
 
 
 def parse_key(key: str) -> SegmentName | None:

@@ -50,9 +50,13 @@ SCHEMA: Final = pa.schema(
         pa.field("computation_time_ms", pa.float32(), False),
         pa.field("source_partition", pa.int32(), False),
         pa.field("source_offset", pa.int64(), False),
+        pa.field("policy", pa.string()),
+        pa.field("wording_hash", pa.binary(8)),
+        pa.field("source_topic_id", pa.string()),
     ]
 )
-"""The columns of a segment. ``event`` is an index into the session as it was sent, oldest first."""
+"""The columns of a segment. ``event`` is an index into the session as it was sent, oldest first. What may be null came
+with version 2 of the audit schema: older objects lack the column, and reading them gives nulls."""
 
 _TYPES = pa.array(EXPLANATION_TYPES)
 _STATUSES = pa.array(STATUSES)
@@ -70,6 +74,9 @@ class Fields:
     user_id_hash: bytes  # [8 n]
     region: pa.StringArray
     model_version: pa.StringArray
+    policy: pa.StringArray
+    wording_hash: bytes  # [8 n]
+    source_topic_id: pa.StringArray
     source_partition: Int32s
     source_offset: Int64s
     computation_time_ms: Float32s
@@ -179,6 +186,9 @@ def arrange(fields: Fields) -> Slates:
         "computation_time_ms": pa.array(fields.computation_time_ms[slate]),
         "source_partition": pa.array(fields.source_partition[slate]),
         "source_offset": pa.array(fields.source_offset[slate]),
+        "policy": fields.policy.take(each),
+        "wording_hash": _fixed(fields.wording_hash, 8).take(each),
+        "source_topic_id": fields.source_topic_id.take(each),
     }
     return Slates(
         fields.offset,
@@ -201,6 +211,9 @@ def fields_of(records: Sequence[Audit], offsets: Int64s) -> Fields:
         user_id_hash=b"".join(record["user_id_hash"] for record in records),
         region=pa.array([record["region"] for record in records], pa.string()),
         model_version=pa.array([record["model_version"] for record in records], pa.string()),
+        policy=pa.array([record["policy"] for record in records], pa.string()),
+        wording_hash=b"".join(record["wording_hash"] for record in records),
+        source_topic_id=pa.array([record["source_topic_id"] for record in records], pa.string()),
         source_partition=_numbers([record["source_partition"] for record in records], np.int32),
         source_offset=_numbers([record["source_offset"] for record in records], np.int64),
         computation_time_ms=_numbers([record["computation_time_ms"] for record in records], np.float32),

@@ -23,6 +23,7 @@ from schemas.events import (
 )
 from stream.explain.columns import Bools
 from stream.explain.findings import Findings
+from stream.explain.wording import wording_hash
 
 AUDITED_FEATURES: Final = 3
 AUDITED_EVENTS: Final = 2
@@ -102,17 +103,22 @@ def audits(findings: Findings, said: Sequence[Explanation], computation_time_ms:
             )
             for item, told in zip(impression["items"], explanation["items"], strict=True)
         ]
-        made.append(_audit(impression, findings.bundle.model_version, computation_time_ms, entries))
+        made.append(_audit(impression, explanation, computation_time_ms, entries))
     return made
 
 
-def _audit(impression: Impression, model_version: str, computation_time_ms: float, entries: list[AuditEntry]) -> Audit:
+def _audit(
+    impression: Impression, explanation: Explanation, computation_time_ms: float, entries: list[AuditEntry]
+) -> Audit:
     return Audit(
         request_id=bytes.fromhex(impression["request_id"].replace("-", "")),
         timestamp_ms=impression["timestamp_ms"],
         user_id_hash=bytes.fromhex(impression["user_id_hash"]),
         region=impression["region"],
-        model_version=model_version,
+        model_version=explanation["model_version"],
+        policy=explanation["policy"],
+        wording_hash=wording_hash(explanation["locale"]),
+        source_topic_id="",
         source_partition=-1,
         source_offset=-1,
         computation_time_ms=computation_time_ms,

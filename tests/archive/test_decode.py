@@ -12,7 +12,7 @@ from fastavro import schemaless_writer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.codec import Codec, schema, to_json
+from schemas.codec import FINGERPRINT_HEADER, Codec, schema, schema_fingerprint, to_json
 from stream.archive.avro import decode_newest
 from stream.archive.decode import Decoder, Record
 from stream.archive.segment import placeable
@@ -120,6 +120,20 @@ def test_good_and_bad_messages_are_told_apart_and_keep_their_offsets() -> None:
     assert "name no folder" in found[14]
     assert "larger than its Avro type" in found[18]
     assert [each.record for each in unreadable] == [records[offset - 10] for offset in sorted(found)]
+
+
+def test_records_of_the_first_version_are_archived_beside_newer_ones() -> None:
+    out = io.BytesIO()
+    schemaless_writer(out, schema("audit", 1), audit(1))
+    older = message(1, out.getvalue(), [(FINGERPRINT_HEADER, schema_fingerprint("audit", 1).encode())])
+    slates, unreadable = Decoder(CODEC).decode([message(0, body(audit(0))), older])
+    assert unreadable == []
+    assert slates.source_offset.tolist() == [0, 1]
+    rows = slates.table.to_pylist()
+    assert [(row["policy"], row["wording_hash"], row["source_topic_id"]) for row in (rows[0], rows[2])] == [
+        ("evidence", b"wordhash", "id-1"),
+        ("", bytes(8), ""),
+    ]
 
 
 @pytest.mark.parametrize("odd", [message(1, b"x", [("avro-fingerprint", None)]), message(1, b'{"\\ud800": 1}', [])])  # type: ignore[list-item]

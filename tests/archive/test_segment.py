@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 from pathlib import Path
 from typing import Any, cast
@@ -9,6 +10,7 @@ from typing import Any, cast
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,8 +66,22 @@ def test_every_field_of_every_entry_is_in_its_row(records: list[dict[str, Any]])
                 "computation_time_ms": record["computation_time_ms"],
                 "source_partition": record["source_partition"],
                 "source_offset": record["source_offset"],
+                "policy": record["policy"],
+                "wording_hash": record["wording_hash"],
+                "source_topic_id": record["source_topic_id"],
             },
         )
+
+
+def test_an_object_from_before_a_column_came_is_read_with_nulls() -> None:
+    newer = ["policy", "wording_hash", "source_topic_id"]
+    table = slates([audit(0), audit(1)]).table
+    sink = io.BytesIO()
+    pq.write_table(table.drop_columns(newer), sink)
+    older = read(sink.getvalue())
+    assert older.schema == SCHEMA
+    assert older.drop_columns(newer).equals(table.drop_columns(newer))
+    assert [older[name].null_count for name in newer] == [4, 4, 4]
 
 
 @pytest.mark.parametrize("event", [-1, 2])

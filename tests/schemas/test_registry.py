@@ -20,7 +20,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.codec import Codec, from_json, schema
+from schemas.codec import VERSIONS, Codec, from_json, schema
 from schemas.errors import UndecodableEvent
 from schemas.events import EVENT_NAMES, EventName
 from schemas.registry import IncompatibleSchema, Registry, RegistryUnavailable, subject
@@ -71,7 +71,11 @@ def registry(url: str) -> Iterator[Registry]:
 
 
 def golden(event: EventName) -> dict[str, Any]:
-    return from_json(event, (GOLDEN / f"{event}.v1.json").read_bytes())
+    return from_json(event, _golden(event, "json").read_bytes())
+
+
+def _golden(event: EventName, suffix: str) -> Path:
+    return GOLDEN / f"{event}.v{VERSIONS[event][-1]}.{suffix}"
 
 
 def changed(event: EventName, change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -104,7 +108,7 @@ def test_the_bytes_carry_the_id_that_the_registry_gave(
     encoded = codec.encode(event, golden(event), topics[event])
     latest = client.get_latest_version(subject(topics[event]))
     assert int.from_bytes(encoded.value[1:5], "big") == latest.schema_id
-    assert encoded.value[5:] == (GOLDEN / f"{event}.v1.avro").read_bytes()
+    assert encoded.value[5:] == _golden(event, "avro").read_bytes()
 
 
 @pytest.mark.parametrize("event", EVENT_NAMES)

@@ -57,7 +57,7 @@ def header(output_headers: list[tuple[str, bytes]], name: str) -> str:
 def test_each_slate_gets_an_explanation_and_an_audit_on_its_own_partition(
     explainer: Explainer, codec: Codec, settings: Settings, received: list[Received]
 ) -> None:
-    answer = BatchWork(explainer, codec, settings).answer(received)
+    answer = BatchWork(explainer, codec, settings, source_topic_id="id-1").answer(received)
     assert answer.explained == 6
     assert not answer.dead
     for place, (said, kept) in enumerate(zip(answer.outputs[::2], answer.outputs[1::2], strict=True)):
@@ -68,7 +68,8 @@ def test_each_slate_gets_an_explanation_and_an_audit_on_its_own_partition(
         assert said.key == kept.key == explanation["user_id_hash"].encode()
         assert said.partition == -1
         assert kept.partition == audit["source_partition"] == 3
-        assert audit["source_offset"] == 100 + place
+        assert (audit["source_topic_id"], audit["source_offset"]) == ("id-1", 100 + place)
+        assert audit["policy"] == explanation["policy"]
         assert answer.owners[2 * place : 2 * place + 2] == [place, place]
     assert sum(answer.items.values()) == sum(
         len(codec.decode("explanation", said.value, said.headers)["items"]) for said in answer.outputs[::2]
