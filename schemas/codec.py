@@ -32,8 +32,8 @@ from schemas.registry import Registry
 
 FINGERPRINT_HEADER: Final = "avro-fingerprint"
 VERSIONS: Final[dict[EventName, tuple[int, ...]]] = {
-    "impression": (1,),
-    "explanation": (1,),
+    "impression": (1, 2),
+    "explanation": (1, 2),
     "audit": (1, 2),
     "dead_letter": (1,),
 }
@@ -232,6 +232,8 @@ def _unless_newest(event: EventName, written: Any) -> Any | None:
 
 
 def _from_plain(value: Any, node: Any) -> Any:
+    if isinstance(node, list):
+        return _from_union(value, node)
     kind = node["type"] if isinstance(node, dict) else node
     if kind == "record" and isinstance(value, dict):
         types = {field["name"]: field["type"] for field in node["fields"]}
@@ -250,6 +252,12 @@ def _from_plain(value: Any, node: Any) -> Any:
     if kind in ("bytes", "fixed") and isinstance(value, str):
         return bytes.fromhex(value)
     return math.nan if value is None and kind in ("float", "double") else value
+
+
+def _from_union(value: Any, nodes: list[Any]) -> Any:
+    """Read by the branch that an object is; every other value is its own, and null is null here, not NaN."""
+    records = [node for node in nodes if isinstance(node, dict) and node["type"] == "record"]
+    return _from_plain(value, records[0]) if isinstance(value, dict) and records else value
 
 
 def _misfit(reason: Any) -> str:

@@ -9,7 +9,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypedDict, cast
+from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
 from schemas.errors import InvalidEvent
 
@@ -17,6 +17,9 @@ EventName = Literal["impression", "explanation", "audit", "dead_letter"]
 ExplanationType = Literal["watch_history", "category_match", "trending", "personalized"]
 Status = Literal["verified", "factual", "generic", "model_mismatch"]
 EngagementName = Literal["view", "like", "complete", "share", "skip"]
+Basis = Literal["personal", "mixed", "popular"]
+RecourseKind = Literal["history", "feature"]
+Whose = Literal["own", "others"]
 
 EVENT_NAMES: Final[tuple[EventName, ...]] = ("impression", "explanation", "audit", "dead_letter")
 EXPLANATION_TYPES: Final[tuple[ExplanationType, ...]] = ("watch_history", "category_match", "trending", "personalized")
@@ -60,7 +63,7 @@ class SlateItem(TypedDict):
 
 
 class Impression(TypedDict):
-    """One slate as it was shown to one user (``impression.v1.avsc``)."""
+    """One slate as it was shown to one user (``impression.v2.avsc``); one of version 1 asks for no detail."""
 
     request_id: str
     timestamp_ms: int
@@ -72,6 +75,7 @@ class Impression(TypedDict):
     session: list[SessionEvent]
     user_features: list[float]
     items: list[SlateItem]
+    detail: NotRequired[bool]
 
 
 class Citation(TypedDict):
@@ -104,6 +108,74 @@ class Evidence(TypedDict):
     personal_share: float | None
     category_match: float | None
     residual: float | None
+    basis: Basis | None
+
+
+class FeatureLedger(TypedDict):
+    """One feature of one item, with its SHAP value on the re-ranker's raw score."""
+
+    name: str
+    display_name: str
+    owner: str
+    unit: str
+    value: float
+    contribution: float
+    sensitive: bool
+
+
+class EventLedger(TypedDict):
+    """One past event, and what its absence does to one item's session score."""
+
+    event: int
+    item_id: str
+    title: str
+    engagement: str
+    age_s: int
+    attention: float
+    similarity: float | None
+    effect: float
+
+
+class Recourse(TypedDict):
+    """What the user could do to see less of an item, confirmed by running the models again."""
+
+    kind: RecourseKind
+    events: list[int]
+    item_ids: list[str]
+    titles: list[str]
+    feature: str | None
+    rank: int
+    rank_without: int
+    off_slate: bool
+    text: str
+
+
+class SimilarMoment(TypedDict):
+    """A past moment that resembles the present one, and what was watched next."""
+
+    event: int
+    similarity: float
+    next_item_id: str
+    next_title: str
+    whose: Whose
+
+
+class Detail(TypedDict):
+    """The full ledger of one item.
+
+    raw_score = base_value + the contributions of all features - residual, and the value of the feature session_score is
+    session_score = the effects of all events + events_together.
+    """
+
+    base_value: float
+    raw_score: float
+    residual: float
+    features: list[FeatureLedger]
+    session_score: float
+    events: list[EventLedger]
+    events_together: float
+    recourse: Recourse | None
+    similar_moments: list[SimilarMoment]
 
 
 class ItemExplanation(TypedDict):
@@ -114,11 +186,13 @@ class ItemExplanation(TypedDict):
     type: ExplanationType
     status: Status
     text: str
+    basis_text: str
     evidence: Evidence
+    detail: Detail | None
 
 
 class Explanation(TypedDict):
-    """Why the items of one slate were recommended (``explanation.v1.avsc``)."""
+    """Why the items of one slate were recommended (``explanation.v2.avsc``)."""
 
     request_id: str
     timestamp_ms: int
@@ -204,8 +278,10 @@ def validate_impression(record: Mapping[str, Any], *, now_ms: int | None = None)
         _check_items(record["items"])
         if _has_infinity(record["user_features"]):
             raise InvalidEvent("user_features holds an infinite value; send NaN for a missing one")
+        if not isinstance(detail := record.get("detail", False), bool):
+            raise InvalidEvent(f"detail is {detail!r}; expected true or false")
     except (KeyError, TypeError, AttributeError) as error:
-        raise InvalidEvent(f"not an impression: {type(error).__name__} {error}; see impression.v1.avsc") from error
+        raise InvalidEvent(f"not an impression: {type(error).__name__} {error}; see impression.v2.avsc") from error
     return cast("Impression", record)
 
 

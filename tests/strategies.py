@@ -46,6 +46,63 @@ impressions = _record(
     ),
     user_features=st.lists(float32, min_size=4, max_size=4),
     items=_items(4),
+    detail=st.booleans(),
+)
+
+float64 = st.floats(allow_infinity=False)
+details = _record(
+    base_value=float64,
+    raw_score=float64,
+    residual=float64,
+    features=st.lists(
+        _record(
+            name=text,
+            display_name=text,
+            owner=st.sampled_from(["user", "item", "context"]),
+            unit=text,
+            value=float64,
+            contribution=float64,
+            sensitive=st.booleans(),
+        ),
+        max_size=2,
+    ),
+    session_score=float64,
+    events=st.lists(
+        _record(
+            event=int32,
+            item_id=text,
+            title=text,
+            engagement=st.sampled_from(ENGAGEMENTS),
+            age_s=int64,
+            attention=float64,
+            similarity=st.none() | st.floats(-1, 1),
+            effect=float64,
+        ),
+        max_size=2,
+    ),
+    events_together=float64,
+    recourse=st.none()
+    | _record(
+        kind=st.sampled_from(["history", "feature"]),
+        events=st.lists(int32, max_size=3),
+        item_ids=st.lists(text, max_size=3),
+        titles=st.lists(text, max_size=3),
+        feature=st.none() | text,
+        rank=int32,
+        rank_without=int32,
+        off_slate=st.booleans(),
+        text=text,
+    ),
+    similar_moments=st.lists(
+        _record(
+            event=int32,
+            similarity=st.floats(-1, 1),
+            next_item_id=text,
+            next_title=text,
+            whose=st.sampled_from(["own", "others"]),
+        ),
+        max_size=2,
+    ),
 )
 
 explanations = _record(
@@ -64,6 +121,8 @@ explanations = _record(
             type=st.sampled_from(EXPLANATION_TYPES),
             status=st.sampled_from(STATUSES),
             text=text,
+            basis_text=text,
+            detail=st.none() | details,
             evidence=_record(
                 history=st.lists(
                     _record(
@@ -84,6 +143,7 @@ explanations = _record(
                 personal_share=st.none() | finite32,
                 category_match=st.none() | finite32,
                 residual=st.none() | finite32,
+                basis=st.none() | st.sampled_from(["personal", "mixed", "popular"]),
             ),
         ),
         max_size=3,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from models.attribution.treeshap import TreeShap
 from models.bundle import Bundle
+from models.exemplars.index import Exemplars
 from models.reranker.runtime import Reranker
 from models.session.runtime import SessionModel
 
@@ -24,6 +25,7 @@ class Models:
     session: SessionModel
     reranker: Reranker
     treeshap: TreeShap
+    exemplars: Exemplars | None
 
     @classmethod
     def open(cls, bundle: Bundle, threads: int = 1) -> Self:
@@ -39,7 +41,7 @@ class Models:
         # Compiled and compared with LightGBM now: the first slate neither waits nor finds out.
         treeshap.warm_up()
         treeshap.self_check(_probes(len(bundle.features)))
-        return cls(bundle, SessionModel(bundle, threads=threads), reranker, treeshap)
+        return cls(bundle, SessionModel(bundle, threads=threads), reranker, treeshap, Exemplars.load(bundle))
 
 
 def _probes(features: int) -> npt.NDArray[np.float64]:

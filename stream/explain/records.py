@@ -68,7 +68,9 @@ def explanations(findings: Findings, said: Said, policy: str, produced_at_ms: in
                         type=said.kinds[index],
                         status=said.statuses[index],
                         text=said.texts[index],
+                        basis_text="",
                         evidence=evidence[index],
+                        detail=None,
                     )
                     for index, item in enumerate(impression["items"], start)
                 ],
@@ -142,7 +144,14 @@ def _evidence(findings: Findings) -> list[Evidence]:
         strict=True,
     )
     return [
-        Evidence(history=history, features=features, personal_share=share, category_match=match, residual=residual)
+        Evidence(
+            history=history,
+            features=features,
+            personal_share=share,
+            category_match=match,
+            residual=residual,
+            basis=None,
+        )
         for history, features, share, match, residual in columns
     ]
 

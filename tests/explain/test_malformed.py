@@ -125,7 +125,7 @@ def test_an_unknown_item_is_a_mismatch_and_leaves_the_others_be(explainer: Expla
     items = explained(explainer, record)["items"]
     assert (items[2]["status"], items[2]["type"], items[2]["text"]) == ("model_mismatch", "personalized", GENERIC)
     assert items[2]["evidence"] == {
-        "history": [], "features": [], "personal_share": None, "category_match": None, "residual": None
+        "history": [], "features": [], "personal_share": None, "category_match": None, "residual": None, "basis": None
     }  # fmt: skip
     assert all(item["status"] != "model_mismatch" for place, item in enumerate(items) if place != 2)
     assert not any("Without" in item["text"] for item in items), "a rank needs every score of the slate"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastavro import schemaless_reader
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -130,7 +133,7 @@ def test_a_misfit_is_said_in_the_words_of_json_and_in_short(change: dict[str, ob
     record = json.loads((GOLDEN / "impression.v1.json").read_bytes()) | change
     with pytest.raises(UndecodableEvent) as refused:
         CODEC.decode("impression", json.dumps(record).encode())
-    assert str(refused.value) == f"JSON does not fit impression.v1.avsc: {said}"
+    assert str(refused.value) == f"JSON does not fit impression.v2.avsc: {said}"
 
 
 @pytest.mark.parametrize(
@@ -150,10 +153,37 @@ def test_json_without_a_field_is_refused_by_field() -> None:
 
 
 def test_a_record_of_another_shape_is_not_written() -> None:
-    with pytest.raises(InvalidEvent, match=r"impression\.v1\.avsc"):
+    with pytest.raises(InvalidEvent, match=r"impression\.v2\.avsc"):
         CODEC.encode("impression", {"request_id": 7}, "any-topic")
 
 
 @pytest.mark.parametrize("event", EVENT_NAMES)
 def test_every_record_says_what_it_is(event: EventName) -> None:
     assert schema(event)["doc"]
+
+
+@pytest.mark.parametrize(("event", "known"), VERSIONED)
+def test_a_reader_of_any_version_reads_what_the_newest_writes(event: EventName, known: int) -> None:
+    newest = VERSIONS[event][-1]
+    value = (GOLDEN / f"{event}.v{newest}.avro").read_bytes()
+    read = schemaless_reader(BytesIO(value), schema(event, newest), schema(event, known))
+    whole = CODEC.decode(event, value, [(FINGERPRINT_HEADER, schema_fingerprint(event).encode())])
+    assert same(read, cut(whole, schema(event, known)))
+
+
+def cut(value: Any, node: Any) -> Any:
+    """What is left of a record where a schema knows fewer fields."""
+    if isinstance(value, dict) and isinstance(node, dict):
+        return {field["name"]: cut(value[field["name"]], field["type"]) for field in node["fields"]}
+    if isinstance(value, dict):
+        return cut(value, next(each for each in node if isinstance(each, dict)))
+    if isinstance(value, list):
+        return [cut(each, node["items"]) for each in value]
+    return value
+
+
+def test_an_impression_of_version_1_asks_for_no_detail() -> None:
+    fingerprint = (GOLDEN / "impression.v1.fingerprint").read_text().strip()
+    plain = [(FINGERPRINT_HEADER, fingerprint.encode())]
+    assert CODEC.decode("impression", (GOLDEN / "impression.v1.avro").read_bytes(), plain)["detail"] is False
+    assert CODEC.decode("impression", (GOLDEN / "impression.v1.json").read_bytes())["detail"] is False

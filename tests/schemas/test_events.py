@@ -53,6 +53,7 @@ def with_item(**change: Any) -> dict[str, Any]:
         (broken(items=broken()["items"] * (MAX_SLATE_ITEMS + 1)), "at most"),
         (broken(session=broken()["session"] * 1000), "session"),
         (broken(session=None), "not an impression"),
+        (broken(detail="yes"), "detail"),
         ({}, "not an impression"),
     ],
 )

@@ -37,9 +37,10 @@ def wording_for(locale: str) -> Wording:
     return Wording(LOCALES[FALLBACK], Locale.parse(FALLBACK))
 
 
-def wording_hash(locale: str) -> bytes:  # noqa: ARG001 (every locale's are zeros for now)
-    """Return 8 bytes that pin the templates which word this locale, for the audit record."""
-    return bytes(8)
+@lru_cache(maxsize=256)
+def wording_hash(locale: str) -> bytes:
+    """Pin the templates that word a locale: 8 bytes of SHA-256 over its language's, for the audit record."""
+    return wording_for(locale).phrases.digest()
 
 
 def _parents(locale: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ from stream.explain.wording.phrases import Phrases
 
 PHRASES = Phrases(
     language="en",
+    version=1,
     quotes=("“", "”"),
     inner_quotes=("‘", "’"),  # noqa: RUF001 - quotation marks, as meant
     messages={

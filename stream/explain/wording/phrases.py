@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
+from hashlib import sha256
 from itertools import cycle
+from typing import Final
 
 from babel import Locale
 from babel.lists import format_list
 from babel.numbers import format_decimal, format_percent
+
+DIGEST_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
     """One language's words; placeholders in braces, plural and ordinal forms by their CLDR category.
 
-    quotes and inner_quotes are CLDR's quotation and alternate quotation delimiters (Babel does not carry them);
-    messages map a key to a template; plurals map a key to a template per plural category, with ``{count}``; ordinals
-    map an ordinal category to a template with ``{number}``. "other" is always there.
+    version is raised by one whenever a word changes; quotes and inner_quotes are CLDR's quotation and alternate
+    quotation delimiters (Babel does not carry them); messages map a key to a template; plurals map a key to a template
+    per plural category, with ``{count}``; ordinals map an ordinal category to a template with ``{number}``. "other" is
+    always there.
     """
 
     language: str
+    version: int
     quotes: tuple[str, str]
     inner_quotes: tuple[str, str]
     messages: Mapping[str, str]
     plurals: Mapping[str, Mapping[str, str]]
     ordinals: Mapping[str, str]
+
+    def digest(self) -> bytes:
+        """First 8 bytes of SHA-256 of everything here as JSON: sorted keys, no spaces, UTF-8."""
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return sha256(canonical.encode()).digest()[:DIGEST_BYTES]
 
 
 _QUOTATION_MARK = re.compile('["“”„«»‟]')
