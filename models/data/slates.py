@@ -69,7 +69,7 @@ def _impressions(
 ) -> Iterator[Impression]:
     model, reranker = SessionModel(bundle), Reranker.load(bundle)
     length = min(MAX_SESSION, bundle.manifest.max_length)
-    engagement_code = _engagement_codes(bundle)
+    engagement_code = engagement_codes(bundle)
     count = min(items, len(bundle.catalog) - length)
     rng = np.random.default_rng([seed, 13])
     history = sessions.without_last(held_out)
@@ -149,7 +149,7 @@ def _session_events(moments: Moments, bundle: Bundle) -> list[list[SessionEvent]
     ]
 
 
-def _engagement_codes(bundle: Bundle) -> NDArray[np.int64]:
+def engagement_codes(bundle: Bundle) -> NDArray[np.int64]:
     """Translate our engagement codes into those of the bundle's model, int64 [6]; 0 stays padding."""
     known = bundle.manifest.engagements
     missing = [name for name in ENGAGEMENTS if name not in known]
@@ -161,13 +161,23 @@ def _engagement_codes(bundle: Bundle) -> NDArray[np.int64]:
     return np.array([0, *(known.index(name) + 1 for name in ENGAGEMENTS)], dtype=np.int64)
 
 
-def _check(bundle: Bundle, sessions: Sessions) -> None:
+def require_same_catalog(bundle: Bundle, sessions: Sessions) -> None:
+    """Check that a bundle knows the items of histories, by the same indices.
+
+    Raises:
+        UnfitBundle: it does not.
+
+    """
     if bundle.catalog.item_ids != sessions.catalog.item_ids:
         raise UnfitBundle(
             f"expected histories of the {len(bundle.catalog)} items of {bundle.model_version}, got histories of "
             f"{len(sessions.catalog)} others: choose the bundle that was trained on this source (whyrec models "
             "train), or the source that the bundle was trained on"
         )
+
+
+def _check(bundle: Bundle, sessions: Sessions) -> None:
+    require_same_catalog(bundle, sessions)
     if bundle.features != FEATURES:
         raise UnfitBundle(
             f"expected a bundle that reads the features {FEATURE_SET}, got {bundle.manifest.feature_set}: only the "

@@ -102,6 +102,56 @@ def train(
 
 
 @app.command()
+def exemplars(
+    directory: BundleDir,
+    *,
+    simulated: Annotated[bool, typer.Option("--simulated", help="Moments of simulated StreamRec users.")] = False,
+    movielens: Annotated[
+        Path | None, typer.Option(help="Moments of MovieLens 100K: its folder.", metavar="DIR")
+    ] = None,
+    histories: Annotated[int, typer.Option(min=200, help="With --simulated: how many.")] = _HISTORIES,
+) -> None:
+    """Put moments that at least 50 users share into a bundle, in place of those it has, for what similar moments tell.
+
+    Example: whyrec models exemplars my-bundle --movielens ml-100k
+    """
+    from rich.console import Console
+
+    from models.bundle import Bundle
+    from models.data.movielens import load
+    from models.data.simulator import simulate
+    from models.data.slates import engagement_codes, require_same_catalog
+    from models.exemplars.index import write
+    from models.exemplars.prototypes import K_ANONYMOUS, prototypes
+    from models.plans import TRAINING_SEED
+    from models.session.runtime import SessionModel
+
+    if simulated == (movielens is not None):
+        raise TrainingUnavailable("models exemplars needs one source: --simulated, or --movielens DIR")
+    bundle = Bundle.load(directory)
+    sessions = simulate(histories, TRAINING_SEED) if movielens is None else load(movielens)
+    require_same_catalog(bundle, sessions)
+    model, codes = SessionModel(bundle), engagement_codes(bundle)
+    console = Console()
+    with console.status("moments are encoded and put together"):
+        found = prototypes(
+            sessions, lambda item, engaged: model.run(item, codes[engaged], without=False).vector, model.max_length
+        )
+    if not len(found):
+        raise TrainingUnavailable(
+            f"no moment of these {len(sessions):,} histories is shared by {K_ANONYMOUS} users who watched one item: "
+            f"bring more histories; {directory} is left as it is"
+        )
+    write(directory, found)
+    console.print(
+        f"wrote {len(found):,} moments to {directory}, each shared by {found.users.min():,} users or more, of whom "
+        f"{found.watched.min():,} or more watched the same next",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+@app.command()
 def check(directory: BundleDir) -> None:
     """Try out a bundle: what fits, what does not, and why; exit 1 if anything does not.
 

@@ -1,0 +1,31 @@
+"""Similar moments: when else this user, or many others, stood at a point like this one, and what was watched next."""
+
+from __future__ import annotations
+
+from models.exemplars.moments import Moment, others, own
+from schemas.events import SimilarMoment
+from stream.explain.columns import Slates, watched
+from stream.explain.models import Models
+from stream.explain.scores import Scores
+
+
+def similar_moments(slates: Slates, scores: Scores, models: Models, slate: int) -> list[SimilarMoment]:
+    """Tell of the moments that resemble one slate's most, the most similar first; the same for all of its items."""
+    histories, catalog = slates.histories, models.bundle.catalog
+    columns = slice(histories.first_column(slate), None)
+    events = slates.event[slate, columns]
+    present = scores.reading.vector[slate]
+    interest = watched(histories, models.bundle)[slate, columns]
+    mine = own(models.session, histories.item[slate, columns], histories.engagement[slate, columns], interest, present)
+
+    def told(moment: Moment) -> SimilarMoment:
+        return SimilarMoment(
+            event=int(events[moment.place]) if moment.place >= 0 else -1,
+            similarity=moment.similarity,
+            next_item_id=catalog.item_ids[moment.next_item - 1],
+            next_title=catalog.titles[moment.next_item - 1],
+            whose="own" if moment.place >= 0 else "others",
+        )
+
+    found = [*mine, *others(models.exemplars, present)]
+    return [told(moment) for moment in sorted(found, key=lambda moment: -moment.similarity)]
