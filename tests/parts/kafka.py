@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import subprocess
-import tempfile
 import uuid
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -17,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 from tests.parts import cache
 from tests.parts.foreground import until_interrupted
 from tests.parts.process import ServerFailed, ServerProcess, accepts_connections, free_port
+from tests.parts.server import Server
 
 VERSION = "4.3.1"
 KEPT = f"kafka-{VERSION}"
@@ -56,7 +53,7 @@ JAVA_OPTIONS = [
 ]
 
 
-class Kafka:
+class Kafka(Server):
     """A broker on free local ports, with its data in a temporary folder that goes with it.
 
     `properties` is its configuration, in which {port}, {controller_port} and {logs} stand for what is chosen here.
@@ -64,55 +61,27 @@ class Kafka:
     """
 
     def __init__(self, properties: str = PROPERTIES, cluster: str | None = None) -> None:
+        super().__init__("kafka")
         java = cache.java()
         jars = fetch()
         self._port, controller_port = free_port(), free_port()
         self.bootstrap = f"127.0.0.1:{self._port}"
-        self._directory = Path(tempfile.mkdtemp(prefix="whyrec-kafka-"))
-        configuration = self._directory / "server.properties"
-        logs = self._directory / "logs"
+        configuration = self.directory / "server.properties"
+        logs = self.directory / "logs"
         configuration.write_text(properties.format(port=self._port, controller_port=controller_port, logs=logs))
         self._run = [java, *JAVA_OPTIONS, "-cp", f"{jars}/*"]
         self._properties = str(configuration)
         self._cluster = cluster or _new_cluster()
-        self._process = ServerProcess(
-            "kafka", [*self._run, "kafka.Kafka", self._properties], ready=self._answers, directory=self._directory
+        self.process = ServerProcess(
+            "kafka", [*self._run, "kafka.Kafka", self._properties], ready=self._answers, directory=self.directory
         )
         self._formatted = False
-
-    @property
-    def running(self) -> bool:
-        return self._process.running
 
     def start(self) -> None:
         """Start the broker, or bring it back; returns when it answers."""
         if not self._formatted:
             self._format()
-        self._process.start()
-
-    def stop(self) -> None:
-        """A clean shutdown."""
-        self._process.stop()
-
-    def kill(self) -> None:
-        """A crash: SIGKILL, nothing flushed."""
-        self._process.kill()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self._close()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        # Its data goes too, so there is nothing a clean shutdown would save.
-        self.kill()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        super().start()
 
     def _format(self) -> None:
         tool = [*self._run, "kafka.tools.StorageTool", "format", "--config", self._properties]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import botocore.session
@@ -14,6 +11,7 @@ import botocore.session
 from tests.parts import cache
 from tests.parts.foreground import until_interrupted
 from tests.parts.process import ServerProcess, accepts_connections, free_port
+from tests.parts.server import Server
 
 VERSION = "v1.8.0"
 KEPT = f"versitygw-{VERSION}"
@@ -21,13 +19,14 @@ PACKAGE = f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"
 REGION = "us-east-1"
 
 
-class S3Server:
+class S3Server(Server):
     """An S3 endpoint on a free local port with one empty bucket.
 
     `environment` holds the usual AWS variables that point any S3 client, s3fs included, at it.
     """
 
     def __init__(self) -> None:
+        super().__init__("s3")
         binary = fetch()
         self._port = free_port()
         self.endpoint_url = f"http://127.0.0.1:{self._port}"
@@ -35,10 +34,9 @@ class S3Server:
         self.secret_key = "whyrec-test-secret"  # noqa: S105 - guards a temporary folder
         self.bucket = "whyrec-archive"
         self.environment = environment(self.endpoint_url, self.access_key, self.secret_key)
-        self._directory = Path(tempfile.mkdtemp(prefix="whyrec-s3-"))
-        objects = self._directory / "objects"
+        objects = self.directory / "objects"
         objects.mkdir()
-        self._process = ServerProcess(
+        self.process = ServerProcess(
             "s3-server",
             [
                 *(str(binary), "--port", f"127.0.0.1:{self._port}", "--region", REGION, "--quiet"),
@@ -46,45 +44,24 @@ class S3Server:
                 *("posix", *self._attributes(objects), str(objects)),
             ],
             ready=lambda: accepts_connections(self._port),
-            directory=self._directory,
+            directory=self.directory,
         )
 
-    @property
-    def running(self) -> bool:
-        return self._process.running
-
-    def start(self) -> None:
-        """Start it, or bring it back with the same address and objects."""
-        self._process.start()
-
-    def stop(self) -> None:
-        self._process.stop()
-
-    def kill(self) -> None:
-        self._process.kill()
-
     def __enter__(self) -> Self:
+        super().__enter__()
         try:
-            self.start()
             create_bucket(self.environment, self.bucket)
         except BaseException:
             self._close()
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        self.kill()
-        shutil.rmtree(self._directory, ignore_errors=True)
-
     def _attributes(self, objects: Path) -> list[str]:
         # Object metadata lives in extended attributes, which some temporary folders (tmpfs on older kernels) lack.
         try:
             os.setxattr(objects, "user.whyrec", b"1")
         except (OSError, AttributeError):
-            sidecar = self._directory / "metadata"
+            sidecar = self.directory / "metadata"
             sidecar.mkdir()
             return ["--sidecar", str(sidecar)]
         os.removexattr(objects, "user.whyrec")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.parts import cache
 from tests.parts.foreground import until_interrupted
 from tests.parts.process import ServerProcess, accepts_connections, free_port
+from tests.parts.server import Server
 
 VERSION = "2.5.11.Final"
 KEPT = f"apicurio-registry-{VERSION}"
@@ -21,49 +18,26 @@ ARTIFACT = f"io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all"
 JAVA_OPTIONS = ["-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
 
 
-class SchemaRegistry:
-    """A registry on a free local port; `url` is the root of its Confluent-compatible API (`/apis/ccompat/v7`)."""
+class SchemaRegistry(Server):
+    """A registry on a free local port; `url` is the root of its Confluent-compatible API (`/apis/ccompat/v7`).
+
+    It begins empty each time it is started.
+    """
 
     def __init__(self) -> None:
+        super().__init__("registry")
         java = cache.java()
         home = fetch()
         (jar,) = home.glob("*-runner.jar")
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}/apis/ccompat/v7"
-        self._directory = Path(tempfile.mkdtemp(prefix="whyrec-registry-"))
         address = ["-Dquarkus.http.host=127.0.0.1", f"-Dquarkus.http.port={self._port}"]
-        self._process = ServerProcess(
+        self.process = ServerProcess(
             "schema-registry",
             [java, *JAVA_OPTIONS, *address, "-jar", str(jar)],
             ready=self._answers,
-            directory=self._directory,
+            directory=self.directory,
         )
-
-    @property
-    def running(self) -> bool:
-        return self._process.running
-
-    def start(self) -> None:
-        """Start it; returns when it answers. It begins empty, each time."""
-        self._process.start()
-
-    def stop(self) -> None:
-        self._process.stop()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self._close()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        self._process.kill()
-        shutil.rmtree(self._directory, ignore_errors=True)
 
     def _answers(self) -> bool:
         if not accepts_connections(self._port):
