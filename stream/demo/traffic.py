@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,7 +52,7 @@ def parcels(
 class Traffic(threading.Thread):
     """Sends each parcel at its time. A consumer that lags does not slow it: latencies count from the planned time."""
 
-    def __init__(self, bootstrap_servers: str, topic: str, row: Sequence[Parcel], rate: float) -> None:
+    def __init__(self, bootstrap_servers: str, topic: str, row: Iterable[Parcel], rate: float) -> None:
         super().__init__(name="traffic", daemon=True)
         self._producer = Producer(
             {

@@ -1,0 +1,84 @@
+"""When explanations arrive: their request ids and the time, by a consumer that looks no further.
+
+Decoding every explanation whole is a frontend's work, not the worker's; on the same machine it would be counted twice.
+One in a hundred is decoded all the same.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from schemas.codec import Codec
+from stream.settings import Settings
+
+_DECODE_EVERY: Final = 100
+_ID_BYTES: Final = 36
+_TIMEOUT_S: Final = 10.0
+
+
+class Arrivals(threading.Thread):
+    """Reads the explanations from where they end when it is made. ``planned``: when each request id was due."""
+
+    def __init__(self, settings: Settings, codec: Codec, planned: Mapping[str, float]) -> None:
+        super().__init__(name="arrivals", daemon=True)
+        self._codec, self._planned = codec, planned
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": settings.bootstrap_servers,
+                "group.id": f"{settings.consumer_group}-arrivals",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 50,
+                "log_level": 0,
+            }
+        )
+        self._consumer.assign(self._ends(settings.topic("explanations")))
+        self._halt = threading.Event()
+        self._arrived: dict[str, float] = {}
+        self._items_each = self._begins = 0
+        self.events = 0
+        self.items = 0
+        self.repeats = 0
+
+    def run(self) -> None:
+        """Read until told to halt."""
+        while not self._halt.is_set():
+            message = self._consumer.poll(0.1)
+            if message is not None and message.error() is None:
+                self._take(message)
+        self._consumer.close()
+
+    def halt(self) -> None:
+        """Stop reading."""
+        self._halt.set()
+        self.join(_TIMEOUT_S)
+
+    def latencies_ms(self) -> list[float]:
+        """Latencies from the planned sending to arrival, in the order of arrival."""
+        return [round((at - self._planned[name]) * 1000, 2) for name, at in self._arrived.items()]
+
+    def _take(self, message: Message) -> None:
+        arrived = time.perf_counter()
+        value: bytes = message.value() or b""
+        if self.events % _DECODE_EVERY == 0:
+            record: dict[str, Any] = self._codec.decode("explanation", value, message.headers())
+            self._items_each = len(record["items"])
+            self._begins = value.index(record["request_id"].encode())
+        request_id = value[self._begins : self._begins + _ID_BYTES].decode()
+        if request_id in self._arrived or request_id not in self._planned:
+            self.repeats += 1
+            return
+        self._arrived[request_id] = arrived
+        self.events += 1
+        self.items += self._items_each
+
+    def _ends(self, topic: str) -> list[TopicPartition]:
+        found = self._consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions
+        parts = [TopicPartition(topic, number) for number in found]
+        for part in parts:
+            part.offset = self._consumer.get_watermark_offsets(part, timeout=_TIMEOUT_S)[1]
+        return parts
