@@ -1,0 +1,113 @@
+"""``whyrec replay``: an archived explanation, made again and compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+if TYPE_CHECKING:
+    from schemas.codec import Codec
+    from schemas.events import Impression
+    from stream.archive.objects import Store
+    from stream.replay.archived import ArchivedSlate, Source
+    from stream.settings import Settings
+
+
+def replay(
+    *,
+    request: Annotated[UUID, typer.Option(help="Id of the recommendation request.", metavar="ID")],
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="The model bundle that explained it, by default WHYREC_BUNDLE_DIR.", metavar="DIR"),
+    ] = None,
+    impression: Annotated[
+        Path | None,
+        typer.Option(help="The impression event, where Kafka holds it no longer; - is stdin.", metavar="FILE"),
+    ] = None,
+    date: Annotated[
+        str | None, typer.Option(help="Day it was shown, UTC: only its objects are read.", metavar="YYYY-MM-DD")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="The archive: folder or s3://bucket/prefix, by default WHYREC_ARCHIVE_URL.")
+    ] = None,
+    items: Annotated[int, typer.Option(min=0, help="Show the full ledgers of so many items.", metavar="N")] = 1,
+    json: bool = typer.Option(False, "--json", help="Print everything, of all items, as JSON."),
+) -> None:
+    """Explain an archived request again, and prove that every text has the archived hash; exit 1 if one has not.
+
+    Example: whyrec replay --request 3f2a91c4-7d1e-4b0a-9c55-0e8f6f1d2b7a
+    """
+    from rich.console import Console
+
+    from models.bundle import Bundle
+    from schemas.codec import to_json
+    from stream.archive.store import open_archive
+    from stream.commands.archive.options import require_day, settings_at
+    from stream.connections import codec_of
+    from stream.replay import judge, show
+
+    require_day("--date", date)
+    settings = settings_at(url)
+    archived = _archived(open_archive(settings), request, date)
+    opened = Bundle.load(bundle or settings.bundle_dir)
+    explainers = {slate.common("policy"): judge.explainer_for(slate, opened, settings.policy) for slate in archived}
+    codec = codec_of(settings)
+    given = None if impression is None else _read(impression)
+    topic = settings.topic("impressions")
+    console = Console()
+    proven = True
+    for slate in archived:
+        original = _original(settings, codec, slate.source, request, given)
+        replayed = judge.replay(slate, original, explainers[slate.common("policy")])
+        proven &= replayed.proven
+        if json:
+            typer.echo(to_json(show.document(replayed, topic)))
+        else:
+            console.print(show.render(replayed, topic, opened.catalog, items))
+    if not proven:
+        raise typer.Exit(1)
+
+
+def _archived(store: Store, request: UUID, date: str | None) -> list[ArchivedSlate]:
+    """Find the request's rows, with a progress bar."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from stream.archive import reader
+    from stream.errors import ArchiveError
+    from stream.replay.archived import slates_of
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("searching the archive", total=None)
+
+        def search() -> list[ArchivedSlate]:
+            refs = list(reader.objects(store, since=date, until=date))
+            progress.update(task, completed=0, total=len(refs))
+            return slates_of(store, request, refs, lambda _: progress.advance(task))
+
+        found = reader.again(search)
+    if not found:
+        day = "" if date is None else f" on {date} (UTC)"
+        raise ArchiveError(
+            f"{store.url} holds no row of request {request}{day}: check the id and --url; it may also have been "
+            "erased or expired (whyrec archive verify says so), or never been explained (see the dead letters)"
+        )
+    return found
+
+
+def _original(settings: Settings, codec: Codec, source: Source, request: UUID, given: bytes | None) -> Impression:
+    from stream.replay.source import from_bytes, from_kafka
+
+    return from_kafka(settings, codec, source, request) if given is None else from_bytes(codec, given, request)
+
+
+def _read(file: Path) -> bytes:
+    import sys
+
+    try:
+        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"{file}: {error.strerror}; name a file that holds one impression event") from error

@@ -1,0 +1,70 @@
+"""What the archive holds of one request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stream.archive import reader
+from stream.archive.commitlog import ObjectRef
+from stream.archive.objects import Store
+from stream.archive.slates import SCHEMA
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Source:
+    """Where an impression stood on Kafka; topic_id is empty where the archive does not know it."""
+
+    topic_id: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedSlate:
+    """The rows of one impression event, by position; each has the columns of a segment, null where it has none."""
+
+    source: Source
+    rows: list[dict[str, Any]]
+
+    def common(self, column: str) -> Any:
+        """Return what a column says of the whole slate."""
+        return self.rows[0][column]
+
+
+def slates_of(
+    store: Store, request: UUID, refs: Iterable[ObjectRef], seen: Callable[[ObjectRef], None] | None = None
+) -> list[ArchivedSlate]:
+    """Return the archived slates of a request, in the order of their sources; more than one where it was sent again.
+
+    Only request ids are read of objects that hold nothing of it; ``seen`` is called as each object begins.
+    """
+    found: list[pa.Table] = []
+    for ref in refs:
+        if seen is not None:
+            seen(ref)
+        if _holds(store, ref, request):
+            table = reader.rows(store, [ref], SCHEMA.names).read_all()
+            found.append(table.filter(_is(table, request)))
+    groups: dict[Source, list[dict[str, Any]]] = {}
+    for table in found:
+        for row in table.to_pylist():
+            source = Source(row["source_topic_id"] or "", row["source_partition"], row["source_offset"])
+            groups.setdefault(source, []).append(row)
+    return [
+        ArchivedSlate(source, sorted(rows, key=lambda row: row["position"])) for source, rows in sorted(groups.items())
+    ]
+
+
+def _holds(store: Store, ref: ObjectRef, request: UUID) -> bool:
+    return any(pc.any(_is(batch, request)).as_py() for batch in reader.rows(store, [ref], ["request_id"]))
+
+
+def _is(rows: pa.Table | pa.RecordBatch, request: UUID) -> pa.Array | pa.ChunkedArray:
+    column = rows.column("request_id")
+    return pc.equal(column.cast(pa.binary(16)), pa.scalar(request.bytes, pa.binary(16)))

@@ -1,0 +1,113 @@
+"""The original impression, read back from where it stood on Kafka, or from a file."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+from uuid import UUID
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from schemas.codec import Codec
+from schemas.errors import WhyrecError
+from schemas.events import Impression
+from stream.agents.lookup import origin_of
+from stream.errors import ConfigurationError
+from stream.replay.archived import Source
+from stream.settings import Settings
+
+_ANSWER_S: Final = 10.0
+_NEEDED: Final = "give the impression event itself with --impression FILE (as JSON, or as it was sent)"
+
+
+class ImpressionGone(WhyrecError):
+    """Kafka does not hold the impression, or not any more."""
+
+
+class OtherRequest(WhyrecError):
+    """The impression is of another request than the archived rows."""
+
+
+def from_kafka(settings: Settings, codec: Codec, source: Source, request: UUID) -> Impression:
+    """Read one impression event from its topic, partition and offset.
+
+    Raises:
+        ImpressionGone: retention ran past it, or the topic was made anew; says which, and what is needed.
+        ConfigurationError: no broker answers.
+        UndecodableEvent: what lies there cannot be read.
+
+    """
+    topic = settings.topic("impressions")
+    _require_same_topic(settings, topic, source)
+    place = f"{topic}, partition {source.partition}, offset {source.offset}"
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.bootstrap_servers,
+            "group.id": "whyrec-replay",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "log_level": 0,
+        }
+    )
+    try:
+        partition = TopicPartition(topic, source.partition, source.offset)
+        low, high = _watermarks(consumer, settings, partition)
+        if source.offset < low:
+            raise ImpressionGone(f"Kafka holds {place} no longer: its retention has come to offset {low}; {_NEEDED}")
+        if source.offset >= high:
+            raise ImpressionGone(f"Kafka has no {place}: it ends at {high}, so the topic was made anew; {_NEEDED}")
+        consumer.assign([partition])
+        message = consumer.poll(_ANSWER_S)
+    finally:
+        consumer.close()
+    if message is None or message.error() is not None or message.offset() != source.offset:
+        raise ImpressionGone(f"Kafka gives no record at {place}; {_NEEDED}")
+    impression = codec.decode("impression", message.value(), message.headers())
+    if not _is_of(impression, request):
+        raise ImpressionGone(f"at {place} lies another request, so the topic was made anew; {_NEEDED}")
+    return cast("Impression", impression)
+
+
+def from_bytes(codec: Codec, value: bytes, request: UUID) -> Impression:
+    """Read one impression event that somebody kept.
+
+    Raises:
+        OtherRequest: it is not the one that is replayed.
+        UndecodableEvent: it is no impression event.
+
+    """
+    impression = codec.decode("impression", value)
+    if not _is_of(impression, request):
+        raise OtherRequest(f"the file holds request {impression['request_id']!r}; expected {request}")
+    return cast("Impression", impression)
+
+
+def _is_of(impression: dict[str, Any], request: UUID) -> bool:
+    return str(impression["request_id"]).lower() == str(request)
+
+
+def _require_same_topic(settings: Settings, topic: str, source: Source) -> None:
+    if not source.topic_id:
+        return
+    origin = origin_of(settings.bootstrap_servers, topic)
+    if origin is not None and origin.topic != source.topic_id:
+        raise ImpressionGone(
+            f"{topic} was made anew: it has the id {origin.topic}, the impression was sent to {source.topic_id}; "
+            f"{_NEEDED}"
+        )
+
+
+def _watermarks(consumer: Consumer, settings: Settings, partition: TopicPartition) -> tuple[int, int]:
+    try:
+        found = consumer.list_topics(partition.topic, timeout=_ANSWER_S).topics[partition.topic]
+        if found.error is not None or partition.partition not in found.partitions:
+            raise ImpressionGone(
+                f"{settings.bootstrap_servers} has no {partition.topic} with a partition {partition.partition}; "
+                f"{_NEEDED}"
+            )
+        low, high = consumer.get_watermark_offsets(partition, timeout=_ANSWER_S)
+    except KafkaException as error:
+        raise ConfigurationError(
+            f"no broker answers at {settings.bootstrap_servers} ({error.args[0].str()}); check "
+            f"WHYREC_BOOTSTRAP_SERVERS, or {_NEEDED}"
+        ) from error
+    return low, high
