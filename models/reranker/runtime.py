@@ -1,4 +1,4 @@
-"""The re-ranker as it is served: LightGBM trees on one thread, the same score for the same row wherever it runs."""
+"""The re-ranker as it is served: its trees on one thread, the same score for the same row wherever it runs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.errors import BundleError
+from models.reranker.forest import Trees
 
 _TREE_SIZES = re.compile(r"^tree_sizes=(.*)\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Reranker:
-    """Scores rows of features in the order of the bundle's list."""
+    """Scores rows of features in the order of the bundle's list.
+
+    trees gives LightGBM's raw scores, bit for bit, in a fraction of the time; None where only LightGBM can score.
+    """
 
     booster: lgb.Booster
+    trees: Trees | None
     output: str
     width: int
 
@@ -32,7 +37,7 @@ class Reranker:
                 f"reranker.txt: expected {len(bundle.features)} features as in features.json, got "
                 f"{booster.num_feature()}: train the re-ranker on the listed features."
             )
-        return cls(booster, bundle.manifest.reranker_output, len(bundle.features))
+        return cls(booster, Trees.of(booster), bundle.manifest.reranker_output, len(bundle.features))
 
     def score(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Score rows float64 [n, F] as the events carry it, raw or as a probability: float64 [n]."""
@@ -42,6 +47,16 @@ class Reranker:
         """Give the sum of the trees for rows float64 [n, F], to which contributions add up: float64 [n]."""
         return self._predict(X, raw=True)
 
+    def self_check(self, rows: NDArray[np.float64]) -> None:
+        """Compile, and compare with LightGBM's own scores of rows float64 [n, F]; raises BundleError if any differs."""
+        expected = np.asarray(self.booster.predict(rows, raw_score=True, num_threads=1), dtype=np.float64)
+        worst = float(np.abs(self.raw(rows) - expected).max(initial=0.0))
+        if worst > 0:
+            raise BundleError(
+                f"re-ranker: expected LightGBM's own scores, got a difference of {worst:g}: do not serve explanations "
+                "of this model, and report it."
+            )
+
     def _predict(self, X: NDArray[np.float64], *, raw: bool) -> NDArray[np.float64]:
         if X.ndim != 2 or X.shape[1] != self.width:
             raise BundleError(
@@ -50,6 +65,8 @@ class Reranker:
             )
         if len(X) == 0:
             return np.zeros(0)
+        if raw and self.trees is not None:
+            return self.trees.raw(np.asarray(X, dtype=np.float64))
         return np.asarray(self.booster.predict(X, raw_score=raw, num_threads=1), dtype=np.float64)
 
 

@@ -32,7 +32,7 @@ class Models:
         """Open a bundle's models.
 
         Raises:
-            BundleError: one of them does not run.
+            BundleError: one of them does not run, or not as it should.
             UnsupportedModel, ContributionMismatch: the re-ranker's trees cannot be explained exactly.
 
         """
@@ -40,7 +40,9 @@ class Models:
         treeshap = TreeShap(reranker.booster)
         # Compiled and compared with LightGBM now: the first slate neither waits nor finds out.
         treeshap.warm_up()
-        treeshap.self_check(_probes(len(bundle.features)))
+        probes = _probes(len(bundle.features))
+        treeshap.self_check(probes)
+        reranker.self_check(probes)
         return cls(bundle, SessionModel(bundle, threads=threads), reranker, treeshap, Exemplars.load(bundle))
 
 

@@ -329,3 +329,22 @@ def differ(typingctx: Any, x: Any, y: Any) -> Any:
         return builder.xor(*args)
 
     return x(x, y), codegen
+
+
+@intrinsic
+def blend(typingctx: Any, mask: Any, array: Any, x: Any, y: Any, target: Any) -> Any:
+    """Write ``array[x:]`` in the rows of ``mask`` and ``array[y:]`` in the others to ``array[target:]``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        mask_value, array_value, *places = args
+        kind = ir.VectorType(context.get_value_type(array.dtype), mask.bitwidth)
+        pointers = [
+            builder.bitcast(_address(context, builder, array, array_value, place), kind.as_pointer())
+            for place in places
+        ]
+        values = [builder.load(pointer, align=1) for pointer in pointers[:2]]
+        chosen = builder.select(builder.bitcast(mask_value, ir.VectorType(ir.IntType(1), mask.bitwidth)), *values)
+        builder.store(chosen, pointers[2], align=1)
+        return context.get_dummy_value()
+
+    return types.none(mask, array, types.intp, types.intp, types.intp), codegen
