@@ -137,7 +137,7 @@ def _score(
             # A tree without splits ends at the row of its only leaf.
             last = target - _ROWS if bounds[t] < bounds[t + 1] else 0
             for row in range(_ROWS):
-                leaf = np.int64(peek(folded, last + row))
-                poke(sums, row, peek(sums, row) + peek(values, leaves[t] + leaf))
+                number = np.int64(peek(folded, last + row))
+                poke(sums, row, peek(sums, row) + peek(values, leaves[t] + number))
         for row in range(count):
             out[begin + row] = sums[row]
