@@ -41,6 +41,9 @@ class Metrics:
             "whyrec_dead_letters", "Impression events sent to the dead letters, by stage", ("stage",), registry=on
         )
         self.archived = Counter("whyrec_archived_rows", "Audit rows committed to the archive", registry=on)
+        self.repeats = Counter(
+            "whyrec_archive_repeats", "Audit records skipped because their impression was archived before", registry=on
+        )
         self.commits = Counter("whyrec_archive_commits", "Commit entries written to the archive", registry=on)
         self.lag = Gauge("whyrec_lag", "Events on a partition not yet finished", ("topic", "partition"), registry=on)
         self.latency = Histogram(

@@ -214,6 +214,7 @@ class SinkAgent:
         metrics = self._app.metrics
         metrics.commits.inc(len(done.mine))
         metrics.archived.inc(sum(entry.rows for entry in done.mine))
+        metrics.repeats.inc(sum(entry.repeats for entry in done.mine))
         self._app.finished[TP(self._topic, partition)] = following
         self._untold[partition] = following
         for entry in done.mine:

@@ -6,6 +6,8 @@ it holds the SHA-256 of the entry before it, so that no entry can change unnotic
 
 The numbers of an entry add up: ``next - first = slates + repeats + rejected + gaps``, in offsets; ``rows`` is the sum
 over its objects; and the watermark ``sources`` grows by ``slates + absorbed``.
+
+Format 1 kept the watermark by partition alone. Its entries are read, and their chains continued in format 2.
 """
 
 from __future__ import annotations
@@ -13,15 +15,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from stream.archive.intervals import Intervals
+from stream.archive.sources import Source, Sources, adopted
 from stream.errors import ArchiveError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 COMMITS: Final = "_commits/"
 
 MAX_SPANS: Final = 1_000
@@ -95,11 +97,12 @@ class Entry:
     repeats: int
     rejected: Intervals
     gaps: tuple[Gap, ...]
-    sources: Mapping[int, Intervals]
+    sources: Sources
     absorbed: int
     origin: Origin | None
     writer: str
     written_at_ms: int
+    format: int = FORMAT
 
     @property
     def rows(self) -> int:
@@ -109,24 +112,24 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """Where a chain ends: the next offset, the last entry's SHA-256, and what it has of each source partition."""
+    """Where a chain ends: the next offset, the last entry's SHA-256, and what it has of each source."""
 
     next: int = 0
     digest: str | None = None
-    sources: Mapping[int, Intervals] = field(default_factory=lambda: MappingProxyType({}))
+    sources: Sources = field(default_factory=lambda: MappingProxyType({}))
     origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a flush wants recorded; ``new`` are the source offsets it archived, by source partition."""
+    """What a flush wants recorded; ``new`` are the source offsets it archived."""
 
     next: int
     objects: tuple[ObjectRef, ...]
     repeats: int
     rejected: Intervals
     gaps: tuple[Gap, ...]
-    new: Mapping[int, Intervals]
+    new: Sources
 
 
 def append(
@@ -138,12 +141,12 @@ def append(
         InvalidEntry: the offsets do not add up.
 
     """
-    sources: dict[int, Intervals] = dict(tail.sources)
+    sources = adopted(tail.sources, written.new)
     absorbed = 0
-    for partition, new in written.new.items():
-        whole = sources.get(partition, Intervals()) | new
-        sources[partition] = whole.at_most(MAX_SPANS)
-        absorbed += len(sources[partition]) - len(whole)
+    for source, new in written.new.items():
+        whole = sources.get(source, Intervals()) | new
+        sources[source] = whole.at_most(MAX_SPANS)
+        absorbed += len(sources[source]) - len(whole)
     entry = Entry(
         chain=chain,
         first=tail.next,
@@ -216,11 +219,12 @@ def watermark_faults(tail: Tail, entry: Entry) -> list[str]:
     """Say why an entry's source offsets are not those of ``tail`` and what it archived; nothing, if they are."""
     found: list[str] = []
     before, after = (sum(map(len, sources.values())) for sources in (tail.sources, entry.sources))
-    lost = [p for p, had in tail.sources.items() if not entry.sources.get(p, Intervals()).covers(had)]
+    had = adopted(tail.sources, entry.sources)
+    lost = [source for source, offsets in had.items() if not entry.sources.get(source, Intervals()).covers(offsets)]
     if lost or after - before != entry.slates + entry.absorbed:
         found.append(
             f"source offsets grow from {before} to {after}, expected {entry.slates + entry.absorbed} more"
-            + (f"; partitions {lost} lost some" if lost else "")
+            + (f"; partitions {[source.partition for source in lost]} lost some" if lost else "")
         )
     return found
 
@@ -228,7 +232,7 @@ def watermark_faults(tail: Tail, entry: Entry) -> list[str]:
 def encode(entry: Entry) -> bytes:
     """Write an entry as canonical JSON: sorted keys, no spaces, ASCII, one line."""
     document = {
-        "format": FORMAT,
+        "format": entry.format,
         "chain": entry.chain.name,
         "partition": entry.chain.partition,
         "first": entry.first,
@@ -242,7 +246,7 @@ def encode(entry: Entry) -> bytes:
         "repeats": entry.repeats,
         "rejected": entry.rejected.spans,
         "gaps": [{"first": gap.first, "next": gap.next, "reason": gap.reason} for gap in entry.gaps],
-        "sources": {str(partition): held.spans for partition, held in entry.sources.items()},
+        "sources": _plain_sources(entry),
         "absorbed": entry.absorbed,
         "origin": None if entry.origin is None else {"cluster": entry.origin.cluster, "topic": entry.origin.topic},
         "writer": entry.writer,
@@ -262,8 +266,8 @@ def decode(data: bytes) -> Entry:
     """
     try:
         document = json.loads(data)
-        if document["format"] != FORMAT:
-            raise InvalidEntry(f"format {document['format']!r}; expected {FORMAT}: update whyrec")
+        if document["format"] not in range(1, FORMAT + 1):
+            raise InvalidEntry(f"format {document['format']!r}; expected 1 to {FORMAT}: update whyrec")
         entry = _entry(document)
         canonical = encode(entry) == data
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -297,7 +301,12 @@ def parse_key(key: str) -> tuple[Chain, int]:
 
 def _entry(document: dict[str, Any]) -> Entry:
     origin = document["origin"]
-    sources = {int(partition): _intervals(spans) for partition, spans in document["sources"].items()}
+    topics = {"": document["sources"]} if document["format"] == 1 else document["sources"]
+    sources = {
+        Source(topic, int(partition)): _intervals(spans)
+        for topic, partitions in topics.items()
+        for partition, spans in partitions.items()
+    }
     return Entry(
         chain=Chain(document["chain"], document["partition"]),
         first=document["first"],
@@ -313,7 +322,15 @@ def _entry(document: dict[str, Any]) -> Entry:
         origin=None if origin is None else Origin(origin["cluster"], origin["topic"]),
         writer=document["writer"],
         written_at_ms=document["written_at_ms"],
+        format=document["format"],
     )
+
+
+def _plain_sources(entry: Entry) -> dict[str, Any]:
+    topics: dict[str, dict[str, Any]] = {}
+    for source, held in entry.sources.items():
+        topics.setdefault(source.topic, {})[str(source.partition)] = held.spans
+    return topics.get("", {}) if entry.format == 1 else topics
 
 
 def _intervals(spans: list[list[int]]) -> Intervals:

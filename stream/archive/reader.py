@@ -20,14 +20,15 @@ from stream.archive.changes import Change, Place, State
 from stream.archive.commitlog import Entry, ObjectRef
 from stream.archive.intervals import Intervals
 from stream.archive.objects import ObjectMissing, Store
-from stream.archive.segment import parse_key
+from stream.archive.segment import current, parse_key
 from stream.archive.slates import SCHEMA
+from stream.archive.sources import Source
 from stream.archive.verify import ObjectFacts
 from stream.errors import ArchiveError
 
 T = TypeVar("T")
 
-_IDENTITY: Final = ["source_partition", "source_offset", "item_id"]
+_IDENTITY: Final = ["source_topic_id", "source_partition", "source_offset", "item_id"]
 
 
 class ArchiveChanged(ArchiveError):
@@ -162,7 +163,7 @@ def facts_of(store: Store, *, deep: bool = False) -> Callable[[ObjectRef], Objec
         file = pq.ParquetFile(pa.BufferReader(data))
         if not deep:
             return ObjectFacts(digest, len(data), file.metadata.num_rows)
-        identities = file.read(columns=_IDENTITY)
+        identities = current(file.read(columns=[name for name in _IDENTITY if name in file.schema_arrow.names]))
         repeated = identities.num_rows - identities.group_by(_IDENTITY).aggregate([]).num_rows
         return ObjectFacts(digest, len(data), identities.num_rows, _sources(identities), repeated)
 
@@ -196,9 +197,14 @@ def _column(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     return pa.nulls(batch.num_rows, field.type)
 
 
-def _sources(identities: pa.Table) -> dict[int, Intervals]:
-    found: dict[int, Intervals] = {}
-    for partition in pc.unique(identities["source_partition"]).to_pylist():
-        here = identities.filter(pc.equal(identities["source_partition"], partition))
-        found[partition] = Intervals.of_offsets(np.asarray(here["source_offset"].to_numpy(), np.int64))
+def _sources(identities: pa.Table) -> dict[Source, Intervals]:
+    topics = pc.fill_null(identities["source_topic_id"], "")
+    found: dict[Source, Intervals] = {}
+    pairs = pa.table([topics, identities["source_partition"]], ["topic", "partition"]).group_by(["topic", "partition"])
+    for pair in pairs.aggregate([]).to_pylist():
+        source = Source(**pair)
+        here = identities["source_offset"].filter(
+            pc.and_(pc.equal(topics, source.topic), pc.equal(identities["source_partition"], source.partition))
+        )
+        found[source] = Intervals.of_offsets(np.asarray(here.to_numpy(), np.int64))
     return found

@@ -105,6 +105,7 @@ class Slates:
     """``n`` slates and the table of their impressions, in the order of their offsets."""
 
     offset: Int64s
+    source_topic: pa.StringArray
     source_partition: Int32s
     source_offset: Int64s
     rows: Int64s
@@ -116,14 +117,20 @@ class Slates:
     @property
     def nbytes(self) -> int:
         """Memory that the columns take, in bytes."""
-        return int(self.table.nbytes) + 28 * len(self)
+        return int(self.table.nbytes + self.source_topic.nbytes) + 28 * len(self)
 
     def only(self, kept: Bools) -> Slates:
         """Return the slates for which ``kept`` (bool [n]) is true."""
         if kept.all():
             return self
-        table = self.table.filter(pa.array(np.repeat(kept, self.rows)))
-        return Slates(self.offset[kept], self.source_partition[kept], self.source_offset[kept], self.rows[kept], table)
+        return Slates(
+            self.offset[kept],
+            self.source_topic.filter(pa.array(kept)),
+            self.source_partition[kept],
+            self.source_offset[kept],
+            self.rows[kept],
+            self.table.filter(pa.array(np.repeat(kept, self.rows))),
+        )
 
 
 def joined(parts: Sequence[Slates]) -> Slates:
@@ -132,6 +139,7 @@ def joined(parts: Sequence[Slates]) -> Slates:
         return arrange(fields_of([], np.empty(0, np.int64)))
     return Slates(
         np.concatenate([part.offset for part in parts]),
+        pa.concat_arrays([part.source_topic for part in parts]),
         np.concatenate([part.source_partition for part in parts]),
         np.concatenate([part.source_offset for part in parts]),
         np.concatenate([part.rows for part in parts]),
@@ -192,6 +200,7 @@ def arrange(fields: Fields) -> Slates:
     }
     return Slates(
         fields.offset,
+        fields.source_topic_id,
         fields.source_partition,
         fields.source_offset,
         fields.entries.astype(np.int64),

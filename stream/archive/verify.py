@@ -29,6 +29,7 @@ from stream.archive import commitlog
 from stream.archive.commitlog import Chain, Entry, InvalidEntry, ObjectRef, Tail
 from stream.archive.intervals import Intervals
 from stream.archive.segment import parse_key
+from stream.archive.sources import Source, Sources, adopted, home
 
 LEFTOVER_AGE_S: Final = 86_400.0
 """A writer that is slower than this to commit its objects loses them."""
@@ -54,14 +55,14 @@ class Finding:
 class ObjectFacts:
     """What an object was found to be; what was not looked at is None.
 
-    ``sources`` are its source offsets by partition; ``repeated`` counts rows whose source offset and item stand in an
+    ``sources`` are its source offsets; ``repeated`` counts rows whose source offset and item stand in an
     earlier row of the object too.
     """
 
     sha256: str
     size: int
     rows: int | None = None
-    sources: Mapping[int, Intervals] | None = None
+    sources: Sources | None = None
     repeated: int = 0
 
 
@@ -99,7 +100,7 @@ def verify(
     for chain, links in groupby(_decoded(entries, found), key=lambda link: link[1].chain):
         chains += 1
         tail = Tail()
-        archived: dict[int, Intervals] = {}
+        archived: dict[Source, Intervals] = {}
         beginnings[chain] = {0}
         for key, entry, data in links:
             count += 1
@@ -107,6 +108,7 @@ def verify(
             found.extend(Finding(3, "error", key, what) for what in commitlog.faults(entry))
             found.extend(_link(tail, key, entry))
             found.extend(Finding(6, "error", key, what) for what in commitlog.watermark_faults(tail, entry))
+            archived = adopted(archived, entry.sources)
             found.extend(_objects(key, entry, facts, named, archived))
             found.extend(
                 Finding(12, "notice", key, f"offsets {gap.first} to {gap.next - 1} {gap.reason} before the sink came")
@@ -145,9 +147,9 @@ def _objects(
     entry: Entry,
     facts: Callable[[ObjectRef], ObjectFacts | None],
     named: dict[str, str],
-    archived: dict[int, Intervals],
+    archived: dict[Source, Intervals],
 ) -> Iterable[Finding]:
-    sources: dict[int, Intervals] = {}
+    sources: dict[Source, Intervals] = {}
     complete = True
     for ref in entry.objects:
         name = parse_key(ref.key)
@@ -165,8 +167,9 @@ def _objects(
         if fact.sources is None:
             complete = False
             continue
-        for partition, offsets in fact.sources.items():
-            sources[partition] = sources.get(partition, Intervals()) | offsets
+        for source, offsets in fact.sources.items():
+            kept = home(source, entry.sources)
+            sources[kept] = sources.get(kept, Intervals()) | offsets
     if complete and entry.objects:
         yield from _sources(key, entry, sources, archived)
 
@@ -183,17 +186,16 @@ def _differences(key: str, ref: ObjectRef, fact: ObjectFacts) -> Iterable[Findin
         yield Finding(10, "error", ref.key, f"{fact.repeated} rows have source offset and item of another")
 
 
-def _sources(
-    key: str, entry: Entry, sources: Mapping[int, Intervals], archived: dict[int, Intervals]
-) -> Iterable[Finding]:
-    for partition, offsets in sources.items():
-        had = archived.get(partition, Intervals())
-        archived[partition] = had | offsets
-        again = len(had) + len(offsets) - len(archived[partition])
+def _sources(key: str, entry: Entry, sources: Sources, archived: dict[Source, Intervals]) -> Iterable[Finding]:
+    for source, offsets in sources.items():
+        had = archived.get(source, Intervals())
+        archived[source] = had | offsets
+        again = len(had) + len(offsets) - len(archived[source])
+        where = f"source offsets of partition {source.partition}"
         if again:
-            yield Finding(10, "error", key, f"archives {again} source offsets of partition {partition} a second time")
-        if not entry.sources.get(partition, Intervals()).covers(offsets):
-            yield Finding(10, "error", key, f"archives source offsets of partition {partition} that it does not name")
+            yield Finding(10, "error", key, f"archives {again} {where} a second time")
+        if not entry.sources.get(source, Intervals()).covers(offsets):
+            yield Finding(10, "error", key, f"archives {where} that it does not name")
 
 
 def _unclaimed(

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow.compute as pc
 
 from stream.archive import commitlog
 from stream.archive.commitlog import Chain, Entry, Gap, ObjectRef, Origin, Tail, Written
 from stream.archive.intervals import Intervals
 from stream.archive.objects import ObjectExists, ObjectMissing, Store
 from stream.archive.segment import segments
-from stream.archive.slates import Slates
+from stream.archive.slates import Int64s, Slates
+from stream.archive.sources import Source, Sources, adopted, home
 from stream.errors import ArchiveError
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ class ChainWriter:
                 raise OffsetGap(
                     f"{self.chain.prefix}: the chain ends at offset {self.tail.next}, the batch begins at {batch.first}"
                 )
-            fresh, new = self._unarchived(batch.slates)
+            fresh, new = unarchived(batch.slates, self.tail.sources)
 
             # 1. The objects. They are named by their content, and nobody sees them before an entry names them.
             objects: list[ObjectRef] = []
@@ -164,21 +165,6 @@ class ChainWriter:
             mine.append(entry)
             # 4. Kafka's committed offset is the caller's: information for people, never read back.
         return Committed(tuple(mine), tuple(others))
-
-    def _unarchived(self, slates: Slates) -> tuple[Slates, dict[int, Intervals]]:
-        """Drop repeats, in the archive and within the batch; return the rest and its source offsets by partition."""
-        keep = np.zeros(len(slates), np.bool_)
-        new: dict[int, Intervals] = {}
-        for partition in np.unique(slates.source_partition).tolist():
-            here = np.flatnonzero(slates.source_partition == partition)
-            offsets: npt.NDArray[np.int64] = slates.source_offset[here]
-            unseen = ~self.tail.sources.get(partition, Intervals()).holds(offsets)
-            here, offsets = here[unseen], offsets[unseen]
-            unique, first_seen = np.unique(offsets, return_index=True)
-            keep[here[first_seen]] = True
-            if len(unique):
-                new[partition] = Intervals.of_offsets(unique)
-        return slates.only(keep), new
 
     def _adopt(self, key: str) -> Entry:
         data = self._store.get(key)
@@ -219,3 +205,35 @@ class ChainWriter:
             if last is not None:
                 return last
         return None
+
+
+def unarchived(slates: Slates, archived: Sources) -> tuple[Slates, dict[Source, Intervals]]:
+    """Drop repeats of what is archived and within the slates; return the rest and the offsets that it adds."""
+    places = _by_source(slates)
+    known = adopted(archived, places)
+    gathered: dict[Source, list[Int64s]] = {}
+    for source, here in places.items():
+        gathered.setdefault(home(source, (*known, *places)), []).append(here)
+    keep = np.zeros(len(slates), np.bool_)
+    new: dict[Source, Intervals] = {}
+    for source, parts in gathered.items():
+        here = np.sort(np.concatenate(parts))
+        offsets = slates.source_offset[here]
+        unseen = ~known.get(source, Intervals()).holds(offsets)
+        here, offsets = here[unseen], offsets[unseen]
+        unique, first_seen = np.unique(offsets, return_index=True)
+        keep[here[first_seen]] = True
+        if len(unique):
+            new[source] = Intervals.of_offsets(unique)
+    return slates.only(keep), new
+
+
+def _by_source(slates: Slates) -> dict[Source, Int64s]:
+    """Return the places of each source's slates."""
+    topics = pc.dictionary_encode(slates.source_topic)
+    names, codes = topics.dictionary.to_pylist(), topics.indices.to_numpy()
+    pairs, owner = np.unique(np.stack([codes, slates.source_partition]), axis=1, return_inverse=True)
+    return {
+        Source(names[code], partition): np.flatnonzero(owner.ravel() == number)
+        for number, (code, partition) in enumerate(pairs.T.tolist())
+    }

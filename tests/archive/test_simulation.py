@@ -8,11 +8,12 @@ before anybody had read it. More schedules: ``WHYREC_SCHEDULES=5000 pytest tests
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from stream.archive import reader
 from stream.archive.commitlog import Chain, Gap
@@ -37,43 +38,59 @@ class Worker:
     writer: ChainWriter
     first: int
     next: int
-    records: list[tuple[int, int | None]] = field(default_factory=list)
+    records: list[tuple[int, tuple[str, int] | None]] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
 
     def batch(self) -> Batch:
         readable = [(offset, source) for offset, source in self.records if source is not None]
-        made = slates([audit(source, items=1, day=source % 2) for _, source in readable])
+        made = slates([audit(at, items=1, day=at % 2, topic_id=topic) for _, (topic, at) in readable])
         made.offset[:] = [offset for offset, _ in readable]
         rejected = Intervals.of((offset, offset + 1) for offset, source in self.records if source is None)
         return Batch(self.first, self.next, made, rejected, tuple(self.gaps))
 
 
 class Schedules(RuleBasedStateMachine):
-    @initialize()
-    def begin(self) -> None:
+    @initialize(upgraded=st.booleans())
+    def begin(self, upgraded: bool) -> None:
+        self.upgraded = upgraded  # workers of the first audit schema, which name no topic, run beside newer ones
         self.store = MemoryStore(clock=lambda: 0.0)
-        self.log: list[int | None] = []  # the source offset of each record; None cannot be read
+        self.log: list[tuple[str, int] | None] = []  # source topic and offset of each record; None cannot be read
         self.start = 0  # before this, retention has deleted
         self.sources = 0
+        self.topics = 0
         self.names = 0
         self.workers = [self.opened() for _ in range(WORKERS)]
 
     @rule(count=st.integers(1, 6))
     def produce(self, count: int) -> None:
-        self.log.extend(range(self.sources, self.sources + count))
+        self.send(range(self.sources, self.sources + count))
         self.sources += count
+
+    @precondition(lambda self: not self.upgraded)
+    @rule()
+    def make_the_impressions_topic_anew(self) -> None:
+        self.topics += 1
+        self.sources = 0
+
+    @precondition(lambda self: self.upgraded and self.sources)
+    @rule()
+    def upgrade_a_worker_that_repeats_itself(self) -> None:
+        self.log += [("", self.sources - 1), ("id-0", self.sources - 1)]
+
+    def send(self, sources: Iterable[int]) -> None:
+        self.log.extend(("" if self.upgraded and at % 3 == 0 else f"id-{self.topics}", at) for at in sources)
 
     @rule(back=st.integers(1, 8))
     def produce_again(self, back: int) -> None:
         """An explain worker was killed, and its successor repeats what was not committed."""
-        self.log.extend(range(max(0, self.sources - back), self.sources))
+        self.send(range(max(0, self.sources - back), self.sources))
 
     @rule(skipped=st.integers(1, 3))
     def produce_out_of_order(self, skipped: int) -> None:
         """A zombie's later record comes before the rightful owner's earlier ones."""
-        self.log.append(self.sources + skipped)
-        self.log.extend(range(self.sources, self.sources + skipped))
-        self.log.append(self.sources + skipped)
+        self.send([self.sources + skipped])
+        self.send(range(self.sources, self.sources + skipped))
+        self.send([self.sources + skipped])
         self.sources += skipped + 1
 
     @rule()
@@ -150,8 +167,9 @@ class Schedules(RuleBasedStateMachine):
         assert ChainWriter(self.store, CHAIN, writer="reader").open().next == len(self.log)
         gaps = [gap for entry in reader.entries(self.store) for gap in entry.gaps]
         missed = {offset for gap in gaps for offset in range(gap.first, gap.next)}
-        kept = {source for offset, source in enumerate(self.log) if offset not in missed}
-        assert archived_items(self.store) == items_of(0, sorted(source for source in kept if source is not None), 1)
+        kept = {source for offset, source in enumerate(self.log) if source is not None and offset not in missed}
+        apart = {(topic or "id-0", offset) for topic, offset in kept}
+        assert archived_items(self.store) == items_of(0, sorted(offset for _, offset in apart), 1)
 
 
 TestSchedules = Schedules.TestCase

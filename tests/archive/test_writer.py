@@ -7,6 +7,7 @@ import pytest
 from stream.archive.commitlog import Chain, Gap, Origin
 from stream.archive.intervals import Intervals
 from stream.archive.objects import MemoryStore, Store, StoreUnavailable
+from stream.archive.sources import Source
 from stream.archive.writer import Batch, ChainWriter, ForeignChain, OffsetGap, RecreatedTopic
 from tests.archive.checks import archived_items, items_of, verdict_of
 from tests.archive.faulty import Crash, FaultyStore, Moment
@@ -117,7 +118,40 @@ def test_a_zombies_later_record_does_not_hide_the_owners_earlier_one() -> None:
     writer.commit(Batch(0, 2, slates([audit(0), audit(9)])))
     writer.commit(Batch(2, 5, slates([audit(1), audit(9), audit(2)], first=2)))
     assert archived_items(store) == items_of(0, [0, 1, 2, 9])
-    assert writer.tail.sources[0].spans == ((0, 3), (9, 10))
+    assert writer.tail.sources[Source("id-1", 0)].spans == ((0, 3), (9, 10))
+
+
+def test_an_impressions_topic_made_anew_repeats_nothing() -> None:
+    store = MemoryStore()
+    writer = opened(store)
+    writer.commit(batch(range(4)))
+    anew = slates([audit(offset, topic_id="id-2") for offset in (0, 1, 2, 1)], first=4)
+    (entry,) = writer.commit(Batch(4, 8, anew)).mine
+    assert (entry.slates, entry.repeats) == (3, 1)
+    assert {source.topic: held.spans for source, held in entry.sources.items()} == {
+        "id-1": ((0, 4),),
+        "id-2": ((0, 3),),
+    }
+    assert archived_items(store) == sorted(items_of(0, range(4)) + items_of(0, range(3)))
+    assert verdict_of(store).findings == ()
+
+
+def test_records_that_name_no_topic_are_of_the_one_that_is_known() -> None:
+    store = MemoryStore()
+    writer = opened(store)
+
+    def commit(first: int, *records: tuple[int, str]) -> tuple[int, int]:
+        made = slates([audit(offset, topic_id=topic_id) for offset, topic_id in records], first)
+        (entry,) = writer.commit(Batch(first, first + len(records), made)).mine
+        return entry.slates, entry.repeats
+
+    # Workers of an older version, then both side by side, each repeating what the other did.
+    assert commit(0, (0, ""), (1, "")) == (2, 0)
+    assert commit(2, (1, "id-1"), (2, "id-1"), (2, "")) == (1, 2)
+    assert commit(5, (0, ""), (3, ""), (3, "id-1"), (4, "id-1")) == (2, 2)
+    assert archived_items(store) == items_of(0, range(5))
+    assert {source.topic: held.spans for source, held in writer.tail.sources.items()} == {"id-1": ((0, 5),)}
+    assert verdict_of(store).findings == ()
 
 
 def test_repeats_alone_still_move_the_chain_on() -> None:
