@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from models.attribution.blank import blanking
 from models.attribution.history import Floats, Histories, deletion, masking
 
 if TYPE_CHECKING:
@@ -13,5 +14,5 @@ if TYPE_CHECKING:
 Removal = Callable[["SessionModel", Histories], Floats]
 """The session vector without each event of each history: float32 [K, W, d]."""
 
-METHODS: Final[dict[str, Removal]] = {"masking": masking, "deletion": deletion}
+METHODS: Final[dict[str, Removal]] = {"masking": masking, "deletion": deletion, "blanking": blanking}
 """Every way of taking a past event away; a new one is a function and a row here."""

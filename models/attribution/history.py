@@ -4,14 +4,15 @@ A *removal* answers one question for every event of a history: what would the se
 item's score is ``vector · item_vector``, the effect of every event on every item of a slate then follows by dot
 products, raw or centred on the slate (with centred item vectors), and a session costs one pass for all its items.
 
-Two removals are known (measured against each other before the project began; masking agrees with deletion to a rank
-correlation of .88, so masking may propose and deletion must confirm):
+Three removals are known (measured against each other before the project began; masking agrees with deletion to a rank
+correlation of .88 and with blanking to .67, so masking may propose and the other two must confirm):
 
 ========  ==========================================================================  =============================
 removal   meaning                                                                     cost
 ========  ==========================================================================  =============================
 masking   the event's key is hidden from attention, the others keep their places      one pass (``without`` output)
 deletion  the event never happened: the rest is run again, as the recommender would   one run per event
+blanking  the event keeps its place and says nothing: its embedding is zeroed         one run per event (`blank.py`)
 ========  ==========================================================================  =============================
 """
 

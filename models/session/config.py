@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+BLANK_EVENT = "blank_event"  # metadata of a graph that knows an event which says nothing (see runtime.py)
+
 
 @dataclass(frozen=True)
 class SessionConfig:

@@ -18,6 +18,9 @@ on j; there the context of row i without key j is, per head, (c_i - a_ij v_j) / 
 and a_ij the attention. As a_ij approaches 1 that loses every digit, so for the one key per row that can have more than
 half of the attention, the largest, the softmax over the others is formed as such.
 
+The *blank event* is an item index after the last, with an engagement index after the last: it says nothing, but keeps
+its place, so that a session can be asked what it would be with an event's embedding zeroed.
+
 ``without`` costs many times what the rest does, so the graph has a third input that the contract does not know:
 ``want_without``, a boolean scalar with the default true. Where it is false, ``without`` comes back with no columns.
 """
@@ -33,7 +36,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from models.errors import BundleError
-from models.session.config import SessionConfig, sinusoids
+from models.session.config import BLANK_EVENT, SessionConfig, sinusoids
 from models.session.graph import IR_VERSION, OPSET, Nodes
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
@@ -51,6 +54,11 @@ def export_onnx(config: SessionConfig, weights: Weights) -> bytes:
     if config.layers < 2:
         raise BundleError(f"export: expected at least 2 layers, got {config.layers}: train a deeper model.")
     return bytes(_Writer(config, weights).model().SerializeToString())
+
+
+def with_blank(embedding: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Add the blank event to an embedding [n + 1, d]: a row of zeros after the last, which is not padding."""
+    return np.pad(embedding, ((0, 1), (0, 0)))
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,7 @@ class _Writer:
         model = helper.make_model(
             graph, producer_name="whyrec", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
         )
+        helper.set_model_props(model, {BLANK_EVENT: "1"})
         onnx.checker.check_model(model, full_check=True)
         return model
 
@@ -138,9 +147,9 @@ class _Writer:
     def embed(self, o: Nodes, valid: str) -> str:
         """Turn indices into the first rows [B, L, d]; positions count the events, not the padding."""
         scale = self.config.d**0.5
-        items = o.take(o.constant("item", self.weights["item.weight"] * np.float32(scale)), "item_index")
-        engagements = o.take(
-            o.constant("engagement", self.weights["engagement.weight"] * np.float32(scale)), "engagement_index"
+        items, engagements = (
+            o.take(o.constant(name, with_blank(self.weights[f"{name}.weight"]) * np.float32(scale)), f"{name}_index")
+            for name in ("item", "engagement")
         )
         count = o("CumSum", o("Cast", valid, to=TensorProto.INT64), o.scalar(1))
         place = o("Max", o("Sub", count, o.scalar(1)), o.scalar(0))

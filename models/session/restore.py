@@ -43,7 +43,7 @@ def _config(bundle: Bundle, graph: onnx.GraphProto, held: dict[str, npt.NDArray[
     length, d = held["position"].shape
     return SessionConfig(
         items=len(bundle.catalog),
-        engagements=len(held["engagement"]) - 1,
+        engagements=len(bundle.manifest.engagements),
         d=d,
         layers=layers,
         heads=heads,
@@ -58,7 +58,7 @@ def _weights(
     scale, last = np.float32(config.d**0.5), f"layers.{config.layers - 1}"
     weights = {
         "item.weight": bundle.item_vectors,
-        "engagement.weight": held["engagement"] / scale,
+        "engagement.weight": held["engagement"][: config.engagements + 1] / scale,  # the blank event is left out
         # The last layer reads with its heads apart, and with the query's scale taken in.
         f"{last}.key.weight": held[f"{last} read key"].reshape(config.d, config.d)
         * np.float32((config.d // config.heads) ** 0.5),

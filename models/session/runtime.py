@@ -6,7 +6,9 @@ The contract of the graph:
   ``engagement_index``, the same shape; any length up to the manifest's max_length, or always its fixed_length;
 - outputs ``session_vector`` float32 [batch, d] and ``attention`` float32 [batch, layers, heads, length], from the
   newest position; optionally ``without`` float32 [batch, length, d], the session vector with each event masked out;
-- optionally an input ``want_without``, a boolean scalar with a default: false saves the work of ``without``.
+- optionally an input ``want_without``, a boolean scalar with a default: false saves the work of ``without``;
+- optionally the metadata ``blank_event``: the index after the last item, with the index after the last engagement, is
+  then an event that says nothing but keeps its place.
 
 The score of item i is ``vector @ item_vectors[i]``. An empty session is never shown to a model: it has the zero vector,
 so every item scores 0.
@@ -24,6 +26,7 @@ import onnxruntime
 
 from models.bundle import Bundle
 from models.errors import BundleError, SessionInputError
+from models.session.config import BLANK_EVENT
 
 _OUTPUTS = {"session_vector": 2, "attention": 4, "without": 3}  # name: rank
 
@@ -75,12 +78,18 @@ class SessionModel:
         self._outputs = self._check_outputs()
         self.has_engagements = "engagement_index" in self._inputs
         self.has_without = "without" in self._outputs
+        self.has_blank = BLANK_EVENT in self._session.get_modelmeta().custom_metadata_map
         self.layers, self.heads = self._try()
 
     @property
     def max_length(self) -> int:
         """The most events that the model reads."""
         return self._bundle.manifest.max_length
+
+    @property
+    def blank_event(self) -> tuple[int, int]:
+        """Item and engagement index of the event that says nothing, where the graph knows one (has_blank)."""
+        return len(self._bundle.catalog) + 1, len(self._bundle.manifest.engagements) + 1
 
     def run(
         self,
@@ -212,8 +221,8 @@ class SessionModel:
                 "ones, as left_pad does."
             )
         for name, array, most in (
-            ("item", item_index, len(self._bundle.catalog)),
-            ("engagement", engagement_index, len(self._bundle.manifest.engagements)),
+            ("item", item_index, len(self._bundle.catalog) + self.has_blank),
+            ("engagement", engagement_index, len(self._bundle.manifest.engagements) + self.has_blank),
         ):
             if array.size and (array.min() < 0 or array.max() > most):
                 raise SessionInputError(

@@ -1,8 +1,10 @@
-"""Verify: which past events may be cited, proposed by a policy and measured by deletion.
+"""Verify: which past events may be cited, proposed by a policy and measured by every removal.
 
-Whatever proposes, each proposed event is deleted and the session model run again, as the recommender itself would have
-run. A citation holds when the item's score falls by more than the bundle's margin both in itself and relative to the
-slate, and when the fall, carried through the re-ranker to the order of the slate, does not lift the item.
+Whatever proposes, each proposed event is taken away in the three ways of ``stream/explain/laboratory.py``: hidden,
+deleted and run again as the recommender itself would have run, and blanked. A citation holds when each of them lowers
+the item's score by more than the bundle's margin, both in itself and relative to the slate, and when the deletion,
+carried through the re-ranker to the order of the slate, does not lift the item. (A session model that knows no blank
+event is asked in two ways only.)
 
 A slate of one item has nothing to be relative to: it gets no citation that holds.
 """
@@ -14,22 +16,17 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from models.attribution.history import Deletions
-from models.reranker.runtime import Reranker
-from stream.explain.columns import Bools, Floats, Ints, Slates, watched
+from stream.explain.columns import Bools, Floats, Ints, Slates
+from stream.explain.laboratory import Laboratory, ranks
 from stream.explain.models import Models
 from stream.explain.scores import Scores
 
 CITED: Final = 2
 """Past events that one explanation names at most."""
 
-CANDIDATES: Final = 3
-"""Past events per item that masking proposes and deletion tries."""
-
-MAX_RERANKED_ROWS: Final = 65_536
-"""Rows of features that are laid out at once; large slates with long histories have more."""
+CANDIDATES: Final = 4
+"""Past events per item that masking proposes and the other removals try."""
 
 ATTENTION_THRESHOLD: Final = 0.5
 """The reference's rule: the two events that got most attention got more than this."""
@@ -57,90 +54,63 @@ class Citations:
     by_score: Bools
 
 
-class Laboratory:
-    """Measurements on the histories of one batch: masking effects, and deletions that are run once each."""
-
-    def __init__(self, slates: Slates, scores: Scores, models: Models) -> None:
-        self.slates = slates
-        self.scores = scores
-        # A fall smaller than what we can reproduce of a score is no fall.
-        self.margin = max(models.bundle.manifest.citation_margin, models.bundle.manifest.score_tolerance)
-        self.watched = watched(slates.histories, models.bundle)
-        self._deletions = Deletions(models.session, slates.histories)
-        self.raw, self.relative = _masking_effects(slates, scores)
-
-    def effect(self, item: Ints, before: Floats, after: Floats) -> tuple[Floats, Floats]:
-        """Fall of items' scores from one session vector to another, in itself and relative to the slate: [n] each."""
-        fall = before - after
-        return (
-            np.einsum("nd,nd->n", fall, self.scores.items[item]),
-            np.einsum("nd,nd->n", fall, self.scores.centred[item]),
-        )
-
-    def deleted(self, item: Ints, column: Ints, other: Ints | None = None) -> Floats:
-        """Session vector of the item's slate without one event or two, float32 [n, d]; all arguments int64 [n]."""
-        return self._deletions.vectors(self.slates.slate[item], column, other)
-
-    def measure(self, column: Ints) -> tuple[Floats, Floats, Bools]:
-        """Delete each proposed event by itself: fall in itself, relative fall, and whether both exceed the margin.
-
-        column is int64 [T, C], -1 for none; all three are [T, C].
-        """
-        drop = np.full(column.shape, np.nan, dtype=np.float32)
-        centred = drop.copy()
-        item, place = np.nonzero(column >= 0)
-        if len(item):
-            before = self.scores.reading.vector[self.slates.slate[item]]
-            after = self.deleted(item, column[item, place])
-            drop[item, place], centred[item, place] = self.effect(item, before, after)
-        return drop, centred, (drop > self.margin) & (centred > self.margin)
-
-
-def _masking_effects(slates: Slates, scores: Scores) -> tuple[Floats, Floats]:
-    """Fall of each item's score without each event, in itself and relative to the slate: float32 [T, W] each."""
-    raw = np.zeros((len(slates.item), slates.histories.width), dtype=np.float32)
-    relative = raw.copy()
-    for row in np.flatnonzero(slates.histories.length).tolist():
-        items = slice(slates.offsets[row], slates.offsets[row + 1])
-        first = slates.histories.first_column(row)
-        fall = (scores.reading.vector[row] - scores.without[row, first:]).T
-        raw[items, first:] = scores.items[items] @ fall
-        relative[items, first:] = scores.centred[items] @ fall
-    return raw, relative
-
-
 def by_evidence(laboratory: Laboratory) -> Ints:
-    """Propose by masking, confirm by deletion, choose the second given the first; int64 [T, CITED], -1 for none.
+    """Propose by masking, confirm by the other removals, choose the second given the first; int64 [T, CITED], -1: none.
 
     Only what was watched can be a reason; a skip may well have moved the item, but nobody wants to be told so. The
-    best CANDIDATES by relative masking effect are tried; the first that deletion confirms is cited. The second is
-    the one among the other confirmed whose deletion, after the first is gone, still lowers the score most.
+    best CANDIDATES by relative masking effect are tried. Of those that hold, the one is cited whose absence costs the
+    item most of its place in the slate, as the mean of all removals; where its deletion lifts the item all the same
+    (others of the slate fall further), the next one is. The second is the one among the others whose deletion, after
+    the first is gone, still lowers the score most.
     """
     slates, margin = laboratory.slates, laboratory.margin
     able = laboratory.scores.matches[:, None] & (laboratory.raw > margin) & (laboratory.relative > margin)
     able &= laboratory.watched[slates.slate]
     candidates = _largest(np.where(able, laboratory.relative, -np.inf), CANDIDATES)
-    holds = laboratory.measure(candidates)[2]
-    cited = np.full((len(slates.item), CITED), -1, dtype=np.int64)
-    item = np.flatnonzero(holds.any(axis=1))
-    first = candidates[item, holds[item].argmax(axis=1)]
-    cited[item, 0] = first
-    others = candidates[item]
-    titles = slates.histories.item[slates.slate[item]]
+    falls = laboratory.measure(candidates)
+    strength = np.where(falls.least > margin, falls.relative, -np.inf)
+    first = _first(laboratory, candidates, strength)
+    return np.column_stack([first, _second(laboratory, candidates, strength, first)])
+
+
+def _first(laboratory: Laboratory, candidates: Ints, strength: Floats) -> Ints:
+    """Name the strongest candidate that does not hold the item down, int64 [T]; strikes those that do from strength."""
+    item = np.arange(len(candidates))
+    for _ in range(candidates.shape[1]):
+        place = strength.argmax(axis=1)
+        first = np.where(np.isfinite(strength[item, place]), candidates[item, place], -1)
+        lifted = _lifted(laboratory, first)
+        if not lifted.any():
+            break
+        strength[lifted, place[lifted]] = -np.inf
+        first = np.where(lifted, -1, first)
+    return first
+
+
+def _second(laboratory: Laboratory, candidates: Ints, strength: Floats, first: Ints) -> Ints:
+    """Name the candidate that still does most for the item once the first is gone, int64 [T], -1 for none."""
+    margin, slates = laboratory.margin, laboratory.slates
+    titles = slates.histories.item[slates.slate]
     # The same title is not named twice.
-    another = np.take_along_axis(titles, others, axis=1) != np.take_along_axis(titles, first[:, None], axis=1)
-    row, place = np.nonzero(another & holds[item])
-    if len(row):
-        pair, given, second = item[row], first[row], others[row, place]
-        drop, centred = laboratory.effect(
-            pair, laboratory.deleted(pair, given), laboratory.deleted(pair, given, second)
-        )
-        fall = np.full(others.shape, -np.inf, dtype=np.float32)
-        fall[row, place] = np.where((drop > margin) & (centred > margin), centred, -np.inf)
-        cited[item, 1] = np.where(
-            np.isfinite(fall).any(axis=1), np.take_along_axis(others, fall.argmax(axis=1)[:, None], 1)[:, 0], -1
-        )
-    return cited
+    another = np.take_along_axis(titles, candidates, axis=1) != np.take_along_axis(titles, first[:, None], axis=1)
+    item, place = np.nonzero(another & np.isfinite(strength) & (first >= 0)[:, None])
+    second = np.full(len(first), -1, dtype=np.int64)
+    if not len(item):
+        return second
+    given, other = first[item], candidates[item, place]
+    drop, centred = laboratory.effect(item, laboratory.deleted(item, given), laboratory.deleted(item, given, other))
+    fall = np.full(candidates.shape, -np.inf, dtype=np.float32)
+    fall[item, place] = np.where((drop > margin) & (centred > margin), centred, -np.inf)
+    best = fall.argmax(axis=1)
+    rows = np.arange(len(first))
+    second = np.where(np.isfinite(fall[rows, best]), candidates[rows, best], -1)
+    return np.where(_lifted(laboratory, second), -1, second)
+
+
+def _lifted(laboratory: Laboratory, column: Ints) -> Bools:
+    """Tell which items would stand higher without their event, bool [T]; column int64 [T], -1 for none."""
+    lifted: Bools = laboratory.rank_without(column[:, None])[:, 0] < laboratory.rank
+    return lifted
 
 
 def by_attention(laboratory: Laboratory) -> Ints:
@@ -160,50 +130,27 @@ PROPOSALS: Final[dict[str, Callable[[Laboratory], Ints]]] = {"evidence": by_evid
 
 
 def verify(policy: str, slates: Slates, scores: Scores, models: Models) -> Citations:
-    """Let the policy propose citations, and measure each by deletion, down to the order of the slate."""
+    """Let the policy propose citations, and measure each, down to the order of the slate."""
     laboratory = Laboratory(slates, scores, models)
-    rank = ranks(slates.slate, scores.reranking, slates.position)
+    rank = laboratory.rank
     column = PROPOSALS[policy](laboratory)
-    rank_without = _ranks_without_each(laboratory, models.reranker, column, rank)
-    if policy == "evidence":
-        column, rank_without = _not_lifted(column, rank_without, rank)
-    drop, centred, holds = laboratory.measure(column)
-    holds &= rank_without >= rank[:, None]
+    rank_without = laboratory.rank_without(column)
+    falls = laboratory.measure(column)
+    holds = (falls.least > laboratory.margin) & (rank_without >= rank[:, None])
     shown = ranks(slates.slate, -slates.position, slates.position)
     out_of_order = np.bincount(slates.slate, weights=rank != shown, minlength=len(slates.foreign))
     attribution = np.where(column >= 0, np.take_along_axis(laboratory.relative, np.maximum(column, 0), axis=1), 0.0)
     return Citations(
         column=column,
         attribution=attribution.astype(np.float32),
-        drop=drop,
-        drop_centred=centred,
+        drop=falls.drop,
+        drop_centred=falls.drop_centred,
         holds=holds,
         rank=rank,
         rank_without=rank_without,
         decisive=_decisive(laboratory, column, holds, rank_without - rank[:, None]),
         by_score=out_of_order == 0,
     )
-
-
-def _ranks_without_each(laboratory: Laboratory, reranker: Reranker, column: Ints, rank: Ints) -> Ints:
-    """Rank of each item without each event proposed for it, int64 [T, C]; its rank as it is where there is none."""
-    rank_without = np.repeat(rank[:, None], column.shape[1], axis=1)
-    item, place = np.nonzero(column >= 0)
-    if len(item):
-        rank_without[item, place] = _ranks_without(laboratory, reranker, item, column[item, place])
-    return rank_without
-
-
-def _not_lifted(column: Ints, rank_without: Ints, rank: Ints) -> tuple[Ints, Ints]:
-    """Drop the citations without which the item would stand higher, and close the gaps: column, rank_without [T, C].
-
-    Its own score falls, but others of the slate fall further: the event is no reason for its place.
-    """
-    kept = (column >= 0) & (rank_without >= rank[:, None])
-    order = np.argsort(~kept, axis=1, kind="stable")
-    column = np.where(kept, column, -1)
-    rank_without = np.where(kept, rank_without, rank[:, None])
-    return np.take_along_axis(column, order, axis=1), np.take_along_axis(rank_without, order, axis=1)
 
 
 def _decisive(laboratory: Laboratory, column: Ints, holds: Bools, lower: Ints) -> Ints:
@@ -219,40 +166,6 @@ def _decisive(laboratory: Laboratory, column: Ints, holds: Bools, lower: Ints) -
     sayable = holds & np.take_along_axis((once & whole[:, None])[slates.slate], np.maximum(column, 0), axis=1)
     lower = np.where(sayable, lower, 0)
     return np.where((lower > 0).any(axis=1), lower.argmax(axis=1), -1)
-
-
-def ranks(group: Ints, score: npt.NDArray[np.number], position: Ints) -> Ints:
-    """Rank of each row by score, highest first, within its group; ties in the order shown. All int64 [n] or [n]."""
-    order = np.lexsort((position, -score, group))
-    sizes = np.bincount(group)
-    rank = np.empty(len(group), dtype=np.int64)
-    rank[order] = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1
-    return rank
-
-
-def _ranks_without(laboratory: Laboratory, reranker: Reranker, item: Ints, column: Ints) -> Ints:
-    """Rank of each item with an event of its history deleted: every item of the slate is scored again, int64 [n].
-
-    An item whose scores we cannot reproduce keeps the re-ranking score that was sent.
-    """
-    slates, scores = laboratory.slates, laboratory.scores
-    width = slates.histories.width
-    deletions, which = np.unique(slates.slate[item] * width + column, return_inverse=True)
-    slate, column = np.divmod(deletions, width)
-    size = np.diff(slates.offsets)[slate]
-    start = np.cumsum(size) - size
-    group = np.repeat(np.arange(len(slate)), size)
-    row = np.arange(len(group)) - start[group] + slates.offsets[slate][group]
-    vector = laboratory.deleted(slates.offsets[slate], column)
-    score = scores.reranking[row]
-    again = np.flatnonzero(scores.matches[row])
-    for part in np.array_split(again, -(-len(again) // MAX_RERANKED_ROWS)):
-        features = slates.features[row[part]]
-        features[:, -1] = np.einsum("nd,nd->n", vector[group[part]], scores.items[row[part]])
-        score[part] = reranker.score(features)
-    rank = ranks(group, score, slates.position[row])
-    found: Ints = rank[start[which] + item - slates.offsets[slates.slate[item]]]
-    return found
 
 
 def _largest(values: Floats, count: int) -> Ints:

@@ -71,6 +71,15 @@ def test_deletion_is_a_run_of_what_is_left(model: SessionModel) -> None:
             np.testing.assert_allclose(without[row, made.width - len(session) + event], expected, atol=1e-5)
 
 
+def test_a_blanked_event_says_nothing_whatever_it_was(model: SessionModel) -> None:
+    one, other = ([3, 9, item, 7, 12] for item in (21, 40))
+    made = histories([one, other])
+    without = METHODS["blanking"](model, made)
+    # What stood there is gone, but not its place: deleting it is something else.
+    np.testing.assert_allclose(without[0, 2], without[1, 2], atol=1e-5)
+    assert np.abs(without[0, 2] - METHODS["deletion"](model, made)[0, 2]).max() > 1e-3
+
+
 def test_two_events_can_be_deleted_in_either_order(model: SessionModel) -> None:
     made = histories(SESSIONS)
     deletions = Deletions(model, made)

@@ -1,0 +1,164 @@
+"""Measure: what each removal of a past event does to the items of its slate.
+
+An event can be taken away in three ways (``models/attribution/history.py``). Masking is known for all events at once;
+deletion and blanking are run for the events that are asked for, once each, however many items ask. How much an event
+did for an item is the *fall* of the item's score without it, in itself and relative to the slate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from models.attribution.blank import blanked
+from models.attribution.history import Deletions
+from models.reranker.runtime import Reranker
+from stream.explain.columns import Floats, Ints, Slates, watched
+from stream.explain.models import Models
+from stream.explain.scores import Scores
+
+MAX_RERANKED_ROWS: Final = 65_536
+"""Rows of features that are laid out at once; large slates with long histories have more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Falls:
+    """What taking events away did to items' scores: C events for each of n items, NaN where there is no event.
+
+    drop and drop_centred float32 [n, C]: by deletion, in itself and minus the slate's mean; least float32 [n, C]: the
+    smallest fall of all removals, each in itself and relative; relative float32 [n, C]: the relative fall, as the mean
+    of all removals.
+    """
+
+    drop: Floats
+    drop_centred: Floats
+    least: Floats
+    relative: Floats
+
+    @property
+    def tables(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """All four, in the order of the fields."""
+        return self.drop, self.drop_centred, self.least, self.relative
+
+
+class Laboratory:
+    """Measurements on the histories of one batch of slates."""
+
+    def __init__(self, slates: Slates, scores: Scores, models: Models) -> None:
+        self.slates = slates
+        self.scores = scores
+        # A fall smaller than what we can reproduce of a score is no fall.
+        self.margin = max(models.bundle.manifest.citation_margin, models.bundle.manifest.score_tolerance)
+        self.watched = watched(slates.histories, models.bundle)
+        self.rank = ranks(slates.slate, scores.reranking, slates.position)
+        self._models = models
+        self._deletions = Deletions(models.session, slates.histories)
+        self.raw, self.relative = _masking_effects(slates, scores)
+        # What was measured, by item and column: nothing is measured twice.
+        self._known = Falls(*(np.full(self.raw.shape, np.nan, dtype=np.float32) for _ in range(4)))
+        self._rank_without = np.zeros(self.raw.shape, dtype=np.int64)
+
+    def effect(self, item: Ints, before: Floats, after: Floats) -> tuple[Floats, Floats]:
+        """Fall of items' scores from one session vector to another, in itself and relative to the slate: [n] each."""
+        fall = before - after
+        return (
+            np.einsum("nd,nd->n", fall, self.scores.items[item]),
+            np.einsum("nd,nd->n", fall, self.scores.centred[item]),
+        )
+
+    def deleted(self, item: Ints, column: Ints, other: Ints | None = None) -> Floats:
+        """Session vector of the item's slate without one event or two, float32 [n, d]; all arguments int64 [n]."""
+        return self._deletions.vectors(self.slates.slate[item], column, other)
+
+    def measure(self, column: Ints) -> Falls:
+        """Take each event away by itself, in every way that the session model allows; column int64 [T, C], -1: none.
+
+        An event that fails by masking or by deletion is not blanked: it has failed.
+        """
+        item, place = np.nonzero(column >= 0)
+        event = column[item, place]
+        new = np.isnan(self._known.least[item, event])
+        if new.any():
+            self._measure(item[new], event[new])
+        falls = Falls(*(np.full(column.shape, np.nan, dtype=np.float32) for _ in range(4)))
+        for table, known in zip(falls.tables, self._known.tables, strict=True):
+            table[item, place] = known[item, event]
+        return falls
+
+    def _measure(self, item: Ints, event: Ints) -> None:
+        slate = self.slates.slate[item]
+        before = self.scores.reading.vector[slate]
+        drop, centred = self.effect(item, before, self.deleted(item, event))
+        least = np.min([self.raw[item, event], self.relative[item, event], drop, centred], axis=0)
+        relative = (self.relative[item, event] + centred) / 2
+        session = self._models.session
+        left = np.flatnonzero(least > self.margin)
+        if session.has_blank and len(left):
+            after = blanked(session, self.slates.histories, slate[left], event[left])
+            fall, fall_centred = self.effect(item[left], before[left], after)
+            least[left] = np.min([least[left], fall, fall_centred], axis=0)
+            relative[left] += (fall_centred - relative[left]) / 3
+        for known, values in zip(self._known.tables, (drop, centred, least, relative), strict=True):
+            known[item, event] = values
+
+    def rank_without(self, column: Ints) -> Ints:
+        """Rank of each item without each event, int64 [T, C]; its rank as it is where column [T, C] is -1."""
+        item, place = np.nonzero(column >= 0)
+        event = column[item, place]
+        new = self._rank_without[item, event] == 0
+        if new.any():
+            found = _ranks_without(self, self._models.reranker, item[new], event[new])
+            self._rank_without[item[new], event[new]] = found
+        rank_without = np.repeat(self.rank[:, None], column.shape[1], axis=1)
+        rank_without[item, place] = self._rank_without[item, event]
+        return rank_without
+
+
+def _masking_effects(slates: Slates, scores: Scores) -> tuple[Floats, Floats]:
+    """Fall of each item's score without each event, in itself and relative to the slate: float32 [T, W] each."""
+    raw = np.zeros((len(slates.item), slates.histories.width), dtype=np.float32)
+    relative = raw.copy()
+    for row in np.flatnonzero(slates.histories.length).tolist():
+        items = slice(slates.offsets[row], slates.offsets[row + 1])
+        first = slates.histories.first_column(row)
+        fall = (scores.reading.vector[row] - scores.without[row, first:]).T
+        raw[items, first:] = scores.items[items] @ fall
+        relative[items, first:] = scores.centred[items] @ fall
+    return raw, relative
+
+
+def ranks(group: Ints, score: npt.NDArray[np.number], position: Ints) -> Ints:
+    """Rank of each row by score, highest first, within its group; ties in the order shown. All int64 [n] or [n]."""
+    order = np.lexsort((position, -score, group))
+    sizes = np.bincount(group)
+    rank = np.empty(len(group), dtype=np.int64)
+    rank[order] = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1
+    return rank
+
+
+def _ranks_without(laboratory: Laboratory, reranker: Reranker, item: Ints, column: Ints) -> Ints:
+    """Rank of each item with an event of its history deleted: every item of the slate is scored again, int64 [n].
+
+    An item whose scores we cannot reproduce keeps the re-ranking score that was sent.
+    """
+    slates, scores = laboratory.slates, laboratory.scores
+    width = slates.histories.width
+    deletions, which = np.unique(slates.slate[item] * width + column, return_inverse=True)
+    slate, column = np.divmod(deletions, width)
+    size = np.diff(slates.offsets)[slate]
+    start = np.cumsum(size) - size
+    group = np.repeat(np.arange(len(slate)), size)
+    row = np.arange(len(group)) - start[group] + slates.offsets[slate][group]
+    vector = laboratory.deleted(slates.offsets[slate], column)
+    score = scores.reranking[row]
+    again = np.flatnonzero(scores.matches[row])
+    for part in np.array_split(again, -(-len(again) // MAX_RERANKED_ROWS)):
+        features = slates.features[row[part]]
+        features[:, -1] = np.einsum("nd,nd->n", vector[group[part]], scores.items[row[part]])
+        score[part] = reranker.score(features)
+    rank = ranks(group, score, slates.position[row])
+    found: Ints = rank[start[which] + item - slates.offsets[slates.slate[item]]]
+    return found
