@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 from models.errors import BundleError
 
@@ -17,6 +17,7 @@ FILES = ("session.onnx", "item_vectors.npy", "catalog.parquet", "reranker.txt", 
 Owner = Literal["user", "item", "context"]
 OutputKind = Literal["raw", "probability"]
 
+_FLAGS: Final = ("is_category", "is_personal", "is_actionable", "is_sensitive")
 _OWNERS: tuple[Owner, ...] = get_args(Owner)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -28,7 +29,8 @@ class Feature:
 
     owner says in which list of the event it travels; is_category marks a feature that speaks of the item's category;
     is_personal one that takes this user's own behaviour into account, as user features and session_score always do;
-    unit is free text for people ("" where there is none).
+    unit is free text for people ("" where there is none); is_actionable marks a feature that the user's own habits can
+    bring down to 0; is_sensitive one that no sentence may ever name or lean on.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Feature:
     is_category: bool = False
     is_personal: bool = False
     unit: str = ""
+    is_actionable: bool = False
+    is_sensitive: bool = False
 
     def __post_init__(self) -> None:
         if self.owner != "item":
@@ -120,16 +124,16 @@ def read_features(data: bytes) -> tuple[Feature, ...]:
         features = tuple(Feature(**record) for record in records)
     except (ValueError, TypeError) as error:
         raise BundleError(
-            "features.json: expected a list of {name, owner, display_name, is_category, is_personal, unit}, got "
-            f"{error}: write it from Feature.record()."
+            "features.json: expected a list of {name, owner, display_name, is_category, is_personal, unit, "
+            f"is_actionable, is_sensitive}}, got {error}: write it from Feature.record()."
         ) from error
     for feature in features:
-        kinds = {"name": str, "owner": str, "display_name": str, "is_category": bool, "is_personal": bool, "unit": str}
+        kinds = {"name": str, "owner": str, "display_name": str, "unit": str} | dict.fromkeys(_FLAGS, bool)
         wrong = [field for field, kind in kinds.items() if not isinstance(getattr(feature, field), kind)]
         if wrong or not feature.name or not feature.display_name:
             raise BundleError(
-                f"features.json: expected text, true or false for is_category and is_personal, in {feature.record()}, "
-                f"got others in {', '.join(wrong) or 'an empty name'}: correct the entry."
+                f"features.json: expected text, true or false for {', '.join(_FLAGS)}, in {feature.record()}, got "
+                f"others in {', '.join(wrong) or 'an empty name'}: correct the entry."
             )
         if feature.owner not in _OWNERS:
             raise BundleError(

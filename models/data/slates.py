@@ -178,7 +178,7 @@ def require_same_catalog(bundle: Bundle, sessions: Sessions) -> None:
 
 def _check(bundle: Bundle, sessions: Sessions) -> None:
     require_same_catalog(bundle, sessions)
-    if bundle.features != FEATURES:
+    if [(each.name, each.owner) for each in bundle.features] != [(each.name, each.owner) for each in FEATURES]:
         raise UnfitBundle(
             f"expected a bundle that reads the features {FEATURE_SET}, got {bundle.manifest.feature_set}: only the "
             "recommender of that bundle can make slates for it"

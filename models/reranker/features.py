@@ -45,7 +45,16 @@ USER_FEATURES = (
 ITEM_FEATURES = (
     *ITEM_STATISTICS,
     *(
-        Feature(name, "item", display_name, is_category=True, is_personal=True, unit=unit)
+        # Whoever watches none of a category has 0 of the first kind; the others are undefined then.
+        Feature(
+            name,
+            "item",
+            display_name,
+            is_category=True,
+            is_personal=True,
+            unit=unit,
+            is_actionable=name in {"category_share", "recent_category_share", "category_lift"},
+        )
         for name, display_name, unit in (
             ("category_share", "How much of your history is in its category", "%"),
             ("recent_category_share", "How many of your latest titles are in its category", "%"),

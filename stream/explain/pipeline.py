@@ -7,23 +7,26 @@ batches, so it may run in any thread, one batch at a time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 
 from models.bundle import Bundle
 from schemas.errors import InvalidEvent, WhyrecError
-from schemas.events import Audit, Explanation, Impression, validate_impression
+from schemas.events import Audit, Detail, Explanation, Impression, validate_impression
 from stream.errors import ConfigurationError
-from stream.explain import records
+from stream.explain import basis, records
+from stream.explain.basis import bases
 from stream.explain.columns import check_features, to_columns
+from stream.explain.encode import Encoded, Encoder
 from stream.explain.evidence import verify
 from stream.explain.findings import Findings
 from stream.explain.kinds import KINDS, POLICIES
+from stream.explain.ledger import details
 from stream.explain.models import Models
 from stream.explain.scores import score
 from stream.explain.signals import attribute
@@ -47,6 +50,9 @@ class Rejected:
 
 
 Outcome = Explained | Rejected
+Answer = Encoded | Explained | Rejected
+
+Made = TypeVar("Made")
 
 StageObserver = Callable[[str, float], None]
 """Told after each stage of a batch: its name, and the seconds it took."""
@@ -80,6 +86,7 @@ class Explainer:
         self._clock = clock
         self._observe = observe
         self._models = Models.open(bundle, threads)
+        self._encoder = Encoder(bundle)
 
     @classmethod
     def load(cls, bundle_dir: Path | str, policy: str = "evidence", **options: Any) -> Self:
@@ -93,7 +100,7 @@ class Explainer:
         return cls(Bundle.load(Path(bundle_dir)), policy, **options)
 
     def explain(self, impressions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Explain impressions, dictionaries of the shape of ``impression.v1.avsc``, as such of ``explanation.v1.avsc``.
+        """Explain impressions, dictionaries of the shape of ``impression.v2.avsc``, as such of ``explanation.v2.avsc``.
 
         Raises:
             InvalidEvent: one of them cannot be explained; says which and why.
@@ -111,14 +118,32 @@ class Explainer:
 
         When a stage fails on the whole batch, each slate is run by itself, so that only those that fail are rejected.
         """
+        return self._run(impressions, self._records)
+
+    def encode(self, impressions: Sequence[Mapping[str, Any]]) -> list[Answer]:
+        """Like :meth:`run`, with what was explained as Avro, made without an object for each item.
+
+        What Avro cannot be made of so, or has an item's whole ledger, comes as records.
+        """
+        return self._run(impressions, self._encoded)
+
+    def _run(
+        self,
+        impressions: Sequence[Mapping[str, Any]],
+        make: Callable[[Findings, records.Said, float], Iterable[Made]],
+    ) -> list[Made | Rejected]:
         try:
-            return self._run(impressions)
+            return self._run_together(impressions, make)
         except _StageFailed as failure:
             if len(impressions) == 1:
                 return [Rejected(failure.stage, _reason(failure.cause))]
-        return [outcome for impression in impressions for outcome in self.run([impression])]
+        return [outcome for impression in impressions for outcome in self._run([impression], make)]
 
-    def _run(self, impressions: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+    def _run_together(
+        self,
+        impressions: Sequence[Mapping[str, Any]],
+        make: Callable[[Findings, records.Said, float], Iterable[Made]],
+    ) -> list[Made | Rejected]:
         started = time.perf_counter()
         with self._stage("decode"):
             admitted = [self._admit(impression) for impression in impressions]
@@ -134,13 +159,26 @@ class Explainer:
         with self._stage("select"):
             chosen, statuses = select(findings, self.policy)
         with self._stage("word"):
-            said = word(findings, chosen, statuses)
+            said = word(findings, chosen, statuses, self._models)
         with self._stage("record"):
-            explanations = records.explanations(findings, said, self.policy, int(self._clock() * 1000))
-            elapsed_ms = (time.perf_counter() - started) * 1000
-            audits = records.audits(findings, explanations, elapsed_ms / max(1, len(slates.item)))
-        made = iter(map(Explained, explanations, audits))
+            made = iter(make(findings, said, started))
         return [each if isinstance(each, Rejected) else next(made) for each in admitted]
+
+    def _records(self, findings: Findings, said: records.Said, started: float) -> list[Explained]:
+        explanations = records.explanations(findings, said, self.policy, int(self._clock() * 1000))
+        audits = records.audits(findings, explanations, _per_item_ms(findings, started))
+        return list(map(Explained, explanations, audits))
+
+    def _encoded(self, findings: Findings, said: records.Said, started: float) -> Sequence[Encoded | Explained]:
+        produced_at_ms, took_ms = int(self._clock() * 1000), _per_item_ms(findings, started)
+        encoded = self._encoder.encode(findings, said, self.policy, produced_at_ms, took_ms)
+        if encoded is None:
+            return self._records(findings, said, started)
+        detailed = [bool(slate.get("detail")) for slate in findings.slates.impressions]
+        if not any(detailed):
+            return encoded
+        told = self._records(findings, said, started)
+        return [told[place] if whole else encoded[place] for place, whole in enumerate(detailed)]
 
     def _admit(self, record: Mapping[str, Any]) -> Impression | Rejected:
         try:
@@ -176,14 +214,27 @@ def select(findings: Findings, policy: str) -> tuple[list[Any], list[Any]]:
     return np.array(names, dtype=object)[chosen].tolist(), np.where(matches, statuses, "model_mismatch").tolist()
 
 
-def word(findings: Findings, chosen: list[Any], statuses: list[Any]) -> records.Said:
-    """Word each item's claim in the locale of its slate."""
-    wordings = [wording_for(impression["locale"]) for impression in findings.slates.impressions]
+def word(findings: Findings, chosen: list[Any], statuses: list[Any], models: Models) -> records.Said:
+    """Word each item's claim in the locale of its slate, and lay open the items of slates that ask for it."""
+    impressions = findings.slates.impressions
+    wordings = [wording_for(impression["locale"]) for impression in impressions]
+    slate_of = findings.slates.slate.tolist()
     texts = [
         KINDS[name].sentence(findings, row, wordings[slate])
-        for row, (name, slate) in enumerate(zip(chosen, findings.slates.slate.tolist(), strict=True))
+        for row, (name, slate) in enumerate(zip(chosen, slate_of, strict=True))
     ]
-    return records.Said(chosen, statuses, texts)
+    steps = bases(findings.signals)
+    basis_texts = [basis.sentence(step, wordings[slate]) for step, slate in zip(steps, slate_of, strict=True)]
+    laid_open: list[Detail | None] = [None] * len(texts)
+    for slate, impression in enumerate(impressions):
+        if impression.get("detail", False):
+            start, stop = findings.slates.offsets[slate : slate + 2].tolist()
+            laid_open[start:stop] = details(findings, models, slate, wordings[slate])
+    return records.Said(chosen, statuses, texts, steps, basis_texts, laid_open)
+
+
+def _per_item_ms(findings: Findings, started: float) -> float:
+    return (time.perf_counter() - started) * 1000 / max(1, len(findings.slates.item))
 
 
 def _reason(error: Exception) -> str:

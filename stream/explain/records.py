@@ -12,7 +12,9 @@ import numpy as np
 from schemas.events import (
     Audit,
     AuditEntry,
+    Basis,
     Citation,
+    Detail,
     Evidence,
     Explanation,
     ExplanationType,
@@ -32,11 +34,14 @@ TEXT_HASH_BYTES: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What was chosen and worded for each item, T of each."""
+    """What was chosen and worded for each item, T of each; details are None but in slates that asked for them."""
 
     kinds: Sequence[ExplanationType]
     statuses: Sequence[Status]
     texts: Sequence[str]
+    bases: Sequence[Basis | None]
+    basis_texts: Sequence[str]
+    details: Sequence[Detail | None]
 
 
 def text_hash(text: str) -> bytes:
@@ -46,7 +51,7 @@ def text_hash(text: str) -> bytes:
 
 def explanations(findings: Findings, said: Said, policy: str, produced_at_ms: int) -> list[Explanation]:
     """Make the explanation of each slate, in order."""
-    evidence = _evidence(findings)
+    evidence = _evidence(findings, said.bases)
     slates = findings.slates
     made: list[Explanation] = []
     for row, impression in enumerate(slates.impressions):
@@ -68,9 +73,9 @@ def explanations(findings: Findings, said: Said, policy: str, produced_at_ms: in
                         type=said.kinds[index],
                         status=said.statuses[index],
                         text=said.texts[index],
-                        basis_text="",
+                        basis_text=said.basis_texts[index],
                         evidence=evidence[index],
-                        detail=None,
+                        detail=said.details[index],
                     )
                     for index, item in enumerate(impression["items"], start)
                 ],
@@ -129,7 +134,7 @@ def _audit(
     )
 
 
-def _evidence(findings: Findings) -> list[Evidence]:
+def _evidence(findings: Findings, bases: Sequence[Basis | None]) -> list[Evidence]:
     signals = findings.signals
     # A share of contributions is a claim about them: it is not made where they do not add up.
     personal = np.where(signals.sound, signals.personal_share, np.nan)
@@ -141,6 +146,7 @@ def _evidence(findings: Findings) -> list[Evidence]:
         _numbers(personal),
         _numbers(signals.category_match * category),
         _numbers(signals.residual),
+        bases,
         strict=True,
     )
     return [
@@ -150,9 +156,9 @@ def _evidence(findings: Findings) -> list[Evidence]:
             personal_share=share,
             category_match=match,
             residual=residual,
-            basis=None,
+            basis=basis,
         )
-        for history, features, share, match, residual in columns
+        for history, features, share, match, residual, basis in columns
     ]
 
 

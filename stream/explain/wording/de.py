@@ -24,6 +24,14 @@ PHRASES = Phrases(
         "trending.rising": "Im Trend in deiner Region: steigt schneller als {percent} aller Titel.",
         "trending.popular": "Beliebt: wird öfter angesehen als {percent} aller Titel.",
         "personalized": "Für dich empfohlen.",
+        "basis.personal": "Fast ganz nach deinen eigenen Gewohnheiten ausgewählt.",
+        "basis.mixed": "Vor allem nach deinen Gewohnheiten ausgewählt, ein wenig auch danach, was anderen gefällt.",
+        "basis.popular": "Zu einem guten Teil danach ausgewählt, was anderen gefällt.",
+        "recourse.history": (
+            "Du möchtest so etwas seltener sehen? Entferne {titles} aus deinem Verlauf: Dieser Titel würde dir dann "
+            "wahrscheinlich nicht angezeigt."
+        ),
+        "recourse.category": "Du möchtest so etwas seltener sehen? Sieh dir weniger aus {category} an.",
     },
     plurals={
         "category_match": {
