@@ -21,7 +21,18 @@ from models.catalog import Catalog, catalog_bytes, read_catalog
 from models.errors import BundleError
 from models.manifest import CONTRACT, FILES, Feature, Manifest, OutputKind, read_features, read_manifest
 
-__all__ = ["CONTRACT", "FILES", "Bundle", "BundleError", "Catalog", "Feature", "Manifest", "sha256", "write_bundle"]
+__all__ = [
+    "CONTRACT",
+    "FILES",
+    "Bundle",
+    "BundleError",
+    "Catalog",
+    "Feature",
+    "Manifest",
+    "attach",
+    "sha256",
+    "write_bundle",
+]
 
 
 def sha256(data: bytes) -> str:
@@ -144,6 +155,21 @@ def write_bundle(
         "score_tolerance": score_tolerance,
     }
     (directory / "manifest.json").write_bytes(_json(manifest))
+    return Bundle.load(directory)
+
+
+def attach(directory: Path, content: Mapping[str, bytes]) -> Bundle:
+    """Put optional files into a bundle, in place of those of the same names, and open it again.
+
+    The manifest comes last, under another name first: a crash in between leaves a bundle that is refused or whole.
+    """
+    manifest = json.loads((directory / "manifest.json").read_bytes())
+    for file, data in content.items():
+        (directory / file).write_bytes(data)
+        manifest["files"][file] = sha256(data)
+    incoming = directory / "manifest.json.new"
+    incoming.write_bytes(_json(manifest))
+    incoming.replace(directory / "manifest.json")
     return Bundle.load(directory)
 
 

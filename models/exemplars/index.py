@@ -7,7 +7,6 @@ float16). A bundle without them tells of no others.
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from usearch.index import Index
 
-from models.bundle import Bundle, sha256
+from models.bundle import Bundle, attach
 from models.errors import BundleError
 from models.exemplars.prototypes import K_ANONYMOUS, Prototypes, unit
 
@@ -83,10 +82,7 @@ _AGAIN: Final = "make them again with whyrec models exemplars"
 
 
 def write(directory: Path, found: Prototypes) -> Bundle:
-    """Put prototypes into a bundle, in place of those it has, and open it again.
-
-    The manifest comes last, under another name first: a crash in between leaves a bundle that is refused or whole.
-    """
+    """Put prototypes into a bundle, in place of those it has, and open it again."""
     bundle = Bundle.load(directory)
     index = Index(ndim=bundle.item_vectors.shape[1], metric="cos", dtype="f16")
     if len(found):
@@ -95,11 +91,4 @@ def write(directory: Path, found: Prototypes) -> Bundle:
     columns = [found.next_item, found.users, found.watched]
     pq.write_table(pa.table([pa.array(each, pa.int32()) for each in columns], schema=_SCHEMA), table)
     content = {TABLE: table.getvalue(), INDEX: bytes(index.save() or b"")}
-    manifest = json.loads((directory / "manifest.json").read_bytes())
-    for file, data in content.items():
-        (directory / file).write_bytes(data)
-        manifest["files"][file] = sha256(data)
-    incoming = directory / "manifest.json.new"
-    incoming.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    incoming.replace(directory / "manifest.json")
-    return Bundle.load(directory)
+    return attach(directory, content)

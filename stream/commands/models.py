@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from models.build import Report
+    from models.selector.train import Report as SelectorReport
 
 app = typer.Typer()
 
@@ -149,6 +150,58 @@ def exemplars(
         soft_wrap=True,
         highlight=False,
     )
+
+
+@app.command()
+def selector(
+    directory: BundleDir,
+    *,
+    simulated: Annotated[bool, typer.Option("--simulated", help="Feedback of simulated StreamRec users.")] = False,
+    slates: Annotated[int, typer.Option(min=200, help="So many users are asked, about one slate each.")] = 8_000,
+    exploration: Annotated[
+        float, typer.Option(min=0, max=0.1, help="Share of items whose type is drawn at random among those that hold.")
+    ] = 0.05,
+) -> None:
+    """Train which of the explanations that hold is said, for the policy "learned", and put it into a bundle.
+
+    Example: whyrec models selector my-bundle --simulated
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from models.bundle import Bundle, attach
+    from models.plans import TRAINING_SEED
+    from models.selector.train import train as train_selector
+    from stream.explain import feedback
+
+    if not simulated:
+        raise TrainingUnavailable("models selector needs one source: --simulated")
+    bundle = Bundle.load(directory)
+    console = Console()
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("asking", total=slates)
+        answers = feedback.simulated(bundle, slates, TRAINING_SEED + 1, lambda count: progress.advance(task, count))
+    found, report = train_selector(answers, exploration=exploration)
+    attach(directory, found.files())
+    _print_selector(console, report)
+    console.print(f"wrote learned@{found.version} to {directory}; serve it with WHYREC_POLICY=learned", soft_wrap=True)
+
+
+def _print_selector(console: Console, report: SelectorReport) -> None:
+    from rich.table import Table
+
+    table = Table(
+        "found helpful", title=f"{report.answers:,} answers of {report.users:,} users that nothing was learned from"
+    )
+    table.add_column("estimate", justify="right")
+    table.add_column("95 %", justify="right")
+    for name, value in (("fixed order", report.fixed), ("learned", report.learned), ("difference", report.gain)):
+        table.add_row(name, f"{value.mean:.3f}", f"± {value.margin:.3f}")
+    console.print(table)
+    table = Table("predicted", "came", title=f"Calibration, expected error {report.ece:.3f}")
+    for predicted, came in report.reliability:
+        table.add_row(f"{predicted:.3f}", f"{came:.3f}")
+    console.print(table)
 
 
 @app.command()

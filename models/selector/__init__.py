@@ -1,0 +1,1 @@
+"""Which of the explanations that hold helps this user most: a small calibrated model, trained on feedback."""

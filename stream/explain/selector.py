@@ -1,0 +1,110 @@
+"""Select, learned: among the types whose claims hold, the one that is most likely to help this user.
+
+What may be said is decided before, by the evidence policy; here it is only decided which of it is said. Exploration is
+drawn from a hash of request and item, so that a replay draws the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Final
+
+import numpy as np
+
+from models.bundle import Bundle
+from models.selector.features import CONTEXT, TYPES
+from models.selector.runtime import Selector, choose
+from schemas.events import Impression
+from stream.errors import ConfigurationError
+from stream.explain.columns import Bools, Doubles, Ints, Slates
+from stream.explain.findings import Findings
+from stream.explain.kinds import KINDS
+
+LEARNED: Final = "learned"
+"""The policy; with ``@`` and eight hexadecimal characters it names one selector, as explanations and archive do."""
+
+CLAIMS: Final = "evidence"
+"""The policy that decides which claims hold."""
+
+_ENGAGED: Final = ("like", "complete", "share")
+
+
+def open_selector(bundle: Bundle, policy: str) -> Selector:
+    """Open the bundle's selector for ``learned`` or ``learned@version``.
+
+    Raises:
+        ConfigurationError: the bundle has none, or another one.
+        BundleError: its files are no selector.
+
+    """
+    selector = Selector.load(bundle)
+    if selector is None:
+        raise ConfigurationError(
+            f"policy {policy!r} needs a bundle with a selector, and {bundle.path} has none: train one with "
+            "whyrec models selector, or set the policy to evidence"
+        )
+    wanted = policy.partition("@")[2]
+    if wanted not in ("", selector.version):
+        raise ConfigurationError(
+            f"policy {policy!r} needs that selector, and {bundle.path} has {LEARNED}@{selector.version}: name the "
+            "bundle that holds it"
+        )
+    return selector
+
+
+def choices(selector: Selector, findings: Findings, made: Bools) -> Ints:
+    """Choose for each item among the kinds that may be made, bool [K, T]: places in KINDS, int64 [T]."""
+    places = np.array([list(KINDS).index(name) for name in TYPES])
+    choice = choose(selector, context(findings), made[places].T, draws(findings.slates.impressions))
+    return np.where(choice < 0, made.argmax(axis=0), places[choice])
+
+
+def draws(impressions: Sequence[Impression]) -> Doubles:
+    """Draw a number in [0, 1) for each item, the same whenever it is asked: float64 [T]."""
+    names = [f"{each['request_id'].lower()}/{item['item_id']}" for each in impressions for item in each["items"]]
+    whole = b"".join(sha256(name.encode()).digest()[:8] for name in names)
+    # The upper 53 bits: as many as a float64 holds exactly, so that no draw rounds up to 1.
+    return np.asarray((np.frombuffer(whole, ">u8") >> np.uint64(11)) / 2.0**53)
+
+
+def context(findings: Findings) -> Doubles:
+    """Lay out what the selector reads, float64 [T, len(CONTEXT)]."""
+    slates, signals, citations = findings.slates, findings.signals, findings.citations
+    cited = citations.column >= 0
+    drop = np.where(cited, citations.drop_centred, -np.inf).max(axis=1)
+    lost = np.where(cited, citations.rank_without - citations.rank[:, None], 0).max(axis=1)
+    habits = _habits(slates, findings.bundle)
+    columns = {
+        "position": slates.position,
+        **{name: values[slates.slate] for name, values in habits.items()},
+        "category_match": signals.category_match,
+        "category_titles": signals.category_titles,
+        "cited": cited.sum(axis=1),
+        "largest_drop": np.where(np.isfinite(drop), drop, np.nan),
+        "ranks_lost": lost,
+        "popularity": signals.popularity,
+        "trend": signals.trend,
+        "personal_share": signals.personal_share,
+    }
+    return np.column_stack([np.asarray(columns[name], dtype=np.float64) for name in CONTEXT])
+
+
+def _habits(slates: Slates, bundle: Bundle) -> dict[str, Doubles]:
+    """Say what a history shows of its user, per slate: float64 [S] each, NaN for an empty one."""
+    histories = slates.histories
+    there = histories.item > 0
+    names = np.array(["", *bundle.manifest.engagements])
+    category = bundle.catalog.category_codes[histories.item]
+    count = np.where(histories.length > 0, histories.length, np.nan)
+    most = [np.bincount(row[seen]).max(initial=0) for row, seen in zip(category, there, strict=True)]
+    newest = [each["session"][-1]["timestamp_ms"] if each["session"] else np.nan for each in slates.impressions]
+    now = np.array([each["timestamp_ms"] for each in slates.impressions], dtype=np.float64)
+    return {
+        "history_length": histories.length.astype(np.float64),
+        "hours_since_last": (now - np.array(newest, dtype=np.float64)) / 3_600_000,
+        "engaged_share": (np.isin(names, _ENGAGED)[histories.engagement] & there).sum(axis=1) / count,
+        "skip_share": ((names == "skip")[histories.engagement] & there).sum(axis=1) / count,
+        "top_category_share": np.array(most) / count,
+        "usual_popularity": (bundle.catalog.popularity[histories.item] * there).sum(axis=1) / count,
+    }
