@@ -16,6 +16,7 @@ BUNDLED_MODEL = Path(__file__).parent.parent / "models" / "bundles" / "streamrec
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
+PositiveHours = Annotated[float, Field(gt=0)]
 
 
 class Settings(BaseSettings):
@@ -42,7 +43,9 @@ class Settings(BaseSettings):
 
     # Explaining
     bundle_dir: Path = Field(BUNDLED_MODEL, description="the model bundle that ranks the slates")
-    policy: Literal["evidence", "attention"] = Field("evidence", description="which claims are admitted")
+    policy: Literal["evidence", "attention", "learned"] = Field(
+        "evidence", description="which claims are admitted; learned needs a bundle with a selector"
+    )
     batch_max_slates: Positive = Field(64, description="slates explained together at most")
     batch_max_wait_ms: Positive = Field(10, description="how long a batch waits to fill")
     batches_in_flight: Positive = Field(4, description="batches whose outputs may await acknowledgement at once")
@@ -57,6 +60,7 @@ class Settings(BaseSettings):
     flush_max_rows: Positive = Field(1_000_000, description="rows held before a segment is written")
     flush_max_bytes: Positive = Field(128 * 1024 * 1024, description="bytes of audit records held before it is")
     flush_max_age_s: PositiveSeconds = Field(300.0, description="age of the oldest row held before it is")
+    day_open_hours: PositiveHours = Field(6.0, description="hours after its end in which a day waits for late rows")
     shutdown_timeout_s: PositiveSeconds = Field(30.0, description="given to SIGTERM to finish what is in flight")
 
     # Watching

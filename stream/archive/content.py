@@ -1,9 +1,9 @@
 """A digest of what rows say, whatever their order and however they are stored. Pure.
 
-The rows are put in the order of their identity (source partition, source offset, position, item). Each column then
-gives the SHA-256 of its name and its values in that order: numbers and fixed bytes as they lie in memory, strings and
-lists as their lengths and then what they hold, structs field by field, and where there are nulls, which. The digest is
-the SHA-256 over those of the columns, by name. A column of nulls alone counts for nothing, so that rows which were
+The rows are put in the order of their identity: source partition and offset, position, and then item and source topic.
+Each column gives the SHA-256 of its name and its values in that order: numbers and fixed bytes as they lie in memory,
+strings and lists as their lengths and then what they hold, structs field by field, and where there are nulls, which.
+The digest is the SHA-256 over those of the columns, by name. A column of nulls alone counts for nothing, so that rows
 archived before there was such a column have the same digest with it and without.
 """
 
@@ -44,11 +44,15 @@ def _by_identity(table: pa.Table) -> npt.NDArray[np.int64]:
         ordered = values[order]
         same &= ordered[1:] == ordered[:-1]
     if same.any():
-        # Two items at one position of a slate: rare, and sorting strings is slow.
-        item = table["item_id"].combine_chunks().dictionary_encode()
-        rank = pc.rank(item.dictionary).to_numpy()
-        order = np.lexsort((rank[item.indices.to_numpy()], position, offset, partition))
+        # Two items at one position, or two topics of one name: rare, and sorting strings is slow.
+        strings = [table[name] for name in ("item_id", "source_topic_id") if name in table.schema.names]
+        order = np.lexsort((*map(_ranks, strings), position, offset, partition))
     return order
+
+
+def _ranks(strings: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+    coded = pc.fill_null(strings, "").combine_chunks().dictionary_encode()
+    return np.asarray(pc.rank(coded.dictionary).to_numpy()[coded.indices.to_numpy()])
 
 
 def _hash(values: pa.Array, into: Any) -> None:

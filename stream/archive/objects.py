@@ -55,8 +55,10 @@ class Store(Protocol):
         """
         ...
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes, storage_class: str | None = None) -> None:
         """Create an object whose key names its content; no error if it is there already.
+
+        ``storage_class`` is S3's name for how it is kept and paid for, by default the bucket's; other stores have one.
 
         Raises:
             ArchiveError: the key is taken by other content.
@@ -107,9 +109,9 @@ class MemoryStore:
                 raise ObjectExists(f"{key} is taken")
             self._objects[key] = (bytes(data), self._clock())
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes, storage_class: str | None = None) -> None:  # noqa: ARG002 - it has one class
         """See :class:`Store`."""
-        put_named_by_content(self, key, data)
+        put_named_by_content(self, lambda: self.put_if_absent(key, data), key, data)
 
     def get(self, key: str) -> bytes:
         """See :class:`Store`."""
@@ -174,9 +176,9 @@ class Retrying:
 
         self._again(create)
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes, storage_class: str | None = None) -> None:
         """See :class:`Store`."""
-        self._again(lambda: self._store.put(key, data))
+        self._again(lambda: self._store.put(key, data, storage_class))
 
     def get(self, key: str) -> bytes:
         """See :class:`Store`."""
@@ -206,10 +208,10 @@ class Retrying:
         return call()
 
 
-def put_named_by_content(store: Store, key: str, data: bytes) -> None:
-    """Do what :meth:`Store.put` promises, by the other calls."""
+def put_named_by_content(store: Store, create: Callable[[], None], key: str, data: bytes) -> None:
+    """Do what :meth:`Store.put` promises: ``create`` the object, or find that it is there already."""
     try:
-        store.put_if_absent(key, data)
+        create()
     except ObjectExists:
         if store.get(key) != data:
             raise ArchiveError(

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stream.archive import changes, commitlog
+from stream.archive import changes, commitlog, holds
 from stream.archive.changes import Change, Place, State
 from stream.archive.commitlog import Entry, ObjectRef
+from stream.archive.content import content_digest
 from stream.archive.intervals import Intervals
 from stream.archive.objects import ObjectMissing, Store
 from stream.archive.segment import current, parse_key
@@ -44,6 +45,12 @@ def raw_entries(store: Store) -> Iterator[tuple[str, bytes]]:
 def raw_changes(store: Store) -> Iterator[tuple[str, bytes]]:
     """Return every key below ``_changes/`` with its bytes, in the order of the keys."""
     for info in store.list(changes.CHANGES):
+        yield info.key, store.get(info.key)
+
+
+def raw_holds(store: Store) -> Iterator[tuple[str, bytes]]:
+    """Return every key below ``_holds/`` with its bytes, in the order of the keys."""
+    for info in store.list(holds.HOLDS):
         yield info.key, store.get(info.key)
 
 
@@ -150,13 +157,14 @@ def removed_since(store: Store, ref: ObjectRef) -> Change | None:
 
 
 def facts_of(store: Store, *, deep: bool = False) -> Callable[[ObjectRef], ObjectFacts | None]:
-    """Return what the verifier asks: a look at one object. ``deep`` reads the rows' identities too."""
+    """Return what the verifier asks: a look at one object. ``deep`` reads the rows too."""
 
     def look(ref: ObjectRef) -> ObjectFacts | None:
         try:
             data = store.get(ref.key)
         except ObjectMissing:
-            return None
+            change = removed_since(store, ref)
+            return None if change is None else ObjectFacts("", 0, removed_by=change.key)
         digest = hashlib.sha256(data).hexdigest()
         if digest != ref.sha256:
             return ObjectFacts(digest, len(data))
@@ -165,7 +173,10 @@ def facts_of(store: Store, *, deep: bool = False) -> Callable[[ObjectRef], Objec
             return ObjectFacts(digest, len(data), file.metadata.num_rows)
         identities = current(file.read(columns=[name for name in _IDENTITY if name in file.schema_arrow.names]))
         repeated = identities.num_rows - identities.group_by(_IDENTITY).aggregate([]).num_rows
-        return ObjectFacts(digest, len(data), identities.num_rows, _sources(identities), repeated)
+        name = changes.object_name(ref.key)
+        made = name is not None and name.number is not None
+        content = content_digest(file.read()) if made else None
+        return ObjectFacts(digest, len(data), identities.num_rows, _sources(identities), repeated, content)
 
     return look
 

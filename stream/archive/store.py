@@ -110,9 +110,9 @@ class LocalStore:
         except OSError as error:
             raise _of_os(error, key, self.url) from error
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes, storage_class: str | None = None) -> None:  # noqa: ARG002 - it has one class
         """See :class:`Store`."""
-        put_named_by_content(self, key, data)
+        put_named_by_content(self, lambda: self.put_if_absent(key, data), key, data)
 
     def get(self, key: str) -> bytes:
         """See :class:`Store`."""
@@ -209,16 +209,12 @@ class S3Store:
 
     def put_if_absent(self, key: str, data: bytes) -> None:
         """See :class:`Store`."""
-        try:
-            self._fs.pipe_file(self._path(key), data, mode="create")
-        except FileExistsError:
-            raise ObjectExists(f"{key} is taken in {self.url}") from None
-        except Exception as error:
-            raise _of_s3(error, key, self.url) from error
+        self._create(key, data)
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes, storage_class: str | None = None) -> None:
         """See :class:`Store`."""
-        put_named_by_content(self, key, data)
+        how = {} if storage_class is None else {"StorageClass": storage_class}
+        put_named_by_content(self, lambda: self._create(key, data, **how), key, data)
 
     def get(self, key: str) -> bytes:
         """See :class:`Store`."""
@@ -257,6 +253,14 @@ class S3Store:
         """See :class:`Store`."""
         try:
             self._fs.call_s3("delete_object", Bucket=self._bucket, Key=self._prefix + key)
+        except Exception as error:
+            raise _of_s3(error, key, self.url) from error
+
+    def _create(self, key: str, data: bytes, **how: str) -> None:
+        try:
+            self._fs.pipe_file(self._path(key), data, mode="create", **how)
+        except FileExistsError:
+            raise ObjectExists(f"{key} is taken in {self.url}") from None
         except Exception as error:
             raise _of_s3(error, key, self.url) from error
 

@@ -33,9 +33,9 @@ class FaultyStore:
         self.inner.put_if_absent(key, data)
         self._fault("after")
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes, storage_class: str | None = None) -> None:
         self._fault("before")
-        self.inner.put(key, data)
+        self.inner.put(key, data, storage_class)
         self._fault("after")
 
     def get(self, key: str) -> bytes:
@@ -48,7 +48,9 @@ class FaultyStore:
         return self.inner.list(prefix, after)
 
     def delete(self, key: str) -> None:
+        self._fault("before")
         self.inner.delete(key)
+        self._fault("after")
 
     def _fault(self, moment: Moment) -> None:
         if moment == "before":

@@ -199,8 +199,8 @@ class Flaky:
             raise StoreUnavailable("no answer")
         self.inner.put_if_absent(key, data)
 
-    def put(self, key: str, data: bytes) -> None:
-        self.inner.put(key, data)
+    def put(self, key: str, data: bytes, storage_class: str | None = None) -> None:
+        self.inner.put(key, data, storage_class)
 
     def get(self, key: str) -> bytes:
         if self._does:

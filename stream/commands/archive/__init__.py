@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from stream.commands.archive import stats, verify
+from stream.commands.archive import erase, hold, stats, tier, verify
 
 app = typer.Typer()
-for command in (verify.verify, verify.sweep, stats.stats):
+for command in (verify.verify, verify.sweep, stats.stats, tier.tier, erase.erase):
     app.command()(command)
+app.add_typer(hold.app, name="hold", help="Keep rows from erasure and expiry, and end that.", no_args_is_help=True)

@@ -21,7 +21,7 @@ def verify(
         default=False, help="Also read the rows, and prove that no impression is archived twice."
     ),
 ) -> None:
-    """Check every commit entry, every hash and every object; exit with 1 if anything is wrong. Reads only.
+    """Check every commit entry, change, hash and object; exit with 1 if anything is wrong. Reads only.
 
     Example: whyrec archive verify --url s3://my-bucket/archive --deep
     """
@@ -40,7 +40,7 @@ def sweep(
     url: str | None = options.URL,
     delete: bool = typer.Option(default=False, help="Delete; without it they are only listed."),
 ) -> None:
-    """Delete what crashed writers left: objects that no entry names, a day old. A damaged archive is left alone.
+    """Delete what crashes left, a day old: objects that nobody names or that a change removed; not if damaged.
 
     Example: whyrec archive sweep --delete
     """
@@ -61,7 +61,7 @@ def sweep(
         if delete:
             store.delete(key)
         console.print(f"{'deleted' if delete else 'would delete'} {key}", highlight=False, soft_wrap=True)
-    console.print(f"{len(leftovers)} objects that no entry names, a day old or more")
+    console.print(f"{len(leftovers)} objects that no entry or change names, a day old or more")
 
 
 def _judge(store: Store, *, deep: bool) -> Verdict:
@@ -85,7 +85,12 @@ def _judge(store: Store, *, deep: bool) -> Verdict:
             progress.advance(task)
             return look(ref)
 
-        return apply_rules(reader.raw_entries(store), facts, stored)
+        # Holds before changes, changes before entries: what is written meanwhile is not missed by what refers to it.
+        holds = list(reader.raw_holds(store))
+        changes = list(reader.raw_changes(store))
+        return apply_rules(
+            reader.raw_entries(store), facts, stored, changes=changes, holds=holds, now_ms=int(now * 1000)
+        )
 
 
 def _print_verdict(verdict: Verdict, url: str) -> None:
@@ -103,8 +108,16 @@ def _print_verdict(verdict: Verdict, url: str) -> None:
         console.print(table)
     table = Table()
     table.add_column("archive", overflow="fold")
-    for name in ("chains", "entries", "objects", "rows", "verdict"):
+    numbers = {
+        "chains": verdict.chains,
+        "entries": verdict.entries,
+        "changes": verdict.changes,
+        "objects": verdict.objects,
+        "rows": verdict.rows,
+        "erased or expired": verdict.erased,
+    }
+    for name in (*numbers, "verdict"):
         table.add_column(name)
     word = "[green]whole[/]" if verdict.sound else "[bold red]damaged[/]"
-    table.add_row(url, *(f"{n:,}" for n in (verdict.chains, verdict.entries, verdict.objects, verdict.rows)), word)
+    table.add_row(url, *(f"{number:,}" for number in numbers.values()), word)
     console.print(table)

@@ -1,0 +1,234 @@
+"""What is at a date and region now, and how a task changes it: objects first, then the change, then the removals.
+
+A crash between any two steps leaves an archive that readers see as it was before, or as it is after. Whoever runs next
+makes the same object again (it has the same name), and removes what was to be removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain as chained
+from typing import Literal
+
+import pyarrow as pa
+
+from stream.archive import changes, commitlog, compact, holds, reader
+from stream.archive.changes import COLD, Change, Done, ObjectName, Place, State
+from stream.archive.commitlog import Entry, ObjectRef
+from stream.archive.compact import DamagedObject
+from stream.archive.holds import Holds, Record
+from stream.archive.objects import ObjectExists, ObjectMissing, Store
+from stream.errors import ArchiveError
+
+
+class Contended(ArchiveError):
+    """Another task changed the same date and region at the same time; its change stands, and this one was dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What a task finds at a place.
+
+    ``live`` are the objects that readers see, with what their names say; ``lingering`` the keys of objects that a
+    change removed and that still exist, with that change.
+    """
+
+    place: Place
+    state: State
+    live: tuple[tuple[ObjectName, ObjectRef], ...]
+    lingering: Mapping[str, Change]
+
+
+def places(
+    store: Store, *, since: str | None = None, until: str | None = None, region: str | None = None
+) -> dict[Place, list[ObjectName]]:
+    """List the objects of both tiers by date and region, in that order; days are YYYY-MM-DD, both included."""
+    found: dict[Place, list[ObjectName]] = {}
+    for info in chained(store.list("date="), store.list(f"{COLD}date=")):
+        name = changes.object_name(info.key)
+        if name is None:
+            continue
+        place = name.place
+        if (since and place.date < since) or (until and place.date > until) or (region and place.region != region):
+            continue
+        found.setdefault(place, []).append(name)
+    return dict(sorted(found.items()))
+
+
+class Warehouse:
+    """Takes stock of places and changes them; reads each commit entry once for all regions that it is about."""
+
+    def __init__(self, store: Store, *, who: str, clock: Callable[[], float]) -> None:
+        self.store = store
+        self._who = who
+        self._clock = clock
+        self._entry = lru_cache(maxsize=4096)(self._read_entry)
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return self._clock()
+
+    def stock(self, place: Place, names: Iterable[ObjectName]) -> Stock:
+        """Find out what the objects with these names, all that were listed at a place, are to readers.
+
+        Raises:
+            DamagedObject: an object that a change added is missing.
+            InvalidEntry: an entry or a change can't be read; verify the archive.
+
+        """
+        state = reader.state(self.store, place)
+        listed = {name.key: name for name in names}
+        committed = [
+            ref
+            for key, name in listed.items()
+            if name.number is None and not name.tier and (ref := self._committed(key, name)) is not None
+        ]
+        live = [(name, ref) for ref in state.live(committed) if (name := changes.object_name(ref.key)) is not None]
+        missing = [ref.key for _, ref in live if ref.key not in listed]
+        if missing:
+            # Listed before the change that added it, perhaps.
+            missing = [key for key in missing if not self._exists(key)]
+        if missing:
+            raise DamagedObject(f"{', '.join(missing)} should exist and does not; run `whyrec archive verify`")
+        lingering = {key: state.removed[key] for key in listed if key in state.removed}
+        return Stock(place, state, tuple(live), lingering)
+
+    def put(self, ref: ObjectRef, data: bytes, storage_class: str | None = None) -> None:
+        """Store a new object, and read it back.
+
+        Raises:
+            DamagedObject: the store gives back something else.
+
+        """
+        self.store.put(ref.key, data, storage_class)
+        compact.checked(ref, self.store.get(ref.key))
+
+    def enter(self, stock: Stock, done: Done, known: Holds) -> Stock:
+        """Record what was done, and return what readers see from now on.
+
+        Raises:
+            Contended: another task's change was first; the objects made for this one are deleted.
+
+        """
+        change = changes.append(
+            stock.state,
+            stock.place,
+            done,
+            holds=len(known.records),
+            who=self._who,
+            written_at_ms=int(self._clock() * 1000),
+        )
+        data = changes.encode(change)
+        try:
+            self.store.put_if_absent(change.key, data)
+        except ObjectExists:
+            # Two that do the same make the same object: what the winner names must stay.
+            valid = reader.state(self.store, stock.place).added
+            for ref in done.added:
+                if ref.key not in valid:
+                    self.store.delete(ref.key)
+            raise Contended(
+                f"{stock.place.date} {stock.place.region}: another task was first with change {change.key}; run again"
+            ) from None
+        removed = {ref.key for ref in done.removed}
+        added = [(name, ref) for ref in done.added if (name := changes.object_name(ref.key)) is not None]
+        return Stock(
+            stock.place,
+            stock.state.after(change, data),
+            (*(each for each in stock.live if each[1].key not in removed), *added),
+            {**stock.lingering, **dict.fromkeys(removed, change)},
+        )
+
+    def withdraw(
+        self,
+        stock: Stock,
+        name: ObjectName,
+        ref: ObjectRef,
+        table: pa.Table,
+        keep: compact.Bools,
+        kind: Literal["erased", "expired"],
+        held: Holds,
+        *,
+        case: str = "",
+        storage_class: str | None = None,
+    ) -> tuple[ObjectRef | None, Stock]:
+        """Replace an object (``table`` are its rows) by one of only the rows to ``keep``, or by none if it keeps none.
+
+        Raises:
+            DamagedObject, Contended: as above; nothing was changed.
+
+        """
+        added: tuple[ObjectRef, ...] = ()
+        content = None
+        if keep.any():
+            made = compact.without(table, keep, name, stock.state.number)
+            self.put(made.ref, made.data, storage_class)
+            added, content = (made.ref,), made.content
+        done = Done(kind, (ref,), added, content, int((~keep).sum()), case)
+        return (added[0] if added else None), self.enter(stock, done, held)
+
+    def clear(self, stock: Stock, grace_s: float) -> list[ObjectRef]:
+        """Delete what changes removed at least ``grace_s`` seconds ago, and return it."""
+        due_ms = (self._clock() - grace_s) * 1000
+        cleared: list[ObjectRef] = []
+        for key, change in stock.lingering.items():
+            if change.written_at_ms <= due_ms:
+                self.store.delete(key)
+                cleared.extend(ref for ref in change.removed if ref.key == key)
+        return cleared
+
+    def holds(self) -> Holds:
+        """Read all records of holds.
+
+        Raises:
+            InvalidHold: one can't be read; verify the archive.
+
+        """
+        return read_holds(self.store)
+
+    def _committed(self, key: str, name: ObjectName) -> ObjectRef | None:
+        """Return the object as the entry that its name points to knows it; None if that does not name it."""
+        entry = self._entry(name.chain.key(name.first or 0))
+        return None if entry is None else next((ref for ref in entry.objects if ref.key == key), None)
+
+    def _read_entry(self, key: str) -> Entry | None:
+        try:
+            return commitlog.decode(self.store.get(key))
+        except ObjectMissing:
+            return None
+
+    def _exists(self, key: str) -> bool:
+        return any(info.key == key for info in self.store.list(key))
+
+
+def read_holds(store: Store) -> Holds:
+    """Read all records of holds.
+
+    Raises:
+        InvalidHold: one can't be read; verify the archive.
+
+    """
+    found = Holds()
+    for info in store.list(holds.HOLDS):
+        if holds.is_record_key(info.key):
+            data = store.get(info.key)
+            found = found.after(holds.decode(data), data)
+    return found
+
+
+def enter_hold(store: Store, make: Callable[[Holds], Record]) -> Record:
+    """Record a hold or a release; if somebody else recorded another meanwhile, after that one.
+
+    Raises:
+        InvalidHold: it does not make sense after the records there are.
+
+    """
+    while True:
+        record = make(read_holds(store))
+        try:
+            store.put_if_absent(holds.key_of(record.number), holds.encode(record))
+        except ObjectExists:
+            continue
+        return record

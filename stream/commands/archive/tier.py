@@ -1,0 +1,81 @@
+"""``whyrec archive tier``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import typer
+
+from stream.commands.archive import options
+
+if TYPE_CHECKING:
+    from stream.archive.tiers import Step
+
+
+def tier(
+    url: str | None = options.URL,
+    since: str | None = typer.Option(None, help="First day of events, UTC.", metavar="YYYY-MM-DD"),
+    until: str | None = typer.Option(None, help="Last day of events, UTC.", metavar="YYYY-MM-DD"),
+    region: str | None = typer.Option(None, help="Only this region."),
+    dry_run: bool = typer.Option(default=False, help="Say what would be done, and do nothing."),
+) -> None:
+    """Compact closed days, move them to the cold tier after 90 days, let them expire after two years.
+
+    Each date and region is a task of its own, and a run does what is still to be done: run it daily, beside the
+    workers; several at once with --region or days of their own.
+
+    Example: whyrec archive tier --url s3://my-bucket/archive --dry-run
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from stream.archive import reader, stock, tiers
+    from stream.archive.store import open_archive
+    from stream.errors import ArchiveError
+
+    for option, day in (("--since", since), ("--until", until)):
+        options.require_day(option, day)
+    settings = options.settings_at(url)
+    store = open_archive(settings)
+    warehouse = stock.Warehouse(store, who=settings.worker_name, clock=time.time)
+    steps: list[Step] = []
+    failed: list[str] = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        places = stock.places(store, since=since, until=until, region=region)
+        if not places and next(reader.raw_entries(store), None) is None:
+            raise options.nothing_at(store)
+        task = progress.add_task("", total=len(places))
+        for place, names in places.items():
+            progress.update(task, description=f"{place.date} {place.region}")
+            try:
+                found = warehouse.stock(place, names)
+                if dry_run:
+                    steps += tiers.plan(found, warehouse.holds(), time.time(), open_hours=settings.day_open_hours)
+                else:
+                    steps.extend(tiers.run(warehouse, found, open_hours=settings.day_open_hours))
+            except ArchiveError as error:
+                failed.append(str(error))
+            progress.advance(task)
+    _print(steps, dry_run=dry_run)
+    if failed:
+        more = f" (and {len(failed) - 1} more like it)" if len(failed) > 1 else ""
+        raise ArchiveError(f"{failed[0]}{more}; everything else was done")
+
+
+def _print(steps: list[Step], *, dry_run: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not steps:
+        console.print("nothing to do")
+        return
+    table = Table("date", "region", "what", title="Would be done" if dry_run else "Done")
+    for name in ("objects", "into", "rows", "bytes", "bytes after"):
+        table.add_column(name, justify="right")
+    for step in steps:
+        after = "" if step.bytes_after is None else f"{step.bytes_after:,}"
+        numbers = (f"{step.objects:,}", f"{step.into:,}", f"{step.rows:,}", f"{step.bytes:,}", after)
+        table.add_row(step.place.date, step.place.region, step.deed, *numbers)
+    console.print(table)
