@@ -25,7 +25,9 @@ def explain(
     ] = None,
     policy: Annotated[
         str | None,
-        typer.Option(help="evidence, or attention (the industry's rules), by default WHYREC_POLICY.", metavar="NAME"),
+        typer.Option(
+            help="evidence, learned, or attention (the industry's rules), by default WHYREC_POLICY.", metavar="NAME"
+        ),
     ] = None,
     json: bool = typer.Option(False, "--json", help="Print the explanation event as JSON."),
 ) -> None:

@@ -190,15 +190,15 @@ def selector(
 def _print_selector(console: Console, report: SelectorReport) -> None:
     from rich.table import Table
 
-    table = Table(
-        "found helpful", title=f"{report.answers:,} answers of {report.users:,} users that nothing was learned from"
-    )
+    console.print(f"{report.answers:,} answers of {report.users:,} users that nothing was learned from", highlight=False)
+    table = Table("found helpful")
     table.add_column("estimate", justify="right")
     table.add_column("95 %", justify="right")
     for name, value in (("fixed order", report.fixed), ("learned", report.learned), ("difference", report.gain)):
         table.add_row(name, f"{value.mean:.3f}", f"± {value.margin:.3f}")
     console.print(table)
-    table = Table("predicted", "came", title=f"Calibration, expected error {report.ece:.3f}")
+    console.print(f"calibration, off by {report.ece:.3f} on average", highlight=False)
+    table = Table("predicted", "came")
     for predicted, came in report.reliability:
         table.add_row(f"{predicted:.3f}", f"{came:.3f}")
     console.print(table)

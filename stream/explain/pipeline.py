@@ -18,17 +18,17 @@ import numpy as np
 from models.bundle import Bundle
 from schemas.errors import InvalidEvent, WhyrecError
 from schemas.events import Audit, Detail, Explanation, Impression, validate_impression
-from stream.errors import ConfigurationError
 from stream.explain import basis, records
 from stream.explain.basis import bases
 from stream.explain.columns import check_features, to_columns
 from stream.explain.encode import Encoded, Encoder
 from stream.explain.evidence import verify
 from stream.explain.findings import Findings
-from stream.explain.kinds import KINDS, POLICIES
+from stream.explain.kinds import KINDS
 from stream.explain.ledger import details
 from stream.explain.models import Models
 from stream.explain.scores import score
+from stream.explain.selector import Policy, choices, resolve
 from stream.explain.signals import attribute
 from stream.explain.wording import wording_for
 
@@ -79,10 +79,9 @@ class Explainer:
         clock: Callable[[], float] = time.time,
         observe: StageObserver | None = None,
     ) -> None:
-        if policy not in POLICIES:
-            raise ConfigurationError(f"expected a policy out of {', '.join(POLICIES)}, got {policy!r}; choose one")
+        self._rules = resolve(bundle, policy)
         self.bundle = bundle
-        self.policy = policy
+        self.policy = self._rules.name
         self._clock = clock
         self._observe = observe
         self._models = Models.open(bundle, threads)
@@ -154,10 +153,10 @@ class Explainer:
         with self._stage("attribute"):
             signals = attribute(slates, scores, self._models)
         with self._stage("verify"):
-            citations = verify(self.policy, slates, scores, self._models)
+            citations = verify(self._rules.claims, slates, scores, self._models)
         findings = Findings(self.bundle, slates, scores, signals, citations)
         with self._stage("select"):
-            chosen, statuses = select(findings, self.policy)
+            chosen, statuses = select(findings, self._rules)
         with self._stage("word"):
             said = word(findings, chosen, statuses, self._models)
         with self._stage("record"):
@@ -199,15 +198,16 @@ class Explainer:
             self._observe(name, time.perf_counter() - started)
 
 
-def select(findings: Findings, policy: str) -> tuple[list[Any], list[Any]]:
+def select(findings: Findings, policy: Policy) -> tuple[list[Any], list[Any]]:
     """Choose for each item the first kind, in the order of KINDS, whose claim the policy makes: kinds and statuses.
 
+    A policy with a selector leaves the choice among the kinds whose claims hold to it.
     An item whose scores our models do not reproduce gets the kind that claims nothing.
     """
     names, kinds = list(KINDS), list(KINDS.values())
     matches = findings.scores.matches
-    made = np.stack([kind.rules[policy](findings) & matches for kind in kinds[:-1]] + [np.ones_like(matches)])
-    chosen = made.argmax(axis=0)
+    made = np.stack([kind.rules[policy.claims](findings) & matches for kind in kinds[:-1]] + [np.ones_like(matches)])
+    chosen = made.argmax(axis=0) if policy.selector is None else choices(policy.selector, findings, made)
     holds = np.stack([kind.holds(findings) for kind in kinds])[chosen, np.arange(len(matches))]
     statuses = np.array([kind.status for kind in kinds], dtype=object)[chosen]
     statuses = np.where(holds, statuses, "generic")

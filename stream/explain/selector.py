@@ -7,6 +7,7 @@ drawn from a hash of request and item, so that a replay draws the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
@@ -19,7 +20,7 @@ from schemas.events import Impression
 from stream.errors import ConfigurationError
 from stream.explain.columns import Bools, Doubles, Ints, Slates
 from stream.explain.findings import Findings
-from stream.explain.kinds import KINDS
+from stream.explain.kinds import KINDS, POLICIES
 
 LEARNED: Final = "learned"
 """The policy; with ``@`` and eight hexadecimal characters it names one selector, as explanations and archive do."""
@@ -30,27 +31,41 @@ CLAIMS: Final = "evidence"
 _ENGAGED: Final = ("like", "complete", "share")
 
 
-def open_selector(bundle: Bundle, policy: str) -> Selector:
-    """Open the bundle's selector for ``learned`` or ``learned@version``.
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a policy's name means with one bundle: its whole name, whose claims are made, and who chooses among them."""
+
+    name: str
+    claims: str
+    selector: Selector | None = None
+
+
+def resolve(bundle: Bundle, policy: str) -> Policy:
+    """Find out what is meant by ``evidence``, ``attention``, ``learned`` or ``learned@version``.
 
     Raises:
-        ConfigurationError: the bundle has none, or another one.
+        ConfigurationError: there is no such policy, or the bundle has no selector, or another one.
         BundleError: its files are no selector.
 
     """
+    name, _, wanted = policy.partition("@")
+    if policy in POLICIES:
+        return Policy(policy, policy)
+    if name != LEARNED:
+        known = ", ".join((*POLICIES, LEARNED))
+        raise ConfigurationError(f"expected a policy out of {known}, got {policy!r}; choose one")
     selector = Selector.load(bundle)
     if selector is None:
         raise ConfigurationError(
             f"policy {policy!r} needs a bundle with a selector, and {bundle.path} has none: train one with "
             "whyrec models selector, or set the policy to evidence"
         )
-    wanted = policy.partition("@")[2]
     if wanted not in ("", selector.version):
         raise ConfigurationError(
             f"policy {policy!r} needs that selector, and {bundle.path} has {LEARNED}@{selector.version}: name the "
             "bundle that holds it"
         )
-    return selector
+    return Policy(f"{LEARNED}@{selector.version}", CLAIMS, selector)
 
 
 def choices(selector: Selector, findings: Findings, made: Bools) -> Ints:

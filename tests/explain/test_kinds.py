@@ -19,6 +19,7 @@ from stream.explain.kinds import KINDS, POLICIES
 from stream.explain.models import Models
 from stream.explain.pipeline import Explainer, select
 from stream.explain.scores import score
+from stream.explain.selector import Policy
 from stream.explain.signals import attribute, recency_bias
 from stream.explain.wording import LOCALES, wording_for
 from tests.bundles import tiny_bundle, tiny_impression
@@ -89,7 +90,7 @@ def test_the_last_kind_fits_every_item(findings: Findings) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_first_kind_whose_claim_is_made_is_chosen(policy: str, models: Models, many: list[Any]) -> None:
     findings = investigate(models, many, policy)
-    chosen, _ = select(findings, policy)
+    chosen, _ = select(findings, Policy(policy, policy))
     assert len(set(chosen)) >= 3
     for row, name in enumerate(chosen):
         admitted = [kind for kind in KINDS if KINDS[kind].rules[policy](findings)[row]]
@@ -172,7 +173,7 @@ def test_contributions_that_do_not_add_up_are_not_spoken_of(
     assert not findings.signals.sound.any()
     assert np.abs(findings.signals.residual).max() > 1e-3
     for name in POLICIES:
-        assert "category_match" not in select(findings, name)[0]
+        assert "category_match" not in select(findings, Policy(name, name))[0]
 
 
 def test_contributions_and_base_add_up_to_the_raw_score(models: Models, many: list[Any]) -> None:

@@ -1,0 +1,85 @@
+"""``policy = "learned"``: only claims that hold are made, and the same ones when a slate is explained again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.bundle import Bundle, attach
+from models.data.simulator import simulate
+from models.data.slates import impressions
+from models.selector.features import TYPES
+from models.selector.runtime import MAX_EXPLORATION, Selector
+from models.selector.train import train
+from stream.errors import ConfigurationError
+from stream.explain.feedback import simulated
+from stream.explain.pipeline import Explainer
+from stream.explain.selector import draws
+from stream.settings import BUNDLED_MODEL
+
+SLATES = 200
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Selector]:
+    """Give the shipped bundle with a selector that learned from a few hundred simulated users."""
+    folder = tmp_path_factory.mktemp("learned") / "bundle"
+    shutil.copytree(BUNDLED_MODEL, folder)
+    selector, _ = train(simulated(Bundle.load(folder), 600, seed=3), exploration=MAX_EXPLORATION)
+    return attach(folder, selector.files()), selector
+
+
+@pytest.fixture(scope="module")
+def slates(served: tuple[Bundle, Selector]) -> list[Any]:
+    return list(impressions(served[0], simulate(SLATES, 17)))
+
+
+@pytest.fixture(scope="module")
+def learned(served: tuple[Bundle, Selector]) -> Explainer:
+    return Explainer(served[0], "learned")
+
+
+def test_only_claims_that_hold_are_made_and_all_types_are_used(learned: Explainer, slates: list[Any]) -> None:
+    told = [item for each in learned.explain(slates) for item in each["items"]]
+    assert {item["type"] for item in told} == {*TYPES, "personalized"}
+    assert all(item["status"] in ("verified", "factual") for item in told if item["type"] != "personalized")
+    plain = [item for each in Explainer(learned.bundle).explain(slates) for item in each["items"]]
+    # Where nothing holds, or one thing only, there is no choice; elsewhere at least some choices differ.
+    for one, other in zip(told, plain, strict=True):
+        assert (one["type"] == "personalized") == (other["type"] == "personalized")
+    assert any(one["type"] != other["type"] for one, other in zip(told, plain, strict=True))
+
+
+def test_a_slate_explained_again_alone_gives_the_same_texts(learned: Explainer, slates: list[Any]) -> None:
+    again = Explainer(learned.bundle, learned.policy)
+    for told, slate in zip(learned.explain(slates[:40]), slates[:40], strict=True):
+        [alone] = again.explain([slate])
+        assert [item["text"] for item in alone["items"]] == [item["text"] for item in told["items"]]
+
+
+def test_exploration_stays_within_its_bound(learned: Explainer, served: tuple[Bundle, Selector]) -> None:
+    bundle, selector = served
+    many = list(impressions(bundle, simulate(1_000, 18)))
+    share = (draws(many) < selector.exploration).mean()
+    assert share == pytest.approx(selector.exploration, abs=4 * np.sqrt(0.1 * 0.9 / (20 * len(many))))
+
+
+def test_explanations_name_the_selector_that_chose(learned: Explainer, slates: list[Any], tmp_path: Path) -> None:
+    [told] = learned.explain(slates[:1])
+    assert told["policy"].startswith("learned@")
+    with pytest.raises(ConfigurationError, match="learned@"):
+        Explainer(learned.bundle, "learned@00000000")
+
+
+def test_a_bundle_without_a_selector_does_not_serve_the_policy() -> None:
+    with pytest.raises(ConfigurationError, match="whyrec models selector"):
+        Explainer(Bundle.load(BUNDLED_MODEL), "learned")
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="evidence, attention, learned"):
+        Explainer(Bundle.load(BUNDLED_MODEL), "guesswork")
