@@ -17,6 +17,8 @@ from schemas.errors import UndecodableEvent, WhyrecError
 
 NOT_FOUND = 404
 INCOMPATIBLE = 409
+_ABOUT_THE_ID: Final = frozenset({400, 405, 410, 414, 422})
+"""What registries say of an id that they hold for none; other refusals (401, 403, 408, 429) are about the asking."""
 
 _TIMEOUT_S: Final = 5
 
@@ -93,6 +95,11 @@ class Registry:
                 if error.http_status_code == NOT_FOUND:
                     raise UndecodableEvent(
                         f"schema id {schema_id} is unknown to the registry; register the producer's schema there"
+                    ) from error
+                if error.http_status_code in _ABOUT_THE_ID:
+                    raise UndecodableEvent(
+                        f"the registry takes {schema_id} for no schema id ({error.error_message}); was the message "
+                        "written with another registry?"
                     ) from error
                 raise self._unavailable(error) from error
             except Exception as error:

@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import faust
@@ -256,8 +256,8 @@ async def _serve(build: Callable[[], WorkerApp], until_idle_s: float | None) -> 
         await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             app.give_up(running.exception() or app.crash_reason or RuntimeError("the application stopped by itself"))
-        _limit_the_end(app.settings.shutdown_timeout_s)
-        await app.stop()
+        with _limit_to_the_end(app.settings.shutdown_timeout_s):
+            await app.stop()
         running.cancel()
         log.info("worker ended")
     return 0
@@ -284,11 +284,16 @@ def _request_stop(stopping: asyncio.Event, number: signal.Signals) -> None:
     stopping.set()
 
 
-def _limit_the_end(timeout_s: float) -> None:
+@contextlib.contextmanager
+def _limit_to_the_end(timeout_s: float) -> Iterator[None]:
     """End the process where an orderly end takes longer than both agents may take to drain."""
     watchdog = threading.Timer(2 * timeout_s + _EXIT_GRACE_S, _too_long)
     watchdog.daemon = True
     watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.cancel()
 
 
 def _too_long() -> None:

@@ -15,14 +15,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from stream.errors import DeliveryError
+from stream.errors import DeliveryError, ProducerBroken
 
 Headers = list[tuple[str, bytes]]
 
 _POLL_S: Final = 0.1
 _FULL_PAUSE_S: Final = 0.005
+_BATCH_BYTES: Final = 1_000_000
+_AROUND: Final = 256
+"""Bytes that a record and its batch take besides key, value and headers, and some more for long headers' lengths."""
+_MARGIN: Final = 1.05
 
 MESSAGE_FAULTS: Final = frozenset(
     {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD}
@@ -40,6 +45,15 @@ class Output:
     headers: Headers = field(default_factory=list)
     partition: int = -1
 
+    def fits(self, limit: int) -> bool:
+        """Say whether a topic that takes ``limit`` bytes (its max.message.bytes) takes this, compressed if need be."""
+        small = len(self.key or b"") + sum(len(name) + len(value) for name, value in self.headers) + _AROUND
+        large = len(self.value or b"")
+        if small + large <= limit:
+            return True
+        # The client's compressor is not ours to ask; another of the same format differs by little.
+        return small + _MARGIN * len(pa.compress(self.value, codec="lz4", asbytes=True)) <= limit
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
@@ -53,10 +67,10 @@ class Receipt:
     """The acknowledgements of one batch; :attr:`future` is done when the last one is in.
 
     Its result is the outputs that the broker refuses for what they are. It raises :class:`DeliveryError` when an
-    output was not acknowledged in time, or the producer cannot go on.
+    output was not acknowledged in time, and :class:`ProducerBroken` when the producer cannot go on.
     """
 
-    __slots__ = ("_failure", "_lock", "_missing", "_refused", "future")
+    __slots__ = ("_broken", "_failure", "_lock", "_missing", "_refused", "future")
 
     def __init__(self, expected: int) -> None:
         self.future: Future[list[Refused]] = Future()
@@ -66,6 +80,7 @@ class Receipt:
         self._lock = threading.Lock()
         self._refused: list[Refused] = []
         self._failure: str | None = None
+        self._broken = False
         if expected == 0:
             self.future.set_result(self._refused)
 
@@ -77,11 +92,14 @@ class Receipt:
                     self._refused.append(Refused(index, error.str()))
                 else:
                     self._failure = f"{error.name()}: {error.str()}"
+                    self._broken |= error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001 (a public code)
             self._missing -= 1
             done = self._missing == 0
         if not done:
             return
-        if self._failure is not None:
+        if self._broken:
+            self.future.set_exception(ProducerBroken(f"the producer cannot go on ({self._failure}); start anew"))
+        elif self._failure is not None:
             self.future.set_exception(
                 DeliveryError(f"the broker did not acknowledge an output ({self._failure}); is it reachable?")
             )
@@ -92,7 +110,15 @@ class Receipt:
 class Delivery:
     """An idempotent producer with a thread of its own that collects the acknowledgements."""
 
-    def __init__(self, bootstrap_servers: str, *, timeout_s: float = 30.0, linger_ms: float = 2.0) -> None:
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        timeout_s: float = 30.0,
+        linger_ms: float = 2.0,
+        smallest_limit: int = _BATCH_BYTES,
+    ) -> None:
+        """Connect. ``smallest_limit`` is the least max.message.bytes of the topics: it counts for batches, too."""
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap_servers,
@@ -107,6 +133,7 @@ class Delivery:
                 "compression.type": "lz4",
                 # The broker's own limit (1 MB unless set) decides what is too large, not the client's.
                 "message.max.bytes": 64 * 1024 * 1024,
+                "batch.size": min(_BATCH_BYTES, smallest_limit),
                 # As Java clients place keys, so that a user's explanations lie where other services expect them.
                 "partitioner": "murmur2_random",
                 "logger": logging.getLogger("librdkafka"),

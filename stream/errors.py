@@ -13,6 +13,10 @@ class DeliveryError(WhyrecError):
     """The broker did not acknowledge an output in the time given; nothing was committed."""
 
 
+class ProducerBroken(DeliveryError):
+    """The producer will never deliver again, whatever the broker does: only a new process can go on."""
+
+
 class ArchiveError(WhyrecError):
     """The archive or its store is not as it must be."""
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
@@ -63,11 +64,23 @@ class BatchWork:
     """Decode, explain, encode. Bad input becomes a dead letter; only what no input can cause is raised."""
 
     def __init__(
-        self, explainer: SlateExplainer, codec: Codec, settings: Settings, *, source_topic_id: str = ""
+        self,
+        explainer: SlateExplainer,
+        codec: Codec,
+        settings: Settings,
+        *,
+        source_topic_id: str = "",
+        limits: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
+        """Make it.
+
+        ``source_topic_id`` is Kafka's id of the impressions topic; ``limits`` is max.message.bytes by topic, as far as
+        the broker tells.
+        """
         self._explainer = explainer
         self._codec = codec
         self._source_topic_id = source_topic_id
+        self._limits = limits
         self._patience_s = settings.delivery_timeout_s
         self._explanations = settings.topic("explanations")
         self._audit = settings.topic("audit")
@@ -156,11 +169,28 @@ class BatchWork:
             self._bury(answer, place, received, "encode", str(error))
             return
         key = explanation["user_id_hash"].encode()
-        answer.outputs.append(Output(self._explanations, key, said.value, said.headers))
-        answer.outputs.append(Output(self._audit, key, kept.value, kept.headers, partition=received.partition))
+        outputs = (
+            Output(self._explanations, key, said.value, said.headers),
+            Output(self._audit, key, kept.value, kept.headers, partition=received.partition),
+        )
+        # Refused by the broker, one would be missing where the other is: what is shown must be what is archived.
+        if (reason := self._too_large(outputs)) is not None:
+            self._bury(answer, place, received, "deliver", reason)
+            return
+        answer.outputs += outputs
         answer.owners += (place, place)
         answer.explained += 1
         answer.items.update((item["type"], item["status"]) for item in explanation["items"])
+
+    def _too_large(self, outputs: Sequence[Output]) -> str | None:
+        for output in outputs:
+            limit = self._limits.get(output.topic)
+            if limit is not None and not output.fits(limit):
+                return (
+                    f"{len(output.value or b'')} bytes for {output.topic}, which takes {limit}: raise its "
+                    "max.message.bytes, or show fewer items at once"
+                )
+        return None
 
     def _bury(
         self, answer: Answer, place: int, received: Received, stage: str, error: str, *, keep_original: bool = True

@@ -23,13 +23,14 @@ from faust.types import TP, EventT
 from prometheus_client import Histogram
 
 from stream.agents.batch import Answer, BatchWork, Received
-from stream.agents.lookup import origin_of
+from stream.agents.lookup import limits_of, origin_of
 from stream.app import WorkerApp
 from stream.connections import codec_of
 from stream.delivery import Delivery, Receipt, Refused
 from stream.errors import DeliveryError
 from stream.explain.pipeline import Explainer
 from stream.settings import Settings
+from stream.topics import TOPICS
 
 log = structlog.get_logger("whyrec.explain")
 
@@ -170,8 +171,13 @@ def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], E
     )
     origin = origin_of(settings.bootstrap_servers, settings.topic("impressions"))
     topic_id = "" if origin is None else origin.topic
-    work = BatchWork(explainer, codec_of(settings), settings, source_topic_id=topic_id)
-    delivery = Delivery(settings.bootstrap_servers, timeout_s=settings.delivery_timeout_s)
+    limits = limits_of(settings.bootstrap_servers, [settings.topic(role) for role in TOPICS])
+    work = BatchWork(explainer, codec_of(settings), settings, source_topic_id=topic_id, limits=limits)
+    delivery = Delivery(
+        settings.bootstrap_servers,
+        timeout_s=settings.delivery_timeout_s,
+        **({"smallest_limit": min(limits.values())} if limits else {}),
+    )
     resources.callback(delivery.close, settings.shutdown_timeout_s)
 
     def attach_measured(app: WorkerApp) -> ExplainAgent:

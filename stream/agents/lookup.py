@@ -2,35 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from stream.archive.commitlog import Origin
+from stream.errors import ConfigurationError
 
 log = structlog.get_logger("whyrec.sink")
 
 _LOOK_LIMIT_S: Final = 10.0
-_ORIGIN_LIMIT_S: Final = 15.0
+_ASK_LIMIT_S: Final = 15.0
 _EMBEDDED: Final = "mockCluster"
-"""How the embedded broker's ids begin. It knows no topic ids, and would keep us waiting for an answer."""
+"""How the embedded broker's ids begin. It knows no topic ids or settings, and would keep us waiting for an answer."""
+
+_NO_SUCH_QUESTION: Final = frozenset(
+    {KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE, KafkaError.TOPIC_AUTHORIZATION_FAILED}  # noqa: SLF001 (a public code)
+)
+"""What a broker says that will never tell; anything else may be over in a moment."""
 
 
 def origin_of(bootstrap_servers: str, topic: str) -> Origin | None:
-    """Return the ids of the cluster and of the topic, or None where the broker has none."""
+    """Return the ids of the cluster and of the topic, or None where the broker has none.
+
+    Raises:
+        ConfigurationError: the broker does not say now.
+
+    """
     admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
     try:
-        cluster = str(admin.list_topics(timeout=_ORIGIN_LIMIT_S).cluster_id)
+        cluster = str(admin.list_topics(timeout=_ASK_LIMIT_S).cluster_id)
         if cluster.startswith(_EMBEDDED):
             return None
-        asked = admin.describe_topics(TopicCollection([topic]), request_timeout=_ORIGIN_LIMIT_S)
+        asked = admin.describe_topics(TopicCollection([topic]), request_timeout=_ASK_LIMIT_S)
         found = asked[topic].result().topic_id
     except KafkaException as error:
+        _require_hopeless(error, f"the id of {topic}")
         log.warning("the broker does not tell a topic's id; a topic made anew is not recognised", error=str(error))
         return None
     return Origin(cluster, str(found)) if found is not None else None
+
+
+def limits_of(bootstrap_servers: str, topics: Sequence[str]) -> dict[str, int]:
+    """Return max.message.bytes by topic, of those for which the broker tells it.
+
+    Raises:
+        ConfigurationError: the broker does not say now.
+
+    """
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    resources = {topic: ConfigResource(ResourceType.TOPIC, topic) for topic in topics}
+    found: dict[str, int] = {}
+    try:
+        if str(admin.list_topics(timeout=_ASK_LIMIT_S).cluster_id).startswith(_EMBEDDED):
+            return {}
+        answers = admin.describe_configs(list(resources.values()), request_timeout=_ASK_LIMIT_S)
+        for topic, resource in resources.items():
+            found[topic] = int(answers[resource].result()["max.message.bytes"].value)
+    except KafkaException as error:
+        _require_hopeless(error, f"max.message.bytes of {', '.join(topics)}")
+        log.warning("the broker does not tell how large messages may be; it may refuse some", error=str(error))
+    return found
+
+
+def _require_hopeless(error: KafkaException, wanted: str) -> None:
+    if error.args[0].code() not in _NO_SUCH_QUESTION:
+        raise ConfigurationError(f"the broker does not tell {wanted} ({error.args[0].str()}); is it up?") from error
 
 
 def first_offset(bootstrap_servers: str, topic: str, partition: int, at: int) -> int | None:

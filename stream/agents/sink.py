@@ -29,7 +29,7 @@ from stream.archive.store import open_archive
 from stream.archive.writer import Committed
 from stream.connections import codec_of
 from stream.delivery import Delivery, Output
-from stream.errors import ArchiveError
+from stream.errors import ArchiveError, DeliveryError
 from stream.settings import Settings
 
 log = structlog.get_logger("whyrec.sink")
@@ -243,33 +243,35 @@ class SinkAgent:
             self._untold = untold | self._untold
 
     def _bury(self, unreadable: Sequence[Unreadable]) -> None:
-        """Deliver to the dead letters, with the original bytes. Called in a thread."""
-        outputs = [self._dead_letter(each) for each in unreadable]
-        refused = self._delivery.send(outputs).future.result()
-        for each in refused:
-            record = unreadable[each.index].record
-            log.error(
-                "a dead letter is refused; read its bytes from the audit topic",
-                partition=record.partition,
-                offset=record.offset,
-                error=each.error,
-            )
-        self._app.metrics.dead_letters.labels("archive").inc(len(outputs))
+        """Deliver to the dead letters, with the original bytes. Called in a thread.
 
-    def _dead_letter(self, each: Unreadable) -> Output:
+        Raises:
+            DeliveryError: not delivered; no entry may call them rejected before they are.
+
+        """
+        refused = self._delivery.send([self._dead_letter(each) for each in unreadable]).future.result()
+        if refused:
+            # Too large for that topic: then a letter that says where to read them.
+            short = [self._dead_letter(unreadable[each.index], keep_original=False) for each in refused]
+            if still := self._delivery.send(short).future.result():
+                raise DeliveryError(f"the dead-letter topic takes not even a message without value: {still[0].error}")
+        self._app.metrics.dead_letters.labels("archive").inc(len(unreadable))
+
+    def _dead_letter(self, each: Unreadable, *, keep_original: bool = True) -> Output:
         record = each.record
         log.warning(
             "audit record to the dead letters", partition=record.partition, offset=record.offset, error=each.error
         )
         headers = [
-            *record.headers,
+            *(record.headers if keep_original else ()),
             ("topic", self._topic.encode()),
             ("partition", str(record.partition).encode()),
             ("offset", str(record.offset).encode()),
             ("stage", b"archive"),
             ("error", each.error[:_ERROR_CHARACTERS].encode(errors="backslashreplace")),
         ]
-        return Output(self._dead_letters, record.key, record.value, headers)
+        key, value = (record.key, record.value) if keep_original else (None, None)
+        return Output(self._dead_letters, key, value, headers)
 
 
 def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], SinkAgent]:

@@ -27,7 +27,7 @@ from stream.archive.intervals import Intervals
 from stream.archive.objects import Store
 from stream.archive.slates import Slates, joined
 from stream.archive.writer import Batch, ChainWriter, Committed, RecreatedTopic
-from stream.errors import ArchiveError, DeliveryError
+from stream.errors import ArchiveError, DeliveryError, ProducerBroken
 
 log = structlog.get_logger("whyrec.sink")
 
@@ -289,6 +289,8 @@ class Sink:
         while True:
             try:
                 return await in_thread(call)
+            except ProducerBroken:
+                raise
             except (ArchiveError, DeliveryError, RegistryUnavailable) as error:
                 if held.closed:
                     raise _Closed from error

@@ -15,6 +15,7 @@ from stream.archive.decode import Decoder, Record, Unreadable
 from stream.archive.objects import MemoryStore, Store, StoreUnavailable
 from stream.archive.sink import ArchiveAhead, Jump, Limits, Sink
 from stream.archive.writer import Committed, ForeignChain
+from stream.errors import ProducerBroken
 from tests.archive.checks import archived_items, items_of, verdict_of
 from tests.archive.faulty import FaultyStore
 from tests.archive.slates_of import audit
@@ -297,6 +298,20 @@ def test_what_cannot_be_read_is_buried_and_counted() -> None:
         (entry,) = reader.entries(store)
         assert entry.rejected.spans == ((1, 2),)
         assert archived_items(store) == items_of(0, [0, 2])
+
+    asyncio.run(story())
+
+
+def test_a_producer_that_cannot_go_on_is_not_asked_again() -> None:
+    def broken(_: object) -> None:
+        raise ProducerBroken("for good")
+
+    async def story() -> None:
+        at = Harness(MemoryStore())
+        at.sink._bury = broken
+        await at.sink.open(0, 0, 10)
+        with pytest.raises(ProducerBroken):
+            await at.sink.take([Record(0, 0, None, b"garbage", [])])
 
     asyncio.run(story())
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
+from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.serialization import MessageField, SerializationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -117,6 +118,22 @@ def test_another_process_learns_the_schema_from_the_registry(
 ) -> None:
     encoded = codec.encode(event, golden(event), topics[event])
     assert same(Codec(registry).decode(event, encoded.value), golden(event))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, UndecodableEvent), (422, UndecodableEvent), (401, RegistryUnavailable), (429, RegistryUnavailable)],
+)
+def test_a_refused_id_is_the_messages_fault_and_a_refused_question_is_not(
+    monkeypatch: pytest.MonkeyPatch, status: int, kind: type[Exception]
+) -> None:
+    def refuse(*_: object) -> Schema:
+        raise SchemaRegistryError(status, status, "no")
+
+    with Registry("http://127.0.0.1:1") as odd:
+        monkeypatch.setattr(odd._client, "get_schema", refuse)
+        with pytest.raises(kind):
+            Codec(odd).decode("impression", b"\x00\xff\xff\xff\xffrest")
 
 
 def test_confluents_own_serializer_and_ours_read_each_other(
