@@ -25,7 +25,7 @@ from stream.explain.scores import Scores
 CITED: Final = 2
 """Past events that one explanation names at most."""
 
-CANDIDATES: Final = 4
+CANDIDATES: Final = 3
 """Past events per item that masking proposes and the other removals try."""
 
 ATTENTION_THRESHOLD: Final = 0.5
@@ -55,13 +55,12 @@ class Citations:
 
 
 def by_evidence(laboratory: Laboratory) -> Ints:
-    """Propose by masking, confirm by the other removals, choose the second given the first; int64 [T, CITED], -1: none.
+    """Propose by masking, confirm by the other removals, the second given the first; int64 [T, CITED], -1 for none.
 
     Only what was watched can be a reason; a skip may well have moved the item, but nobody wants to be told so. The
     best CANDIDATES by relative masking effect are tried. Of those that hold, the one is cited whose absence costs the
-    item most of its place in the slate, as the mean of all removals; where its deletion lifts the item all the same
-    (others of the slate fall further), the next one is. The second is the one among the others whose deletion, after
-    the first is gone, still lowers the score most.
+    item most relative to the slate, as the mean of all removals; and after it the next, if it is another title, and
+    its deletion still lowers the score once the first is gone.
     """
     slates, margin = laboratory.slates, laboratory.margin
     able = laboratory.scores.matches[:, None] & (laboratory.raw > margin) & (laboratory.relative > margin)
@@ -69,48 +68,34 @@ def by_evidence(laboratory: Laboratory) -> Ints:
     candidates = _largest(np.where(able, laboratory.relative, -np.inf), CANDIDATES)
     falls = laboratory.measure(candidates)
     strength = np.where(falls.least > margin, falls.relative, -np.inf)
-    first = _first(laboratory, candidates, strength)
-    return np.column_stack([first, _second(laboratory, candidates, strength, first)])
-
-
-def _first(laboratory: Laboratory, candidates: Ints, strength: Floats) -> Ints:
-    """Name the strongest candidate that does not hold the item down, int64 [T]; strikes those that do from strength."""
-    item = np.arange(len(candidates))
-    for _ in range(candidates.shape[1]):
-        place = strength.argmax(axis=1)
-        first = np.where(np.isfinite(strength[item, place]), candidates[item, place], -1)
-        lifted = _lifted(laboratory, first)
-        if not lifted.any():
-            break
-        strength[lifted, place[lifted]] = -np.inf
-        first = np.where(lifted, -1, first)
-    return first
-
-
-def _second(laboratory: Laboratory, candidates: Ints, strength: Floats, first: Ints) -> Ints:
-    """Name the candidate that still does most for the item once the first is gone, int64 [T], -1 for none."""
-    margin, slates = laboratory.margin, laboratory.slates
-    titles = slates.histories.item[slates.slate]
+    first = _strongest(laboratory, candidates, strength)
     # The same title is not named twice.
-    another = np.take_along_axis(titles, candidates, axis=1) != np.take_along_axis(titles, first[:, None], axis=1)
-    item, place = np.nonzero(another & np.isfinite(strength) & (first >= 0)[:, None])
-    second = np.full(len(first), -1, dtype=np.int64)
-    if not len(item):
-        return second
-    given, other = first[item], candidates[item, place]
-    drop, centred = laboratory.effect(item, laboratory.deleted(item, given), laboratory.deleted(item, given, other))
-    fall = np.full(candidates.shape, -np.inf, dtype=np.float32)
-    fall[item, place] = np.where((drop > margin) & (centred > margin), centred, -np.inf)
-    best = fall.argmax(axis=1)
-    rows = np.arange(len(first))
-    second = np.where(np.isfinite(fall[rows, best]), candidates[rows, best], -1)
-    return np.where(_lifted(laboratory, second), -1, second)
+    titles = slates.histories.item[slates.slate]
+    same = np.take_along_axis(titles, candidates, axis=1) == np.take_along_axis(titles, first[:, None], axis=1)
+    strength[same | (first < 0)[:, None]] = -np.inf
+    second = _strongest(laboratory, candidates, strength)
+    item = np.flatnonzero(second >= 0)
+    if len(item):
+        given, other = first[item], second[item]
+        falls_after = laboratory.effect(item, laboratory.deleted(item, given), laboratory.deleted(item, given, other))
+        second[item] = np.where(np.min(falls_after, axis=0) > margin, other, -1)
+    return np.column_stack([first, second])
 
 
-def _lifted(laboratory: Laboratory, column: Ints) -> Bools:
-    """Tell which items would stand higher without their event, bool [T]; column int64 [T], -1 for none."""
-    lifted: Bools = laboratory.rank_without(column[:, None])[:, 0] < laboratory.rank
-    return lifted
+def _strongest(laboratory: Laboratory, candidates: Ints, strength: Floats) -> Ints:
+    """Name the strongest candidate without which the item would not stand higher, int64 [T], -1 for none.
+
+    Where an item would (its own score falls, but others of the slate fall further), the event is no reason for its
+    place: its strength, float32 [T, C], becomes minus infinity, and the next is looked at.
+    """
+    item = np.arange(len(candidates))
+    while True:
+        place = strength.argmax(axis=1)
+        named = np.where(np.isfinite(strength[item, place]), candidates[item, place], -1)
+        lifted = laboratory.rank_without(named[:, None])[:, 0] < laboratory.rank
+        if not lifted.any():
+            return named
+        strength[lifted, place[lifted]] = -np.inf
 
 
 def by_attention(laboratory: Laboratory) -> Ints:

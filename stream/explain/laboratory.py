@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from models.attribution.blank import blanked
+from models.attribution.blank import Blanks
 from models.attribution.history import Deletions
 from models.reranker.runtime import Reranker
 from stream.explain.columns import Floats, Ints, Slates, watched
@@ -56,6 +56,7 @@ class Laboratory:
         self.rank = ranks(slates.slate, scores.reranking, slates.position)
         self._models = models
         self._deletions = Deletions(models.session, slates.histories)
+        self._blanks = Blanks(models.session, slates.histories) if models.session.has_blank else None
         self.raw, self.relative = _masking_effects(slates, scores)
         # What was measured, by item and column: nothing is measured twice.
         self._known = Falls(*(np.full(self.raw.shape, np.nan, dtype=np.float32) for _ in range(4)))
@@ -94,10 +95,9 @@ class Laboratory:
         drop, centred = self.effect(item, before, self.deleted(item, event))
         least = np.min([self.raw[item, event], self.relative[item, event], drop, centred], axis=0)
         relative = (self.relative[item, event] + centred) / 2
-        session = self._models.session
         left = np.flatnonzero(least > self.margin)
-        if session.has_blank and len(left):
-            after = blanked(session, self.slates.histories, slate[left], event[left])
+        if self._blanks is not None and len(left):
+            after = self._blanks.vectors(slate[left], event[left])
             fall, fall_centred = self.effect(item[left], before[left], after)
             least[left] = np.min([least[left], fall, fall_centred], axis=0)
             relative[left] += (fall_centred - relative[left]) / 3
