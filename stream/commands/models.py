@@ -190,7 +190,9 @@ def selector(
 def _print_selector(console: Console, report: SelectorReport) -> None:
     from rich.table import Table
 
-    console.print(f"{report.answers:,} answers of {report.users:,} users that nothing was learned from", highlight=False)
+    console.print(
+        f"{report.answers:,} answers of {report.users:,} users that nothing was learned from", highlight=False
+    )
     table = Table("found helpful")
     table.add_column("estimate", justify="right")
     table.add_column("95 %", justify="right")
