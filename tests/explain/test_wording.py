@@ -3,42 +3,72 @@
 # ruff: noqa: RUF001 - quotation marks, as meant
 from __future__ import annotations
 
-from string import Formatter
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
-from babel import Locale
 from hypothesis import given
 from hypothesis import strategies as st
+from wcwidth import iter_graphemes
 
-from stream.explain.wording import LOCALES, wording_for
+from stream.explain.wording import LOCALES, Phrases, wording_for, wording_hash
+from stream.explain.wording.lengths import TITLE_COLUMNS, columns, shorten
+from stream.explain.wording.lint import problems
 
-
-def placeholders(template: str) -> set[str]:
-    return {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+PINNED = Path(__file__).parent / "wording.json"
 
 
 @pytest.mark.parametrize("language", LOCALES)
 class TestEveryLanguage:
-    def test_says_all_that_english_says(self, language: str) -> None:
-        phrases, english = LOCALES[language], LOCALES["en"]
-        assert phrases.language == language
-        assert phrases.messages.keys() == english.messages.keys()
-        assert phrases.plurals.keys() == english.plurals.keys()
-        for key, template in phrases.messages.items():
-            assert placeholders(template) == placeholders(english.messages[key]), key
+    def test_passes_the_linter(self, language: str) -> None:
+        assert list(problems(LOCALES[language])) == []
 
-    def test_has_a_form_for_every_plural_and_ordinal_of_its_language(self, language: str) -> None:
-        phrases, locale = LOCALES[language], Locale.parse(language)
-        for key, forms in phrases.plurals.items():
-            assert set(forms) == locale.plural_form.tags | {"other"}, key
-            assert {frozenset(placeholders(form)) for form in forms.values()} == {
-                frozenset(placeholders(LOCALES["en"].plurals[key]["other"]))
-            }
-        assert set(phrases.ordinals) == locale.ordinal_form.tags | {"other"}
+    def test_raises_its_version_when_a_word_changes(self, language: str) -> None:
+        now = {"version": LOCALES[language].version, "digest": LOCALES[language].digest().hex()}
+        pinned = json.loads(PINNED.read_bytes())[language]
+        assert now == pinned, f"raise the version of {language}, then put {now} into {PINNED.name}"
 
-    def test_ends_its_sentences(self, language: str) -> None:
-        for key, template in LOCALES[language].messages.items():
-            assert template.endswith(".") != key.startswith("action."), key
+    def test_is_pinned_in_the_audit_whatever_the_territory(self, language: str) -> None:
+        assert wording_hash(f"{language}-ZZ") == wording_hash(language) == LOCALES[language].digest()
+        assert len({wording_hash(each) for each in LOCALES}) == len(LOCALES)
+
+
+def changed(language: str = "en", **changes: Any) -> Phrases:
+    return replace(LOCALES[language], **changes)
+
+
+def said(language: str = "en", **messages: str) -> Phrases:
+    return changed(
+        language,
+        messages=LOCALES[language].messages | {key.replace("_", "."): text for key, text in messages.items()},
+    )
+
+
+@pytest.mark.parametrize(
+    ("phrases", "problem"),
+    [
+        (said(basis_mixed="{who} likes this."), "placeholders"),
+        (said(recourse_category="Watch less of this."), "placeholders"),
+        (said(basis_mixed="As in “this."), "quotation marks"),
+        (said("de", basis_mixed="Wie in “diesem”."), "quotation marks"),
+        (said(basis_mixed="For  you."), "space"),
+        (said(basis_mixed="For you"), "full stop"),
+        (said(action_view="watched {titles}."), "full stop"),
+        (said(basis_mixed="You watch too much of it."), "too much"),
+        (said("de", basis_mixed="Du musst das mögen."), "musst"),
+        (said(basis_mixed="Chosen for your age."), "age"),
+        (said("ja", basis_mixed="あなたの年齢をもとに選ばれました。"), "年齢"),
+        (said(recourse_history="{titles} " * 4 + "."), "columns"),
+        (said(personalized=f"{'Individualized recommendations notwithstanding ' * 20}considerations."), "grade"),
+        (changed(plurals={"category_match": {"other": LOCALES["en"].plurals["category_match"]["other"]}}), "plurals"),
+        (changed(ordinals={"other": "{number}th"}), "ordinals"),
+        (changed("fr", messages={}), "missing"),
+    ],
+)
+def test_the_linter_finds(phrases: Phrases, problem: str) -> None:
+    assert any(problem in found for found in problems(phrases))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +81,10 @@ class TestEveryLanguage:
         ("de_CH", "de", "de_CH"),
         ("DE-ch", "de", "de_CH"),
         ("de-DE-x-unknown", "de", "de_DE"),
-        ("fr-FR", "en", "en"),
+        ("fr-CA", "fr", "fr_CA"),
+        ("es-419", "es", "es_419"),
+        ("ja-JP", "ja", "ja_JP"),
+        ("it-IT", "en", "en"),
         ("zh-Hant-TW", "en", "en"),
         ("xx", "en", "en"),
         ("en-AU", "en", "en_AU"),
@@ -72,6 +105,11 @@ def test_a_locale_falls_back_along_its_parents_to_english(asked: str, language: 
         ("de", 'The "Real" Thing', "„The ‚Real‘ Thing“"),
         ("en", "Ocean's {11}", "“Ocean's {11}”"),
         ("en", "", "“”"),
+        ("fr", "Up", "«\u202fUp\u202f»"),
+        ("fr", "Le «\u202fvrai\u202f» film", "«\u202fLe “\u202fvrai\u202f” film\u202f»"),
+        ("es", 'El "real"', "«El “real”»"),
+        ("ja", "千と千尋の神隠し", "「千と千尋の神隠し」"),
+        ("ja", "「君」の名は", "「『君』の名は」"),
     ],
 )
 def test_titles_are_quoted_as_the_locale_does(locale: str, title: str, quoted: str) -> None:
@@ -81,7 +119,8 @@ def test_titles_are_quoted_as_the_locale_does(locale: str, title: str, quoted: s
 @given(st.text(max_size=30), st.sampled_from(sorted(LOCALES)))
 def test_any_title_can_be_said(title: str, locale: str) -> None:
     words = wording_for(locale)
-    assert title.strip('"“”„«»‟') in words.say("action.view", titles=words.quoted(title)) or set(title) & set('"“”„«»‟')
+    plain = set(title).isdisjoint('"“”„«»‟「」『』')
+    assert not plain or shorten(title) in words.say("action.view", titles=words.quoted(title))
 
 
 @pytest.mark.parametrize(
@@ -103,8 +142,51 @@ def test_lists_and_percentages_follow_the_locale() -> None:
     assert wording_for("en").join(["A", "B"]) == "A and B"
     assert wording_for("de").join(["A", "B"]) == "A und B"
     assert wording_for("en").percent(97) == "97%"
+    assert wording_for("fr").join(["A", "B", "C"]) == "A, B et C"
+    assert wording_for("ja").join(["「A」", "「B」"]) == "「A」、「B」"
+    assert wording_for("ja").sentences("一。", "二。") == "一。二。"
     assert wording_for("de").percent(97) == "97\N{NO-BREAK SPACE}%"
 
 
 def test_an_action_without_a_word_of_its_own_is_still_said() -> None:
     assert wording_for("en").say("action.purchase", titles="“Up”") == "opened “Up”"
+
+
+@pytest.mark.parametrize(
+    ("last", "joined"),
+    [
+        ("«Intacto»", "«Roma» e «Intacto»"),
+        ("«Hijos del viento»", "«Roma» e «Hijos del viento»"),
+        ("«Hielo»", "«Roma» y «Hielo»"),
+        ("«Ionización»", "«Roma» y «Ionización»"),
+        ("«Ágora»", "«Roma» y «Ágora»"),
+    ],
+)
+def test_spanish_says_e_before_the_sound_of_an_i(last: str, joined: str) -> None:
+    assert wording_for("es").join(["«Roma»", last]) == joined
+
+
+@pytest.mark.parametrize(
+    ("language", "ranks"),
+    [("fr", ["1re", "2e", "21e"]), ("es", ["1.ª", "2.ª", "21.ª"]), ("ja", ["1位", "2位", "21位"])],
+)
+def test_a_rank_agrees_with_its_noun(language: str, ranks: list[str]) -> None:
+    assert [wording_for(language).ordinal(number) for number in (1, 2, 21)] == ranks
+
+
+@given(st.text(max_size=200))
+def test_a_shortened_title_fits_and_is_cut_between_characters(title: str) -> None:
+    short = shorten(title)
+    assert columns(short) <= max(TITLE_COLUMNS, 0)
+    if short != title:
+        kept = list(iter_graphemes(short.removesuffix("…")))
+        assert list(iter_graphemes(title))[: len(kept)] == kept
+
+
+def test_a_long_title_is_cut_between_words_and_a_wide_one_counts_double() -> None:
+    assert shorten("Dr. Strangelove or: How I Learned to Stop Worrying and Love the Bomb") == (
+        "Dr. Strangelove or: How I Learned to Stop…"
+    )
+    assert columns(shorten("千" * 100)) <= TITLE_COLUMNS
+    family = "👨‍👩‍👧"
+    assert set(iter_graphemes(shorten(family * 100))) == {family, "…"}

@@ -33,7 +33,7 @@ def by_reference(findings: Findings) -> Bools:
 
 
 def _category(findings: Findings) -> Bools:
-    return np.array([feature.is_category for feature in findings.bundle.features])
+    return np.array([feature.is_category and not feature.is_sensitive for feature in findings.bundle.features])
 
 
 def _deciding(findings: Findings, *, up: bool) -> Bools:

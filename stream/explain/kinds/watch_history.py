@@ -43,7 +43,7 @@ def sentence(findings: Findings, row: int, words: Wording) -> str:
     key = "counterfactual" if citations.by_score[slate] else "counterfactual.by_score"
     rank, without = int(citations.rank[row]), int(citations.rank_without[row, place])
     text = words.say(key, title=titles[place], without=words.ordinal(without), rank=words.ordinal(rank))
-    return f"{because} {text}"
+    return words.sentences(because, text)
 
 
 KIND = Kind(

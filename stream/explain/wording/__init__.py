@@ -9,12 +9,12 @@ from typing import Final
 from babel import Locale, UnknownLocaleError
 from babel.core import get_global
 
-from stream.explain.wording import de, en
+from stream.explain.wording import de, en, es, fr, ja
 from stream.explain.wording.phrases import Phrases, Wording
 
 __all__ = ["LOCALES", "Phrases", "Wording", "wording_for", "wording_hash"]
 
-LOCALES: Final[dict[str, Phrases]] = {phrases.language: phrases for phrases in (en.PHRASES, de.PHRASES)}
+LOCALES: Final[dict[str, Phrases]] = {each.PHRASES.language: each.PHRASES for each in (en, de, es, fr, ja)}
 """Every language that has words; a new one is a file and a name in this line."""
 
 FALLBACK: Final = "en"

@@ -15,6 +15,8 @@ from babel import Locale
 from babel.lists import format_list
 from babel.numbers import format_decimal, format_percent
 
+from stream.explain.wording.lengths import shorten
+
 DIGEST_BYTES: Final = 8
 
 
@@ -25,7 +27,8 @@ class Phrases:
     version is raised by one whenever a word changes; quotes and inner_quotes are CLDR's quotation and alternate
     quotation delimiters (Babel does not carry them); messages map a key to a template; plurals map a key to a template
     per plural category, with ``{count}``; ordinals map an ordinal category to a template with ``{number}``. "other" is
-    always there.
+    always there. gap stands between two sentences; repairs are regular expressions, without regard to case, and what
+    replaces each in a list of words, where a language's "and" bends to the word after it.
     """
 
     language: str
@@ -35,6 +38,8 @@ class Phrases:
     messages: Mapping[str, str]
     plurals: Mapping[str, Mapping[str, str]]
     ordinals: Mapping[str, str]
+    gap: str = " "
+    repairs: tuple[tuple[str, str], ...] = ()
 
     def digest(self) -> bytes:
         """First 8 bytes of SHA-256 of everything here as JSON: sorted keys, no spaces, UTF-8."""
@@ -42,7 +47,7 @@ class Phrases:
         return sha256(canonical.encode()).digest()[:DIGEST_BYTES]
 
 
-_QUOTATION_MARK = re.compile('["“”„«»‟]')
+_QUOTATION_MARK = re.compile('["“”„«»‟「」『』]')
 
 
 class Wording:
@@ -72,12 +77,21 @@ class Wording:
     def join(self, parts: Iterable[str]) -> str:
         """Join parts as a list in words: "A and B"."""
         listed = list(parts)
-        return listed[0] if len(listed) == 1 else format_list(listed, style="standard", locale=self.locale)
+        if len(listed) == 1:
+            return listed[0]
+        joined = format_list(listed, style="standard", locale=self.locale)
+        for pattern, replacement in self.phrases.repairs:
+            joined = re.sub(pattern, replacement, joined, flags=re.IGNORECASE)
+        return joined
+
+    def sentences(self, *said: str) -> str:
+        """Put whole sentences one after the other."""
+        return self.phrases.gap.join(said)
 
     def _quoted(self, title: str) -> str:
-        """Put a title into quotation marks; marks inside it become the inner ones, in pairs."""
+        """Put a title, shortened where it is long, into quotation marks; marks inside it become the inner ones."""
         inner = cycle(self.phrases.inner_quotes)
-        title = _QUOTATION_MARK.sub(lambda _: next(inner), title)
+        title = _QUOTATION_MARK.sub(lambda _: next(inner), shorten(title))
         return f"{self.phrases.quotes[0]}{title}{self.phrases.quotes[1]}"
 
     def _ordinal(self, number: int) -> str:
