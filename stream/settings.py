@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     flush_max_bytes: Positive = Field(128 * 1024 * 1024, description="bytes of audit records held before it is")
     flush_max_age_s: PositiveSeconds = Field(300.0, description="age of the oldest row held before it is")
     day_open_hours: PositiveHours = Field(6.0, description="hours after its end in which a day waits for late rows")
+    signing_key_file: Path | None = Field(None, description="private key that signs digests or receipts (mode 600)")
     shutdown_timeout_s: PositiveSeconds = Field(30.0, description="given to SIGTERM to finish what is in flight")
 
     # Watching

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from stream.commands.archive import erase, hold, stats, tier, verify
+from stream.commands.archive import digest, erase, hold, stats, tier, verify
 
 app = typer.Typer()
-for command in (verify.verify, verify.sweep, stats.stats, tier.tier, erase.erase):
+for command in (verify.verify, verify.sweep, stats.stats, tier.tier, erase.erase, digest.digest):
     app.command()(command)
 app.add_typer(hold.app, name="hold", help="Keep rows from erasure and expiry, and end that.", no_args_is_help=True)
+app.add_typer(digest.app, name="keys", help="Keys that sign digests and receipts.", no_args_is_help=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import typer
@@ -20,15 +22,18 @@ def verify(
     deep: bool = typer.Option(
         default=False, help="Also read the rows, and prove that no impression is archived twice."
     ),
+    trust: str | None = typer.Option(
+        None, help="The key that digests must lead back to: its id, or a file with it.", metavar="KEY"
+    ),
 ) -> None:
-    """Check every commit entry, change, hash and object; exit with 1 if anything is wrong. Reads only.
+    """Check every entry, change, hash, object and signed digest; exit with 1 if anything is wrong. Reads only.
 
-    Example: whyrec archive verify --url s3://my-bucket/archive --deep
+    Example: whyrec archive verify --url s3://my-bucket/archive --deep --trust 0123456789abcdef0123456789abcdef
     """
     from stream.archive.store import open_archive
 
     store = open_archive(options.settings_at(url))
-    verdict = _judge(store, deep=deep)
+    verdict = _judge(store, deep=deep, trust=trust)
     if not verdict.entries and not verdict.findings:
         raise options.nothing_at(store)
     _print_verdict(verdict, store.url)
@@ -64,12 +69,12 @@ def sweep(
     console.print(f"{len(leftovers)} objects that no entry or change names, a day old or more")
 
 
-def _judge(store: Store, *, deep: bool) -> Verdict:
-    """Apply the verifier's rules, with a progress bar."""
+def _judge(store: Store, *, deep: bool, trust: str | None = None) -> Verdict:
+    """Apply the rules of the verifier and those of the digests, with a progress bar."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from stream.archive import commitlog, reader
+    from stream.archive import commitlog, digests, keys, reader, sealing
     from stream.archive.verify import verify as apply_rules
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -85,12 +90,17 @@ def _judge(store: Store, *, deep: bool) -> Verdict:
             progress.advance(task)
             return look(ref)
 
-        # Holds before changes, changes before entries: what is written meanwhile is not missed by what refers to it.
-        holds = list(reader.raw_holds(store))
-        changes = list(reader.raw_changes(store))
-        return apply_rules(
-            reader.raw_entries(store), facts, stored, changes=changes, holds=holds, now_ms=int(now * 1000)
+        # Digests before holds before changes before entries: what is written meanwhile is not missed by what refers
+        # to it.
+        signed = sealing.read(store, None if trust is None else keys.trusted(trust))
+        watch = digests.Watch.of(signed)
+        holds = list(watch.over(reader.raw_holds(store)))
+        changes = list(watch.over(reader.raw_changes(store)))
+        verdict = apply_rules(
+            watch.over(reader.raw_entries(store)), facts, stored, changes=changes, holds=holds, now_ms=int(now * 1000)
         )
+        today = datetime.fromtimestamp(now, UTC).date().isoformat()
+        return replace(verdict, findings=(*verdict.findings, *digests.findings(signed, watch, today)))
 
 
 def _print_verdict(verdict: Verdict, url: str) -> None:
