@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Final
 
 from stream import logs
 from stream.agents import explain, sink
+from stream.agents.lookup import made_anew
 from stream.app import WorkerApp, serve
 from stream.cluster import Cluster
+from stream.errors import ConfigurationError
 from stream.metrics import Metrics
 from stream.settings import Settings
 
@@ -38,9 +41,18 @@ def run(settings: Settings, agents: Sequence[str], until_idle_s: float | None = 
             app = WorkerApp(settings, Metrics())
             for attach in attachments:
                 attach(app)
+            threading.Thread(target=_end_with_the_topics, args=(app,), name="topic-ids", daemon=True).start()
             return app
 
         return serve(build, until_idle_s)
+
+
+def _end_with_the_topics(app: WorkerApp) -> None:
+    """End the process when a topic it reads is made anew: offsets that it knows are no longer of this topic."""
+    settings = app.settings
+    topic = made_anew(settings.bootstrap_servers, [settings.topic("impressions"), settings.topic("audit")])
+    if topic is not None:
+        app.give_up(ConfigurationError(f"{topic} was made anew while it was read; the next worker begins with it"))
 
 
 AGENTS: Final[dict[str, Prepare]] = {"explain": explain.prepare, "sink": sink.prepare}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.attribution.history import Floats, Histories, Ints, Runs
+from models.attribution.history import Floats, Histories, Ints
 from models.errors import SessionInputError
 
 if TYPE_CHECKING:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 import structlog
@@ -16,6 +19,7 @@ log = structlog.get_logger("whyrec.sink")
 
 _LOOK_LIMIT_S: Final = 10.0
 _ASK_LIMIT_S: Final = 15.0
+_WATCH_EVERY_S: Final = 1.0
 _EMBEDDED: Final = "mockCluster"
 """How the embedded broker's ids begin. It knows no topic ids or settings, and would keep us waiting for an answer."""
 
@@ -25,8 +29,11 @@ _NO_SUCH_QUESTION: Final = frozenset(
 """What a broker says that will never tell; anything else may be over in a moment."""
 
 
+@cache
 def origin_of(bootstrap_servers: str, topic: str) -> Origin | None:
     """Return the ids of the cluster and of the topic, or None where the broker has none.
+
+    It is asked once: what a worker writes under an id belongs to that id, to the worker's end (:func:`made_anew`).
 
     Raises:
         ConfigurationError: the broker does not say now.
@@ -66,6 +73,25 @@ def limits_of(bootstrap_servers: str, topics: Sequence[str]) -> dict[str, int]:
         _require_hopeless(error, f"max.message.bytes of {', '.join(topics)}")
         log.warning("the broker does not tell how large messages may be; it may refuse some", error=str(error))
     return found
+
+
+def made_anew(bootstrap_servers: str, topics: Sequence[str]) -> str | None:
+    """Wait until one of the topics bears another id than :func:`origin_of` found, and return its name.
+
+    Returns None where the broker has no ids.
+    """
+    known = {topic: origin for topic in topics if (origin := origin_of(bootstrap_servers, topic)) is not None}
+    if not known:
+        return None
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    while True:
+        time.sleep(_WATCH_EVERY_S)
+        asked = admin.describe_topics(TopicCollection(list(known)), request_timeout=_ASK_LIMIT_S)
+        for topic, origin in known.items():
+            # Deleted and not yet there again, or no broker that answers: go on asking.
+            with contextlib.suppress(KafkaException):
+                if str(asked[topic].result().topic_id) != origin.topic:
+                    return topic
 
 
 def _require_hopeless(error: KafkaException, wanted: str) -> None:
