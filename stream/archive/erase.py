@@ -14,7 +14,7 @@ from typing import Final
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stream.archive import compact
+from stream.archive import compact, reader
 from stream.archive.changes import ObjectName, Place
 from stream.archive.commitlog import ObjectRef
 from stream.archive.objects import Store
@@ -82,7 +82,7 @@ def erase(warehouse: Warehouse, stock: Stock, user: str, *, case: str) -> Iterat
 
     Raises:
         DamagedObject: an object is not what the archive states; those told before are done.
-        Contended: another task was first; run again.
+        Contended, ArchiveChanged: another task was first; run again.
         ArchiveError: the store does not answer.
 
     """
@@ -91,7 +91,7 @@ def erase(warehouse: Warehouse, stock: Stock, user: str, *, case: str) -> Iterat
         held = warehouse.holds()
         if held.whole(stock.place) or user in held.users(stock.place):
             continue
-        table = compact.table_of(each.ref, warehouse.store.get(each.ref.key))
+        table = compact.table_of(each.ref, warehouse.get(each.ref))
         keep = ~compact.rows_of(frozenset([user]), table)
         _, stock = warehouse.withdraw(
             stock, each.name, each.ref, table, keep, "erased", held, case=case, storage_class=_storage_class(each.name)
@@ -103,7 +103,7 @@ def erase(warehouse: Warehouse, stock: Stock, user: str, *, case: str) -> Iterat
 def rows_of_user(store: Store, ref: ObjectRef, user: str) -> int:
     """Count a user's rows in an object; only row groups whose minimum and maximum allow for them are read."""
     wanted = bytes.fromhex(user)
-    with store.open(ref.key) as file:
+    with reader.listed(store, ref, store.open) as file:
         parquet = pq.ParquetFile(file)
         place = parquet.schema.names.index(_COLUMN)
         groups: list[int] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from stream.archive import changes, commitlog, holds
 from stream.archive.changes import Change, Place, State
-from stream.archive.commitlog import Entry, ObjectRef
+from stream.archive.commitlog import Entry, InvalidEntry, ObjectRef
 from stream.archive.content import content_digest
 from stream.archive.intervals import Intervals
 from stream.archive.objects import ObjectMissing, Store
@@ -133,7 +133,7 @@ def rows(
         for ref in refs:
             if seen is not None:
                 seen(ref)
-            with _open(store, ref) as file:
+            with listed(store, ref, store.open) as file:
                 parquet = pq.ParquetFile(file, pre_buffer=True)
                 there = [name for name in columns if name in parquet.schema_arrow.names]
                 for batch in parquet.iter_batches(columns=there):
@@ -150,6 +150,25 @@ def again(read: Callable[[], T]) -> T:
         return read()
 
 
+def listed(store: Store, ref: ObjectRef, read: Callable[[str], T]) -> T:
+    """Call ``read`` (the store's ``get`` or ``open``) with the key of an object that was listed.
+
+    Raises:
+        ArchiveChanged: a change has removed it since.
+        ObjectMissing: it is gone, and no change says so; verify the archive.
+
+    """
+    try:
+        return read(ref.key)
+    except ObjectMissing:
+        change = removed_since(store, ref)
+        if change is None:
+            raise
+        raise ArchiveChanged(
+            f"{ref.key} was {change.kind} while it was about to be read (change {change.key}); run it again"
+        ) from None
+
+
 def removed_since(store: Store, ref: ObjectRef) -> Change | None:
     """Return the change that removed an object, if there is one by now."""
     name = changes.object_name(ref.key)
@@ -163,8 +182,7 @@ def facts_of(store: Store, *, deep: bool = False) -> Callable[[ObjectRef], Objec
         try:
             data = store.get(ref.key)
         except ObjectMissing:
-            change = removed_since(store, ref)
-            return None if change is None else ObjectFacts("", 0, removed_by=change.key)
+            return _removed_meanwhile(store, ref)
         digest = hashlib.sha256(data).hexdigest()
         if digest != ref.sha256:
             return ObjectFacts(digest, len(data))
@@ -181,6 +199,14 @@ def facts_of(store: Store, *, deep: bool = False) -> Callable[[ObjectRef], Objec
     return look
 
 
+def _removed_meanwhile(store: Store, ref: ObjectRef) -> ObjectFacts | None:
+    try:
+        change = removed_since(store, ref)
+    except InvalidEntry:
+        return None
+    return None if change is None else ObjectFacts("", 0, removed_by=change.key)
+
+
 def _state(store: Store, keys: Iterable[str]) -> State:
     found = State()
     for key in keys:
@@ -188,18 +214,6 @@ def _state(store: Store, keys: Iterable[str]) -> State:
             data = store.get(key)
             found = found.after(changes.decode(data), data)
     return found
-
-
-def _open(store: Store, ref: ObjectRef) -> BinaryIO:
-    try:
-        return store.open(ref.key)
-    except ObjectMissing:
-        change = removed_since(store, ref)
-        if change is None:
-            raise
-        raise ArchiveChanged(
-            f"{ref.key} was {change.kind} while it was about to be read (change {change.key}); read again"
-        ) from None
 
 
 def _column(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:

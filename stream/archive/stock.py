@@ -95,6 +95,15 @@ class Warehouse:
         lingering = {key: state.removed[key] for key in listed if key in state.removed}
         return Stock(place, state, tuple(live), lingering)
 
+    def get(self, ref: ObjectRef) -> bytes:
+        """Read an object that readers saw when stock was taken.
+
+        Raises:
+            ArchiveChanged: a change has removed it since.
+
+        """
+        return reader.listed(self.store, ref, self.store.get)
+
     def put(self, ref: ObjectRef, data: bytes, storage_class: str | None = None) -> None:
         """Store a new object, and read it back.
 

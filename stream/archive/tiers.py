@@ -57,7 +57,7 @@ def run(warehouse: Warehouse, stock: Stock, *, open_hours: float, grace_s: float
 
     Raises:
         DamagedObject: an object is not what the archive states; the steps told before stand.
-        Contended: another task was first; run again.
+        Contended, ArchiveChanged: another task was first; run again.
         ArchiveError: the store does not answer.
 
     """
@@ -81,7 +81,7 @@ def run(warehouse: Warehouse, stock: Stock, *, open_hours: float, grace_s: float
 
 
 def _compact(warehouse: Warehouse, stock: Stock, group: list[ObjectRef], held: Holds) -> tuple[Step, Stock]:
-    tables = [compact.table_of(ref, warehouse.store.get(ref.key)) for ref in group]
+    tables = [compact.table_of(ref, warehouse.get(ref)) for ref in group]
     name = next(name for name, ref in stock.live if ref == group[0])
     made = compact.merged(tables, stock.place, name.chain, stock.state.number)
     warehouse.put(made.ref, made.data, TIERS["hot"].storage_class)
@@ -93,7 +93,7 @@ def _move(warehouse: Warehouse, stock: Stock, held: Holds) -> tuple[Step, Stock]
     hot = [ref for _, ref in _hot(stock)]
     cold = [replace(ref, key=TIERS["cold"].prefix + ref.key) for ref in hot]
     for ref, moved in zip(hot, cold, strict=True):
-        warehouse.put(moved, compact.checked(ref, warehouse.store.get(ref.key)), TIERS["cold"].storage_class)
+        warehouse.put(moved, compact.checked(ref, warehouse.get(ref)), TIERS["cold"].storage_class)
     after = warehouse.enter(stock, Done("moved", tuple(hot), tuple(cold)), held)
     return _step(stock.place, "move", hot, sum(ref.bytes for ref in cold), into=len(cold)), after
 
@@ -106,7 +106,7 @@ def _expire(warehouse: Warehouse, stock: Stock, held: Holds) -> Iterator[tuple[S
         yield _step(stock.place, "expire", refs, 0), warehouse.enter(stock, done, held)
         return
     for name, ref in stock.live:
-        table = compact.table_of(ref, warehouse.store.get(ref.key))
+        table = compact.table_of(ref, warehouse.get(ref))
         keep = compact.rows_of(users, table)
         if not keep.all():
             made, stock = warehouse.withdraw(stock, name, ref, table, keep, "expired", held)

@@ -1,0 +1,191 @@
+"""Erasure takes one user's rows out of both tiers and nothing else; a hold keeps them; the chain names nobody."""
+
+from __future__ import annotations
+
+import pytest
+
+from stream.archive import changes, erase, reader, stock, tiers
+from stream.archive.holds import Holds, InvalidHold, Scope, hold, release
+from stream.archive.objects import MemoryStore
+from stream.archive.reader import ArchiveChanged
+from stream.archive.segment import read
+from stream.archive.stock import Contended
+from stream.archive.verify import LEFTOVER_AGE_S
+from stream.errors import ConfigurationError
+from tests.archive.aging import Aging, user
+from tests.archive.checks import archived_items
+
+DAYS = 95
+SLATES = 28
+
+
+@pytest.fixture
+def archive() -> Aging:
+    """Of each of seven users: cold, compacted and fresh rows, in two partitions."""
+    aging = Aging(MemoryStore())
+    aging.commit(range(SLATES))
+    aging.commit(range(SLATES), partition=1)
+    aging.commit(range(SLATES, 2 * SLATES), day=DAYS - 2)
+    aging.clock.day = DAYS
+    aging.tier()
+    aging.commit(range(2 * SLATES, 3 * SLATES), day=DAYS)
+    aging.commit(range(SLATES, 2 * SLATES), partition=1, day=DAYS, region="US")
+    return aging
+
+
+def kinds(archive: Aging) -> set[str]:
+    return {changes.decode(data).kind for _, data in reader.raw_changes(archive.store)}
+
+
+def test_every_row_of_the_user_goes_and_every_other_row_stays(archive: Aging) -> None:
+    assert {key[:5] for key in archive.objects()} == {"cold/", "date="}
+    users, items = archive.users(), archived_items(archive.store)
+    erased = archive.erase(user(3))
+    assert erased == users.count(user(3)) > 0
+    assert archive.users() == [each for each in users if each != user(3)]
+    assert archived_items(archive.store) == [item for item in items if item[1] % 7 != 3]
+    verdict = archive.verdict()
+    assert (verdict.findings, verdict.erased, verdict.rows) == ((), erased, len(users) - erased)
+
+
+def test_no_object_holds_a_byte_of_the_user_afterwards_and_no_record_names_them(archive: Aging) -> None:
+    archive.commit(range(3 * SLATES, 4 * SLATES), day=DAYS - 3)
+    archive.tier(grace_s=3600)  # what is compacted now would stay for readers
+    archive.erase(user(3))
+    for info in archive.store.list(""):
+        data = archive.store.get(info.key)
+        if info.key.endswith(".parquet"):
+            assert bytes.fromhex(user(3)) not in read(data)["user_id_hash"].to_pylist()
+        else:
+            assert user(3).encode() not in data, info.key
+
+
+def test_erasing_twice_erases_once(archive: Aging) -> None:
+    archive.erase(user(3))
+    keys = [info.key for info in archive.store.list("")]
+    assert archive.erase(user(3)) == 0
+    assert [info.key for info in archive.store.list("")] == keys
+
+
+def test_an_object_of_one_user_alone_goes_altogether() -> None:
+    aging = Aging(MemoryStore())
+    aging.commit(range(1))
+    assert aging.erase(user(0)) == 2
+    assert aging.objects() == []
+    assert (aging.verdict().sound, aging.verdict().erased) == (True, 2)
+
+
+def test_what_was_erased_from_is_compacted_moved_and_expires_like_the_rest(archive: Aging) -> None:
+    archive.erase(user(3))
+    for day in (2 * DAYS, 3 * DAYS):
+        archive.clock.day = day
+        archive.tier()
+        assert archive.verdict().findings == ()
+    archive.erase(user(4))
+    assert not {user(3), user(4)} & set(archive.users())
+    archive.clock.day = 900
+    archive.tier()
+    assert archive.objects() == []
+    assert archive.verdict().sound
+    assert kinds(archive) == {"compacted", "moved", "erased", "expired"}
+
+
+def test_held_rows_are_not_erased(archive: Aging) -> None:
+    before = archive.users()
+    archive.hold(Scope(user=user(3)))
+    archive.hold(Scope(region="US"))
+    assert archive.erase(user(3)) == 0
+    assert archive.erase(user(4)) > 0
+    assert archive.users().count(user(3)) == before.count(user(3))
+    assert archive.users().count(user(4)) == 2 * sum(1 for each in range(SLATES, 2 * SLATES) if each % 7 == 4)
+    assert archive.verdict().sound
+
+
+def test_a_hold_of_days_keeps_those_days_and_no_others(archive: Aging) -> None:
+    first = min(name.place.date for name in map(changes.object_name, archive.objects()) if name)
+    archive.hold(Scope(user=user(3), until=first))
+    archive.erase(user(3))
+    rows = reader.rows(archive.store, reader.objects(archive.store, until=first), ["user_id_hash"]).read_all()
+    assert (
+        archive.users().count(user(3)) == [each.hex() for each in rows["user_id_hash"].to_pylist()].count(user(3)) > 0
+    )
+
+
+def test_a_hold_made_while_an_erasure_runs_counts_from_the_next_object_on(archive: Aging) -> None:
+    warehouse = stock.Warehouse(archive.store, who="erase", clock=archive.clock)
+    place, names = next(iter(stock.places(archive.store).items()))
+    running = erase.erase(warehouse, warehouse.stock(place, names), user(3), case="")
+    assert next(running).rows > 0
+    archive.hold(Scope(user=user(3)))
+    assert list(running) == []
+    assert user(3) in archive.users()
+    assert archive.verdict().sound
+
+
+def test_of_two_tasks_at_one_place_the_first_wins_and_the_other_leaves_nothing(archive: Aging) -> None:
+    archive.clock.day = DAYS + 3
+    warehouse = stock.Warehouse(archive.store, who="slow", clock=archive.clock)
+    place, names = list(stock.places(archive.store).items())[-1]
+    slow = warehouse.stock(place, names)
+    assert archive.tier(grace_s=3600)
+    with pytest.raises(Contended, match="run again"):
+        list(erase.erase(warehouse, slow, user(4), case=""))
+    with pytest.raises(Contended, match="run again"):
+        list(tiers.run(warehouse, slow, open_hours=1.0))  # it makes the very object that the first one made
+    assert [each for each in archive.verdict().findings if each.rule != 19] == []
+    assert archive.erase(user(4)) > 0
+    with pytest.raises(ArchiveChanged, match="run it again"):
+        list(erase.erase(warehouse, slow, user(4), case=""))
+    assert archive.verdict().findings == ()
+
+
+def test_only_row_groups_that_can_hold_the_user_are_read(archive: Aging) -> None:
+    ref = next(ref for ref in reader.objects(archive.store) if ref.key.startswith("cold/"))
+    assert erase.rows_of_user(archive.store, ref, user(3)) == 8
+    assert erase.rows_of_user(archive.store, ref, "f" * 16) == 0
+
+
+@pytest.mark.parametrize("text", ["", "3", "ABCDEF0123456789", "00c0ffee00c0ffee0"])
+def test_what_is_no_users_hash_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="16 hexadecimal digits"):
+        erase.require_user(text)
+
+
+def test_a_case_that_gives_the_user_away_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="file number"):
+        erase.require_case(f"gdpr {user(3)}", user(3))
+
+
+def test_a_hold_of_everything_and_a_release_of_nothing_are_refused(archive: Aging) -> None:
+    with pytest.raises(InvalidHold, match="name a user, days or a region"):
+        archive.hold(Scope())
+    with pytest.raises(InvalidHold, match="hold 5, which is not in force; those in force: none"):
+        release(Holds(), 5, why="", who="", written_at_ms=0)
+    archive.hold(Scope(region="EU"))
+    with pytest.raises(InvalidHold, match="those in force: 0"):
+        stock.enter_hold(archive.store, lambda known: release(known, 1, why="", who="", written_at_ms=0))
+
+
+def test_two_who_hold_at_once_both_hold() -> None:
+    store = MemoryStore()
+
+    def meanwhile(known: Holds) -> object:
+        if not known.records:
+            stock.enter_hold(store, lambda other: hold(other, Scope(region="US"), why="", who="", written_at_ms=0))
+        return hold(known, Scope(region="EU"), why="", who="", written_at_ms=0)
+
+    stock.enter_hold(store, meanwhile)  # type: ignore[arg-type]
+    assert [scope.region for _, scope in stock.read_holds(store).in_force()] == ["US", "EU"]
+
+
+def test_a_zombie_sink_that_puts_an_erased_object_back_is_found_and_cleared(archive: Aging) -> None:
+    key = next(key for key in archive.objects() if key.startswith("date=") and "US" in key)
+    data = archive.store.get(key)
+    archive.erase(user(3))
+    archive.store.put(key, data)
+    assert user(3) not in archive.users()
+    assert [(each.rule, each.severity) for each in archive.verdict().findings] == [(19, "notice")]
+    archive.clock.day += LEFTOVER_AGE_S / 86_400
+    assert archive.errors() == [(19, key)]
+    archive.erase("f" * 16)
+    assert key not in archive.objects()

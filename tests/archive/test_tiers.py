@@ -1,0 +1,239 @@
+"""Days are closed, compacted, moved and let go; each impression stays archived once until its time has come."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stream.archive import changes, compact, reader, stock, tiers
+from stream.archive.changes import Place
+from stream.archive.compact import DamagedObject
+from stream.archive.holds import Holds, Scope, release
+from stream.archive.objects import MemoryStore
+from stream.archive.policy import TIERS, age_days
+from tests.archive.aging import OPEN_HOURS, Aging, user
+from tests.archive.checks import archived_items, items_of
+
+CLOSED = 1.5
+COLD = TIERS["hot"].until_days + CLOSED
+GONE = TIERS["cold"].until_days + CLOSED
+
+
+@pytest.fixture
+def archive() -> Aging:
+    """One day of two partitions and a second region: three flushes, two, and one."""
+    aging = Aging(MemoryStore())
+    for first in (0, 6, 12):
+        aging.commit(range(first, first + 6))
+    for first in (0, 6):
+        aging.commit(range(first, first + 6), partition=1)
+    aging.commit(range(18, 21), region="US")
+    return aging
+
+
+EVERYTHING = sorted([*items_of(0, range(21)), *items_of(1, range(12))])
+
+
+def test_a_days_age_counts_from_its_end() -> None:
+    begin = dt.datetime(2026, 9, 21, tzinfo=dt.UTC).timestamp()
+    assert age_days(Place("2026-09-21", "EU"), begin) == -1.0
+    assert age_days(Place("2026-09-21", "EU"), begin + 36 * 3600) == 0.5
+
+
+def test_an_open_day_is_left_alone(archive: Aging) -> None:
+    archive.clock.day = age = 0.0
+    while age_days(Place("2026-09-21", "EU"), archive.clock()) * 24 < OPEN_HOURS:
+        assert archive.tier() == []
+        archive.clock.day = age = age + 0.2
+    assert archive.tier() != []
+
+
+def test_a_closed_day_becomes_one_object_for_each_region_and_partition(archive: Aging) -> None:
+    archive.clock.day = CLOSED
+    assert archive.tier() == [
+        ("compact", 3, 1),
+        ("compact", 2, 1),
+        ("delete", 5, 0),
+        ("compact", 1, 1),
+        ("delete", 1, 0),
+    ]
+    assert len(archive.objects()) == 3
+    assert archived_items(archive.store) == EVERYTHING
+    verdict = archive.verdict()
+    assert (verdict.findings, verdict.changes, verdict.objects, verdict.rows) == ((), 3, 3, len(EVERYTHING))
+    assert archive.tier() == []
+
+
+def test_a_compacted_object_is_sorted_by_user_then_request(archive: Aging) -> None:
+    archive.clock.day = CLOSED
+    archive.tier()
+    for key in archive.objects():
+        table = pq.read_table(pa.BufferReader(archive.store.get(key)))
+        request = table["request_id"].combine_chunks()
+        users, positions = table["user_id_hash"].to_pylist(), table["position"].to_pylist()
+        found = list(zip(users, request.to_pylist(), positions, strict=True))
+        assert found == sorted(found, key=lambda row: (row[0], row[1].bytes, row[2]))
+
+
+def test_what_comes_late_is_compacted_by_the_next_run(archive: Aging) -> None:
+    archive.clock.day = CLOSED
+    archive.tier()
+    archive.commit(range(21, 25))
+    assert archived_items(archive.store) == sorted([*EVERYTHING, *items_of(0, range(21, 25))])
+    assert archive.tier() == [("compact", 2, 1), ("delete", 2, 0)]
+    assert archived_items(archive.store) == sorted([*EVERYTHING, *items_of(0, range(21, 25))])
+    assert archive.verdict().findings == ()
+
+
+def test_what_readers_may_have_listed_stays_for_an_hour(archive: Aging) -> None:
+    archive.clock.day = CLOSED
+    before = archive.objects()
+    archive.tier(grace_s=tiers.GRACE_S)
+    assert set(before) <= set(archive.objects())
+    assert archived_items(archive.store) == EVERYTHING
+    notices = archive.verdict().findings
+    assert {(each.rule, each.severity, each.key) for each in notices} == {(19, "notice", key) for key in before}
+    archive.clock.day += 0.05
+    assert archive.tier(grace_s=tiers.GRACE_S) == [("delete", 5, 0), ("delete", 1, 0)]
+    assert archive.verdict().findings == ()
+
+
+def test_after_90_days_the_same_objects_lie_in_the_cold_tier(archive: Aging) -> None:
+    archive.clock.day = CLOSED
+    archive.tier()
+    hot = {key: archive.store.get(key) for key in archive.objects()}
+    archive.clock.day = COLD - 2
+    assert archive.tier() == []
+    archive.clock.day = COLD
+    assert archive.tier() == [("move", 2, 2), ("delete", 2, 0), ("move", 1, 1), ("delete", 1, 0)]
+    assert {key: archive.store.get(key) for key in archive.objects()} == {f"cold/{key}": hot[key] for key in hot}
+    assert archived_items(archive.store) == EVERYTHING
+    assert archive.verdict().findings == ()
+    assert archive.tier() == []
+
+
+def test_after_two_years_rows_are_gone_and_the_record_remains(archive: Aging) -> None:
+    for day in (CLOSED, COLD):
+        archive.clock.day = day
+        archive.tier()
+    archive.clock.day = GONE
+    assert archive.tier() == [("expire", 2, 0), ("delete", 2, 0), ("expire", 1, 0), ("delete", 1, 0)]
+    assert (archive.objects(), archived_items(archive.store)) == ([], [])
+    verdict = archive.verdict()
+    assert (verdict.findings, verdict.rows, verdict.erased) == ((), 0, len(EVERYTHING))
+    assert archive.tier() == []
+    archive.commit(range(100, 102))  # two years late
+    assert archived_items(archive.store) == items_of(0, range(100, 102))
+    assert archive.tier() == [("expire", 1, 0), ("delete", 1, 0)]
+    assert archive.verdict().sound
+
+
+def test_a_run_that_comes_years_late_does_everything_at_once(archive: Aging) -> None:
+    archive.clock.day = COLD
+    deeds = [deed for deed, *_ in archive.tier()]
+    assert deeds == ["compact", "compact", "move", "delete", "compact", "move", "delete"]
+    assert archived_items(archive.store) == EVERYTHING
+    assert archive.verdict().findings == ()
+
+
+def test_a_held_region_does_not_expire_until_it_is_released(archive: Aging) -> None:
+    number = archive.hold(Scope(region="EU"))
+    archive.clock.day = GONE
+    assert [deed for deed, *_ in archive.tier()] == ["expire", "delete"]
+    assert {item[0:2] for item in archived_items(archive.store)} == {item[0:2] for item in EVERYTHING} - {
+        (0, 18),
+        (0, 19),
+        (0, 20),
+    }
+    assert archive.verdict().sound
+    now_ms = int(archive.clock() * 1000)
+    stock.enter_hold(archive.store, lambda known: release(known, number, why="", who="legal", written_at_ms=now_ms))
+    archive.tier()
+    assert archived_items(archive.store) == []
+    assert archive.verdict().sound
+
+
+def test_a_held_users_rows_survive_the_expiry_of_their_day(archive: Aging) -> None:
+    archive.clock.day = CLOSED
+    archive.tier()
+    archive.hold(Scope(user=user(3)))
+    archive.clock.day = GONE
+    archive.tier()
+    assert set(archive.users()) == {user(3)}
+    rows = sum(1 for _, offset, _ in EVERYTHING if offset % 7 == 3)
+    verdict = archive.verdict()
+    assert (verdict.findings, verdict.rows, verdict.erased) == ((), rows, len(EVERYTHING) - rows)
+    assert archive.tier() == []
+
+
+def test_a_plan_says_what_a_run_then_does(archive: Aging) -> None:
+    for day in (0.0, CLOSED, COLD, GONE):
+        archive.clock.day = day
+        warehouse = stock.Warehouse(archive.store, who="plan", clock=archive.clock)
+        planned = [
+            (step.deed, step.objects)
+            for place, names in stock.places(archive.store).items()
+            for step in tiers.plan(warehouse.stock(place, names), Holds(), archive.clock(), open_hours=OPEN_HOURS)
+        ]
+        assert planned == [(deed, objects) for deed, objects, _ in archive.tier() if deed != "delete"]
+
+
+def test_a_damaged_object_is_never_compacted_or_moved(archive: Aging) -> None:
+    key = archive.objects()[0]
+    data = bytearray(archive.store.get(key))
+    data[len(data) // 2] ^= 1
+    archive.store.delete(key)
+    archive.store.put_if_absent(key, bytes(data))
+    archive.clock.day = COLD
+    with pytest.raises(DamagedObject, match="whyrec archive verify"):
+        archive.tier()
+    assert not list(archive.store.list(changes.CHANGES))
+
+
+def test_a_missing_object_stops_the_task_instead_of_being_forgotten(archive: Aging) -> None:
+    archive.clock.day = CLOSED
+    archive.tier()
+    archive.store.delete(archive.objects()[0])
+    archive.commit(range(30, 33))
+    with pytest.raises(DamagedObject, match="should exist and does not"):
+        archive.tier()
+
+
+def test_large_objects_are_not_compacted_again_and_groups_stay_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compact, "MAX_ROWS", 20)
+    aging = Aging(MemoryStore())
+    for first in range(0, 40, 4):
+        aging.commit(range(first, first + 4))
+    aging.clock.day = CLOSED
+    assert aging.tier() == [("compact", 2, 1)] * 5 + [("delete", 10, 0)]
+    assert aging.tier() == []
+    aging.commit(range(40, 44))
+    assert aging.tier() == [("compact", 1, 1), ("delete", 1, 0)]
+    assert archived_items(aging.store) == items_of(0, range(44))
+    assert aging.verdict().findings == ()
+
+
+def test_an_object_that_was_listed_and_then_removed_is_listed_again(archive: Aging) -> None:
+    archive.clock.day = CLOSED
+    listed = [list(reader.objects(archive.store))]
+
+    def read() -> int:
+        refs = listed.pop() if listed else reader.objects(archive.store)
+        return int(reader.rows(archive.store, refs, ["item_id"]).read_all().num_rows)
+
+    archive.tier()
+    assert reader.again(read) == len(EVERYTHING)
+
+
+def test_columns_that_came_later_are_null_in_older_objects_after_compaction_too() -> None:
+    aging = Aging(MemoryStore())
+    aging.commit(range(4))
+    columns = ["item_id", "policy", "source_topic_id"]
+    before = reader.rows(aging.store, reader.objects(aging.store), columns).read_all().sort_by("item_id")
+    aging.clock.day = CLOSED
+    aging.tier()
+    after = reader.rows(aging.store, reader.objects(aging.store), columns).read_all().sort_by("item_id")
+    assert after.equals(before)
