@@ -11,7 +11,20 @@ from rich.text import Text
 
 from schemas.errors import WhyrecError
 from stream import settings
-from stream.commands import archive, config, demo, explain, models, produce, replay, schemas, topics, watch, worker
+from stream.commands import (
+    archive,
+    audit,
+    config,
+    demo,
+    explain,
+    models,
+    produce,
+    replay,
+    schemas,
+    topics,
+    watch,
+    worker,
+)
 
 app = typer.Typer(
     name="whyrec",
@@ -21,7 +34,16 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo.demo, worker.worker, produce.produce, watch.watch, explain.explain, replay.replay, config.config):
+for command in (
+    demo.demo,
+    worker.worker,
+    produce.produce,
+    watch.watch,
+    explain.explain,
+    replay.replay,
+    audit.audit,
+    config.config,
+):
     app.command()(command)
 for group, text in (
     (topics, "Create and describe the topics."),

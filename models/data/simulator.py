@@ -70,6 +70,24 @@ def simulate(sessions: int, seed: int, *, now_ms: int = REFERENCE_NOW_MS) -> Ses
     )
 
 
+def lead_odds(sessions: Sessions) -> NDArray[np.float64]:
+    """How likely each earlier event led to the newest one of its history, given that one of them did.
+
+    By Bayes' rule from the story itself: an event leads on as its engagement and its age pull, and to an item as the
+    world's followers have it. float64 [n, W] with the event before the newest in the last column; each row adds up to
+    1, or is 0 where none could have led there.
+    """
+    world = streamrec()
+    history = sessions.without_last()
+    newest = sessions.item[sessions.offsets[1:] - 1]
+    items, engagements = history.padded(int(history.lengths.max(initial=1)))
+    recency = RECENCY_FLOOR + (1 - RECENCY_FLOOR) * RECENCY_DECAY ** np.arange(items.shape[1] - 1, -1, -1)
+    leads_there = world.followers[items] == newest[:, None, None]
+    odds = ATTRACTION[engagements] * recency * (world.follower_odds[items] * leads_there).sum(axis=2) * (items > 0)
+    total = odds.sum(axis=1, keepdims=True)
+    return np.asarray(odds / np.where(total > 0, total, 1.0))
+
+
 @dataclass
 class _Crowd:
     """All users at once: one row per user, one column per event so far."""

@@ -1,0 +1,75 @@
+"""Run an audit: explain under every policy, judge, count."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from models.bundle import Bundle
+from stream.audit.cases import Case
+from stream.audit.figures import BASELINES, REFERENCE, SLICES, Tally
+from stream.audit.judge import Judge
+from stream.explain.kinds import POLICIES
+from stream.explain.pipeline import Explainer
+
+_BATCH: Final = 64
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was audited, and the tally of each policy."""
+
+    model_version: str
+    source: str
+    margin: float
+    slates: int
+    items: int
+    tallies: dict[str, Tally]
+
+    def record(self) -> dict[str, Any]:
+        """Give everything as plain values, for JSON."""
+        return {
+            "model_version": self.model_version,
+            "data": self.source,
+            "citation_margin": self.margin,
+            "slates": self.slates,
+            "impressions": self.items,
+            "slices": list(SLICES),
+            "policies": {policy: tally.record("shown") for policy, tally in self.tallies.items()},
+            "baselines": {
+                policy: {who: tally.record(who) for who in BASELINES} for policy, tally in self.tallies.items()
+            },
+            "reference": dict(REFERENCE),
+            "trade_off": self.tallies["evidence"].trade_off() if "evidence" in self.tallies else [],
+        }
+
+
+def audit(
+    bundle: Bundle,
+    cases: Iterable[Case],
+    source: str,
+    *,
+    policies: Iterable[str] = POLICIES,
+    report: Callable[[int], None] = lambda _: None,
+) -> Audit:
+    """Judge what the explanations of these cases show; report is told after each batch how many slates are done."""
+    judge = Judge(bundle)
+    explainers = {policy: Explainer(bundle, policy) for policy in policies}
+    tallies = {policy: Tally() for policy in explainers}
+    random = {policy: np.random.default_rng(0) for policy in explainers}
+    slates = items = 0
+    left = iter(cases)
+    while batch := list(itertools.islice(left, _BATCH)):
+        impressions = [case.impression for case in batch]
+        verdicts = judge.judge(impressions)
+        for policy, explainer in explainers.items():
+            for case, explanation, verdict in zip(batch, explainer.explain(impressions), verdicts, strict=True):
+                tallies[policy].add(case, explanation, verdict, judge, random[policy])
+        slates += len(batch)
+        items += sum(len(each["items"]) for each in impressions)
+        report(slates)
+    return Audit(bundle.model_version, source, bundle.manifest.citation_margin, slates, items, tallies)
