@@ -9,6 +9,7 @@ from rich.text import Text
 
 from models.catalog import Catalog
 from schemas.events import Citation, Evidence, Explanation, ItemExplanation
+from stream.ledger_tables import ledger
 
 _COLOURS = {"verified": "green", "factual": "cyan", "generic": "white", "model_mismatch": "yellow"}
 
@@ -32,7 +33,12 @@ def _item(item: ItemExplanation, catalog: Catalog) -> list[RenderableType]:
         "  ",
         (f"{item['type']} · {item['status']}", _COLOURS[item["status"]]),
     )
-    lines = [Text(item["text"]), *(Text(line, style="dim") for line in _evidence_lines(item["evidence"]))]
+    lines: list[RenderableType] = [Text(item["text"])]
+    if item["basis_text"]:
+        lines.append(Text(item["basis_text"]))
+    lines += [Text(line, style="dim") for line in _evidence_lines(item["evidence"], features=item["detail"] is None)]
+    if item["detail"] is not None:
+        lines += ledger(item["detail"])
     return [head, *(Padding(line, (0, 0, 0, 4)) for line in lines)]
 
 
@@ -41,19 +47,19 @@ def _rank(cited: Citation) -> str:
     return f"the rank stays {before}" if before == after else f"the rank goes from {before} to {after}"
 
 
-def _evidence_lines(evidence: Evidence) -> list[str]:
+def _evidence_lines(evidence: Evidence, *, features: bool) -> list[str]:
     lines = [
         f"event {cited['event']} “{cited['title']}”: without it the score falls by {cited['score_drop']:.3f}, "
         f"{_rank(cited)} (attention {cited['attention']:.2f})"
         for cited in evidence["history"]
     ]
-    if evidence["features"]:
-        features = ", ".join(f"{each['display_name']} {each['contribution']:+.3f}" for each in evidence["features"])
-        lines.append(f"features: {features}")
+    if features and evidence["features"]:
+        told = ", ".join(f"{each['display_name']} {each['contribution']:+.3f}" for each in evidence["features"])
+        lines.append(f"features: {told}")
     shares = {
         "personal share": evidence["personal_share"],
         "category match": evidence["category_match"],
         "residual": evidence["residual"],
     }
-    told = [f"{name} {value:.3g}" for name, value in shares.items() if value is not None]
-    return [*lines, " · ".join(told)] if told else lines
+    known = [f"{name} {value:.3g}" for name, value in shares.items() if value is not None]
+    return [*lines, " · ".join(known)] if known else lines

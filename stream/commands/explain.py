@@ -29,11 +29,15 @@ def explain(
             help="evidence, learned, or attention (the industry's rules), by default WHYREC_POLICY.", metavar="NAME"
         ),
     ] = None,
+    detail: bool = typer.Option(
+        False, help="Add each item's ledger: every event and feature, what to do to see less of it, similar moments."
+    ),
+    items: Annotated[int | None, typer.Option(min=1, help="Print the first so many items.", metavar="N")] = None,
     json: bool = typer.Option(False, "--json", help="Print the explanation event as JSON."),
 ) -> None:
     """Explain every item of one slate.
 
-    Example: whyrec explain impression.json --policy evidence
+    Example: whyrec explain impression.json --detail --items 1
     """
     from rich.console import Console
 
@@ -46,11 +50,13 @@ def explain(
     settings = Settings()
     impression = codec_of(settings).decode("impression", _read(file))
     explainer = Explainer.load(bundle or settings.bundle_dir, policy or settings.policy)
+    if detail:
+        impression["detail"] = True
     [explanation] = explainer.explain([impression])
     if json:
         typer.echo(to_json(explanation))
     else:
-        Console().print(panel(cast("Explanation", explanation), explainer.bundle.catalog))
+        Console().print(panel(cast("Explanation", explanation), explainer.bundle.catalog, items))
 
 
 def _read(file: str) -> bytes:

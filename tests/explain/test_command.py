@@ -45,6 +45,22 @@ def test_text_from_standard_input_shows_every_item_and_its_evidence(
     assert slates[0]["request_id"] in result.stdout
 
 
+def test_detail_lays_the_first_items_open(bundle_dir: Path, slates: list[dict[str, Any]]) -> None:
+    short = run("--bundle", str(bundle_dir), stdin=to_json(slates[0]))
+    result = run("--bundle", str(bundle_dir), "--detail", "--items", "2", stdin=to_json(slates[0]))
+    assert result.exit_code == 0, result.output
+    assert "What the score is made of" not in short.stdout
+    assert (
+        result.stdout.count("What the score is made of") == result.stdout.count("What each event does to the fit") == 2
+    )
+    asked = run("--bundle", str(bundle_dir), "--json", stdin=to_json(slates[0] | {"detail": True}))
+    first = from_json("explanation", asked.stdout.encode())["items"][0]
+    assert first["detail"]["recourse"] is None or first["detail"]["recourse"]["text"] in " ".join(
+        result.stdout.replace("│", " ").split()
+    )
+    assert first["basis_text"] in " ".join(result.stdout.replace("│", " ").split())
+
+
 def test_a_slate_without_items_is_shown_as_such(bundle_dir: Path, slates: list[dict[str, Any]]) -> None:
     result = run("--bundle", str(bundle_dir), stdin=to_json(slates[0] | {"items": []}))
     assert "The slate has no items." in result.stdout

@@ -42,7 +42,7 @@ def changed(language: str = "en", **changes: Any) -> Phrases:
 def said(language: str = "en", **messages: str) -> Phrases:
     return changed(
         language,
-        messages=LOCALES[language].messages | {key.replace("_", "."): text for key, text in messages.items()},
+        messages={**LOCALES[language].messages, **{key.replace("_", "."): text for key, text in messages.items()}},
     )
 
 

@@ -1,0 +1,109 @@
+"""An item's full ledger as a person reads it on a terminal: two sums, each from its parts down to its total."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from babel.dates import format_timedelta
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from schemas.events import Detail, EventLedger, FeatureLedger, SimilarMoment
+
+_BAR: Final = 10
+"""Characters of the longest bar."""
+
+_NAMED: Final = 0.95
+"""Features are named until so much of what moved the score is told; the others are one row."""
+
+
+def ledger(detail: Detail) -> Iterator[RenderableType]:
+    """Lay out what an item's score is made of, what each past event did, and what could be done about it."""
+    yield _features(detail)
+    if detail["events"]:
+        yield _events(detail)
+    if detail["recourse"]:
+        yield Text.assemble(("⤷ ", "bold"), detail["recourse"]["text"])
+    yield from (Text(_moment(moment), style="dim") for moment in detail["similar_moments"])
+
+
+def _features(detail: Detail) -> Table:
+    named, others = _named(detail["features"])
+    table = _table("What the score is made of", "value", "counts")
+    largest = max((abs(each["contribution"]) for each in named), default=0.0)
+    table.add_row("Where every item starts", "", f"{detail['base_value']:.3f}", "")
+    for each in named:
+        told = (each["display_name"], _value(each), f"{each['contribution']:+.3f}")
+        table.add_row(*told, _bar(each["contribution"], largest))
+    if others:
+        rest = sum(each["contribution"] for each in others)
+        table.add_row(f"{len(others)} others", "", f"{rest:+.3f}", _bar(rest, largest), style="dim")
+    table.add_section()
+    table.add_row(Text("Score", style="bold"), "", Text(f"{detail['raw_score']:.3f}", style="bold"), "")
+    return table
+
+
+def _named(features: list[FeatureLedger]) -> tuple[list[FeatureLedger], list[FeatureLedger]]:
+    """Part the features into those worth a row of their own, largest first, and others; the sensitive are others."""
+    ordered = sorted(features, key=lambda each: -abs(each["contribution"]))
+    enough = _NAMED * sum(abs(each["contribution"]) for each in features)
+    named: list[FeatureLedger] = []
+    others: list[FeatureLedger] = []
+    told = 0.0
+    for each in ordered:
+        (others if each["sensitive"] or told >= enough else named).append(each)
+        told += abs(each["contribution"])
+    return named, others
+
+
+def _events(detail: Detail) -> Table:
+    table = _table("What each event does to the fit", "ago", "alike", "effect")
+    largest = max(abs(each["effect"]) for each in detail["events"])
+    for each in reversed(detail["events"]):
+        alike = "" if each["similarity"] is None else f"{each['similarity']:.2f}"
+        told = (_did(each), _ago(each["age_s"]), alike, f"{each['effect']:+.3f}")
+        table.add_row(*told, _bar(each["effect"], largest))
+    together = detail["events_together"]
+    table.add_row("Only together", "", "", f"{together:+.3f}", _bar(together, largest), style="dim")
+    table.add_section()
+    total = Text(f"{detail['session_score']:.3f}", style="bold")
+    table.add_row(Text("How well it fits what you watched last", style="bold"), "", "", total, "")
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(title)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, min_width=_BAR)
+    return table
+
+
+def _did(event: EventLedger) -> str:
+    return f"{event['event']} {event['engagement']} “{event['title']}”"
+
+
+def _value(feature: FeatureLedger) -> str:
+    if math.isnan(feature["value"]):
+        return "unknown"
+    sign = feature["unit"] if feature["unit"] == "%" else ""
+    return f"{feature['value']:.4g}{sign}"
+
+
+def _ago(seconds: int) -> str:
+    return format_timedelta(seconds, format="narrow", locale="en")
+
+
+def _bar(value: float, largest: float) -> Text:
+    length = math.ceil(_BAR * min(1.0, abs(value) / largest)) if largest else 0
+    return Text("█" * length, style="green" if value > 0 else "red")
+
+
+def _moment(moment: SimilarMoment) -> str:
+    when = f"after event {moment['event']}" if moment["whose"] == "own" else "for many others"
+    return f"a moment much like this ({moment['similarity']:.2f}), {when}: “{moment['next_title']}” was watched next"
