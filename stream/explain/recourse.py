@@ -14,6 +14,7 @@ together, and the re-ranker run again; it must lower the item's rank in the slat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
@@ -33,6 +34,9 @@ MOST: Final = 3
 
 TRIED: Final = 6
 """Titles per item of which pairs and triples are tried."""
+
+MOST_RUNS: Final = 2_000
+"""Sets of titles that are tried for one slate; a slate of hundreds of items must not hold up a worker for long."""
 
 CATALOG_PART: Final = 65_536
 """Items of the catalogue that are scored at once."""
@@ -64,6 +68,7 @@ class Search:
         self._run([()])
         #: The deepest place of the first stage that this slate is known to reach.
         self._depth = int(self._trials[()].place[self._items > 0].max(initial=0))
+        self._off = self._search()
 
     def recourse(self, item: int, words: Wording) -> Recourse | None:
         """Find what the user could do about an item, by its row; None where nothing is found."""
@@ -73,23 +78,33 @@ class Search:
     def _history_recourse(self, number: int, words: Wording) -> Recourse | None:
         row = int(self._rows[number])
         rank = int(self._findings.citations.rank[row])
-        for titles in self._off(number):
+        for titles in self._off[number]:
             without = int(self._ranks(self._trials[titles].vector)[number])
             if without >= rank:
                 return self._take_out(titles, rank, without, words)
         return None
 
-    def _off(self, number: int) -> list[Titles]:
-        """Find the smallest sets without which the item is off the slate, the one that moves it furthest first."""
+    def _search(self) -> list[list[Titles]]:
+        """Find for each item the smallest sets without which it is off the slate, what moves it furthest first."""
         self._run(self._titles)
-        deepest = sorted(self._titles, key=lambda titles: -self._trials[titles].place[number])[:TRIED]
+        found: list[list[Titles]] = [[] for _ in self._items]
+        deepest = [sorted(self._titles, key=self._furthest(number))[:TRIED] for number in range(len(found))]
         for size in range(1, MOST + 1):
-            sets = self._titles if size == 1 else [_joined(parts) for parts in combinations(deepest, size)]
-            self._run(sets)
-            off = [titles for titles in sets if self._trials[titles].place[number] > self._depth]
-            if off:
-                return sorted(off, key=lambda titles: -self._trials[titles].place[number])
-        return []
+            wanted = {
+                number: self._titles if size == 1 else [_joined(parts) for parts in combinations(deepest[number], size)]
+                for number, sets in enumerate(found)
+                if not sets and self._items[number] > 0
+            }
+            # All items together, so that the session model runs on full batches.
+            self._run([titles for sets in wanted.values() for titles in sets])
+            for number, sets in wanted.items():
+                tried = (titles for titles in sets if titles in self._trials)
+                off = [titles for titles in tried if self._trials[titles].place[number] > self._depth]
+                found[number] = sorted(off, key=self._furthest(number))
+        return found
+
+    def _furthest(self, number: int) -> Callable[[Titles], int]:
+        return lambda titles: -int(self._trials[titles].place[number])
 
     def _take_out(self, titles: Titles, rank: int, without: int, words: Wording) -> Recourse:
         catalog = self._findings.bundle.catalog
@@ -140,6 +155,7 @@ class Search:
     def _run(self, sets: list[Titles]) -> None:
         """Run the session model without each set of titles that was not yet run, and place the slate's items."""
         new = [titles for titles in dict.fromkeys(sets) if titles not in self._trials]
+        new = new[: MOST_RUNS - len(self._trials)]
         if not new:
             return
         gone = np.stack([np.isin(self._history, titles) for titles in new])
@@ -163,8 +179,9 @@ class Search:
         better = np.zeros(own.shape, dtype=np.int64)
         for start in range(1, len(every), CATALOG_PART):
             scores = vectors @ every[start : start + CATALOG_PART].T
-            for number in range(own.shape[1]):
-                better[:, number] += (scores > own[:, number, None]).sum(axis=1)
+            scores.sort(axis=1)
+            for row, ordered in enumerate(scores):
+                better[row] += len(ordered) - np.searchsorted(ordered, own[row], side="right")
         for row, (items, vector) in enumerate(zip(left, vectors, strict=True)):
             seen = np.unique(items[items > 0])
             better[row] -= (every[seen] @ vector > own[row, :, None]).sum(axis=1)
