@@ -103,7 +103,7 @@ def erase(warehouse: Warehouse, stock: Stock, user: str, *, case: str) -> Iterat
 def rows_of_user(store: Store, ref: ObjectRef, user: str) -> int:
     """Count a user's rows in an object; only row groups whose minimum and maximum allow for them are read."""
     wanted = bytes.fromhex(user)
-    with reader.listed(store, ref, store.open) as file:
+    with reader.opened(store, ref) as file:
         parquet = pq.ParquetFile(file)
         place = parquet.schema.names.index(_COLUMN)
         groups: list[int] = []

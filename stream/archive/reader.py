@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -133,7 +133,7 @@ def rows(
         for ref in refs:
             if seen is not None:
                 seen(ref)
-            with listed(store, ref, store.open) as file:
+            with opened(store, ref) as file:
                 parquet = pq.ParquetFile(file, pre_buffer=True)
                 there = [name for name in columns if name in parquet.schema_arrow.names]
                 for batch in parquet.iter_batches(columns=there):
@@ -167,6 +167,11 @@ def listed(store: Store, ref: ObjectRef, read: Callable[[str], T]) -> T:
         raise ArchiveChanged(
             f"{ref.key} was {change.kind} while it was about to be read (change {change.key}); run it again"
         ) from None
+
+
+def opened(store: Store, ref: ObjectRef) -> BinaryIO:
+    """Open an object that was listed; raises as :func:`listed` does."""
+    return listed(store, ref, store.open)
 
 
 def removed_since(store: Store, ref: ObjectRef) -> Change | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import duckdb
 import pyarrow as pa
+
+from stream.errors import ArchiveError
 
 COLUMNS: Final = ["timestamp_ms", "region", "explanation_type", "status"]
 """What :func:`count` needs of :func:`stream.archive.reader.rows`."""
@@ -54,8 +57,28 @@ class Statistics:
 
 
 def count(archived: pa.RecordBatchReader) -> Statistics:
-    """Count rows by day, type and status; they are streamed, never held together."""
+    """Count rows by day, type and status; they are streamed, never held together.
+
+    Raises:
+        ArchiveError: what ``archived`` raises.
+
+    """
+    failed: list[ArchiveError] = []
+
+    def watched() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from archived
+        except ArchiveError as error:
+            failed.append(error)
+            raise
+
     with duckdb.connect(":memory:") as connection:
-        connection.register("archived", archived)
-        found = connection.execute(_TYPES_BY_DAY).fetchall()
+        connection.register("archived", pa.RecordBatchReader.from_batches(archived.schema, watched()))
+        try:
+            found = connection.execute(_TYPES_BY_DAY).fetchall()
+        except duckdb.Error:
+            # DuckDB tells what went wrong in its input by an error of its own.
+            if failed:
+                raise failed[0] from None
+            raise
     return Statistics(tuple(TypeCount(*row) for row in found))

@@ -44,11 +44,12 @@ def plan(stock: Stock, held: Holds, now_s: float, *, open_hours: float) -> list[
         refs = [] if held.whole(stock.place) else [ref for _, ref in stock.live]
         # Whose rows those are is known once they are read; what is held may turn out to be all there is.
         return [_step(stock.place, "expire", refs, None if users else 0)] if refs else []
-    steps: list[Step] = []
-    if age * 24 >= open_hours:
-        steps = [_step(stock.place, "compact", group, None, into=1) for group in compact.groups(_hot(stock))]
-    if age >= TIERS["hot"].until_days and (hot := [ref for _, ref in _hot(stock)]):
-        steps.append(_step(stock.place, "move", hot, None, into=len(hot)))
+    hot = [ref for _, ref in _hot(stock)]
+    groups = compact.groups(_hot(stock)) if age * 24 >= open_hours else []
+    steps = [_step(stock.place, "compact", group, None, into=1) for group in groups]
+    if age >= TIERS["hot"].until_days and hot:
+        objects = len(hot) - sum(map(len, groups)) + len(groups)
+        steps.append(replace(_step(stock.place, "move", hot, None, into=objects), objects=objects))
     return steps
 
 

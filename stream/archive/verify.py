@@ -361,13 +361,16 @@ def _is_leftover(key: str, seen: _Seen) -> bool:
 
 
 def _lingering(stored: Mapping[str, float], seen: _Seen, now_ms: int | None) -> Iterable[Finding]:
+    waiting: dict[str, int] = {}
     for key, change in seen.removed.items():
         if key not in stored:
             continue
         if now_ms is None or now_ms - change.written_at_ms < LEFTOVER_AGE_S * 1000:
-            yield Finding(19, "notice", key, f"was {change.kind}, and is yet to be deleted; {change.key} says so")
+            waiting[change.place.prefix] = waiting.get(change.place.prefix, 0) + 1
         else:
             what = (
                 f"was {change.kind} more than a day ago ({change.key}), and is there; whyrec archive sweep removes it"
             )
             yield Finding(19, "error", key, what, leftover=True)
+    for prefix, objects in waiting.items():
+        yield Finding(19, "notice", prefix, f"{objects} objects that were removed here are yet to be deleted")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,7 @@ from stream.archive.objects import (
     Store,
     StoreUnavailable,
 )
-from stream.archive.store import LocalStore, S3Options, open_store
+from stream.archive.store import LocalStore, S3Options, S3Store, open_store
 from stream.errors import ArchiveError, ConfigurationError
 
 
@@ -213,6 +215,26 @@ class Flaky:
 
     def delete(self, key: str) -> None:
         self.inner.delete(key)
+
+
+def test_the_storage_class_reaches_s3(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = request.getfixturevalue("s3_server")
+    store = S3Store(
+        f"s3://{server.bucket}/{uuid.uuid4().hex}",
+        S3Options(server.endpoint_url, server.access_key, server.secret_key),
+    )
+    sent: list[dict[str, Any]] = []
+    call = store._fs._call_s3
+
+    async def listening(method: str, *arguments: Any, **options: Any) -> Any:
+        sent.append(options)
+        return await call(method, *arguments, **options)
+
+    monkeypatch.setattr(store._fs, "_call_s3", listening)
+    store.put("cold", b"1", "GLACIER_IR")
+    store.put("hot", b"1")
+    assert [options.get("StorageClass") for options in sent] == ["GLACIER_IR", None]
+    assert (store.get("cold"), store.get("hot")) == (b"1", b"1")
 
 
 @pytest.mark.parametrize("does", [[False], [True], [False, True], [False, False, True]])

@@ -64,18 +64,28 @@ def tier(
 
 
 def _print(steps: list[Step], *, dry_run: bool) -> None:
+    from itertools import groupby
+
     from rich.console import Console
+    from rich.filesize import decimal
     from rich.table import Table
 
     console = Console()
     if not steps:
         console.print("nothing to do")
         return
-    table = Table("date", "region", "what", title="Would be done" if dry_run else "Done")
+    table = Table(title="Would be done" if dry_run else "Done")
+    for name in ("date", "region", "what"):
+        table.add_column(name, no_wrap=True)
     for name in ("objects", "into", "rows", "bytes", "bytes after"):
         table.add_column(name, justify="right")
-    for step in steps:
-        after = "" if step.bytes_after is None else f"{step.bytes_after:,}"
-        numbers = (f"{step.objects:,}", f"{step.into:,}", f"{step.rows:,}", f"{step.bytes:,}", after)
-        table.add_row(step.place.date, step.place.region, step.deed, *numbers)
+    # The steps of a place that do the same, such as those of its partitions, are one line.
+    for (place, deed), same in groupby(steps, key=lambda step: (step.place, step.deed)):
+        group = list(same)
+        sizes = [step.bytes_after for step in group if step.bytes_after is not None]
+        after = decimal(sum(sizes)) if len(sizes) == len(group) else ""
+        objects, into, rows, size = (
+            sum(numbers) for numbers in zip(*((s.objects, s.into, s.rows, s.bytes) for s in group), strict=True)
+        )
+        table.add_row(place.date, place.region, deed, f"{objects:,}", f"{into:,}", f"{rows:,}", decimal(size), after)
     console.print(table)
