@@ -30,7 +30,9 @@ def explain(
         ),
     ] = None,
     detail: bool = typer.Option(
-        False, help="Add each item's ledger: every event and feature, what to do to see less of it, similar moments."
+        False,
+        "--detail",
+        help="Add each item's ledger: every event and feature, what to do to see less of it, similar moments.",
     ),
     items: Annotated[int | None, typer.Option(min=1, help="Print the first so many items.", metavar="N")] = None,
     json: bool = typer.Option(False, "--json", help="Print the explanation event as JSON."),

@@ -25,8 +25,10 @@ PHRASES = Phrases(
         "trending.popular": "Beliebt: wird öfter angesehen als {percent} aller Titel.",
         "personalized": "Für dich empfohlen.",
         "basis.personal": "Fast ganz nach deinen eigenen Gewohnheiten ausgewählt.",
-        "basis.mixed": "Vor allem nach deinen Gewohnheiten ausgewählt, ein wenig auch danach, was anderen gefällt.",
-        "basis.popular": "Zu einem guten Teil danach ausgewählt, was anderen gefällt.",
+        "basis.mixed": (
+            "Vor allem nach deinen Gewohnheiten ausgewählt, ein wenig auch danach, wie der Titel bei anderen ankommt."
+        ),
+        "basis.popular": "Zu einem guten Teil danach ausgewählt, wie der Titel bei anderen ankommt.",
         "recourse.history": (
             "Du möchtest so etwas seltener sehen? Entferne {titles} aus deinem Verlauf: Dieser Titel würde dir dann "
             "wahrscheinlich nicht angezeigt."

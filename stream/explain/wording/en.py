@@ -22,9 +22,9 @@ PHRASES = Phrases(
         "trending.rising": "Trending in your region: rising faster than {percent} of all titles.",
         "trending.popular": "Popular: watched more than {percent} of all titles.",
         "personalized": "Recommended for you.",
-        "basis.personal": "Chosen almost entirely for your own habits.",
-        "basis.mixed": "Chosen mostly for your own habits, and a little for how others like it.",
-        "basis.popular": "Chosen in good part for how others like it.",
+        "basis.personal": "Chosen almost entirely by your own habits.",
+        "basis.mixed": "Chosen mostly by your own habits, and a little by how it does with others.",
+        "basis.popular": "Chosen in good part by how it does with others.",
         "recourse.history": (
             "To see less like this, take {titles} out of your history: this would then probably not be shown."
         ),

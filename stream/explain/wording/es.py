@@ -25,8 +25,8 @@ PHRASES = Phrases(
         "trending.popular": "Popular: se ve más que el {percent} de los títulos.",
         "personalized": "Recomendado para ti.",
         "basis.personal": "Elegido casi por completo según tus propios hábitos.",
-        "basis.mixed": "Elegido sobre todo según tus propios hábitos y un poco según lo que gusta a los demás.",
-        "basis.popular": "Elegido en buena parte según lo que gusta a los demás.",
+        "basis.mixed": "Elegido sobre todo según tus propios hábitos y un poco según su acogida entre los demás.",
+        "basis.popular": "Elegido en buena parte según su acogida entre los demás.",
         "recourse.history": (
             "Para ver menos títulos así, quita {titles} de tu historial: este probablemente dejaría de aparecer."
         ),

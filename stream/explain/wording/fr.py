@@ -26,8 +26,8 @@ PHRASES = Phrases(
         "trending.popular": "Populaire\u00a0: plus regardé que {percent} des titres.",
         "personalized": "Recommandé pour vous.",
         "basis.personal": "Choisi presque entièrement d’après vos propres habitudes.",
-        "basis.mixed": "Choisi surtout d’après vos propres habitudes, et un peu d’après ce que les autres aiment.",
-        "basis.popular": "Choisi en bonne partie d’après ce que les autres aiment.",
+        "basis.mixed": "Choisi surtout d’après vos propres habitudes, et un peu d’après son accueil chez les autres.",
+        "basis.popular": "Choisi en bonne partie d’après son accueil chez les autres.",
         "recourse.history": (
             "Pour voir moins de titres de ce genre, retirez {titles} de votre historique\u00a0: celui-ci ne serait "
             "alors probablement plus proposé."
