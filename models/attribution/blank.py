@@ -1,38 +1,42 @@
-"""The session vector with events blanked: each keeps its place and says nothing (its embedding is zeroed).
+"""The session vector with one event swapped for another, in its place: the blank one, or none that is seen.
 
-Only a graph that knows the blank event (see ``models/session/runtime.py``) can be asked so.
+A blanked event says nothing (its embedding is zeroed); a hidden one is attended to by nobody. Only a graph that knows
+the blank event, or that takes sessions up again, can be asked so (see ``models/session/runtime.py``).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from models.attribution.history import Floats, Histories, Ints
+from models.attribution.history import Floats, Histories, Ints, Runs
 from models.errors import SessionInputError
 
 if TYPE_CHECKING:
     from models.session.runtime import SessionModel
 
 
-class Blanks:
-    """Session vectors with one event blanked, each run once, however many items ask for it."""
+HIDDEN: Final = (0, 1)
+"""Item and engagement index of an event that nobody sees."""
 
-    def __init__(self, model: SessionModel, histories: Histories) -> None:
-        if not model.has_blank:
-            raise SessionInputError(
-                "expected a session model that knows the blank event, got one that does not: use deletion, or export "
-                "the model with it."
-            )
-        self._model = model
+
+class Swaps:
+    """Session vectors with one event swapped, each run once, however many items ask for it."""
+
+    def __init__(
+        self, model: SessionModel, histories: Histories, event: tuple[int, int], state: Floats | None = None
+    ) -> None:
+        """event: item and engagement index; with the state of the histories' reading, what stands before is kept."""
+        self._event = event
         self._histories = histories
+        self._runs = Runs(model, histories, state)
         self._place = np.full(histories.item.shape, -1, dtype=np.int64)
         self._vectors: list[Floats] = []
         self._count = 0
 
     def vectors(self, row: Ints, column: Ints) -> Floats:
-        """Session vector with an event blanked, float32 [n, d]; row and column, int64 [n], may repeat."""
+        """Session vector with an event swapped, float32 [n, d]; row and column, int64 [n], may repeat."""
         new = self._place[row, column] < 0
         if new.any():
             keys = np.unique(row[new] * self._histories.width + column[new])
@@ -42,10 +46,10 @@ class Blanks:
     def _run(self, row: Ints, column: Ints) -> None:
         whole, each = self._histories, np.arange(len(row))
         asked = Histories(whole.item[row], whole.engagement[row], whole.length[row])
-        asked.item[each, column], asked.engagement[each, column] = self._model.blank_event
+        asked.item[each, column], asked.engagement[each, column] = self._event
         self._place[row, column] = self._count + each
         self._count += len(row)
-        self._vectors.append(read(self._model, asked, without=False).vector)
+        self._vectors.append(self._runs.vectors(asked, row, column, np.zeros_like(row)))
 
 
 def blanking(model: SessionModel, histories: Histories) -> Floats:
@@ -53,8 +57,13 @@ def blanking(model: SessionModel, histories: Histories) -> Floats:
 
     Raises SessionInputError for a model that knows no blank event.
     """
+    if not model.has_blank:
+        raise SessionInputError(
+            "expected a session model that knows the blank event, got one that does not: use deletion, or export the "
+            "model with it."
+        )
     row, column = np.nonzero(histories.item > 0)
-    found = Blanks(model, histories).vectors(row, column)
+    found = Swaps(model, histories, model.blank_event).vectors(row, column)
     vectors = np.zeros((*histories.item.shape, found.shape[1]), dtype=np.float32)
     vectors[row, column] = found
     return vectors

@@ -14,6 +14,9 @@ masking   the event's key is hidden from attention, the others keep their places
 deletion  the event never happened: the rest is run again, as the recommender would   one run per event
 blanking  the event keeps its place and says nothing: its embedding is zeroed         one run per event (`blank.py`)
 ========  ==========================================================================  =============================
+
+The model's attention looks back only, so what stands before an event does not depend on it. A run without the event
+takes up the session there (``Reading.state``) and computes only the rows after it: four instead of twenty on average.
 """
 
 from __future__ import annotations
@@ -37,6 +40,12 @@ MAX_ROWS: Final = 64
 
 MAX_PADDING: Final = 0.25
 """Histories shorter than the longest of their call by more than this share go into a call of their own."""
+
+_STEP: Final = 1 << 32
+_ROWS_AGAIN: Final = np.array([2, 4, 8, 16, 32])
+_WIDTHS_AGAIN: Final = 16
+"""Runs that take a session up again compute one of so many rows and have a multiple of so many columns: few calls, and
+both depend on the session alone, so that it gives the same bits in any company."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,38 +90,49 @@ class Reading:
     """What the session model makes of several histories.
 
     vector float32 [K, d]; attention float32 [K, W], mean over layers and heads, from the newest event; without float32
-    [K, W, d], where it was asked for and the model has it. All zeros for an empty history, which no model is shown.
+    [K, W, d], exact or nearly, and state float32 [K, W, s], where they were asked for and the model has them. All zeros
+    for an empty history, which no model is shown.
     """
 
     vector: Floats
     attention: Floats
     without: Floats | None
+    state: Floats | None
 
 
 def read(model: SessionModel, histories: Histories, *, without: bool = True) -> Reading:
     """Run the session model once over each history, in few calls of histories of similar length."""
+    return _read(model, histories, "without" if without and model.has_without else "")
+
+
+def glance(model: SessionModel, histories: Histories) -> Reading:
+    """Read, with what every event does nearly, where the model can say so (else exactly), and state for `Runs`."""
+    near = "nearly_without" if model.has_nearly_without else "without" if model.has_without else ""
+    return _read(model, histories, near, state=model.state_size > 0)
+
+
+def _read(model: SessionModel, histories: Histories, without: str, *, state: bool = False) -> Reading:
     count, width = histories.item.shape
-    dimension = _dimension(model)
+    dimension = model.dimension
     vector = np.zeros((count, dimension), dtype=np.float32)
     attention = np.zeros((count, width), dtype=np.float32)
-    masked = np.zeros((count, width, dimension), dtype=np.float32) if without and model.has_without else None
+    masked = np.zeros((count, width, dimension), dtype=np.float32) if without else None
+    states = np.zeros((count, width, model.state_size), dtype=np.float32) if state else None
     for rows in _similar(histories.length):
         first = width - int(histories.length[rows].max())
         output = model.run(
             np.ascontiguousarray(histories.item[rows, first:]),
             np.ascontiguousarray(histories.engagement[rows, first:]),
-            without=masked is not None,
+            without=without == "without",
+            nearly_without=without == "nearly_without",
+            state=state,
         )
         vector[rows] = output.vector
         attention[rows, first:] = output.attention.mean(axis=(1, 2))
-        if masked is not None and output.without is not None:
-            masked[rows, first:] = output.without
-    return Reading(vector, attention, masked)
-
-
-def _dimension(model: SessionModel) -> int:
-    nothing = np.zeros((0, 0), dtype=np.int64)
-    return int(model.run(nothing, nothing, without=False).vector.shape[1])
+        for into, found in ((masked, output.without), (masked, output.nearly_without), (states, output.state)):
+            if into is not None and found is not None:
+                into[rows, first:] = found
+    return Reading(vector, attention, masked, states)
 
 
 def _similar(length: Ints) -> list[Ints]:
@@ -130,14 +150,55 @@ def _similar(length: Ints) -> list[Ints]:
     return groups
 
 
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Runs of histories that differ from those already read.
+
+    state float32 [K, W, s] is that of `histories`, None where the model keeps none: then everything is run again.
+    """
+
+    model: SessionModel
+    histories: Histories
+    state: Floats | None
+
+    def vectors(self, changed: Histories, row: Ints, kept: Ints, moved: Ints) -> Floats:
+        """Session vectors of changed histories, float32 [n, d].
+
+        changed are n histories as wide as `histories`; what stands before column `kept` of history `row` (int64 [n]
+        each) also stands in them, `moved` columns to the right.
+        """
+        if self.state is None:
+            return read(self.model, changed, without=False).vector
+        columns = self.histories.width
+        width = np.minimum(-(-changed.length // _WIDTHS_AGAIN) * _WIDTHS_AGAIN, self.model.max_length)
+        fresh = columns - kept - moved
+        rows = _ROWS_AGAIN[np.minimum(np.searchsorted(_ROWS_AGAIN, fresh), len(_ROWS_AGAIN) - 1)]
+        rows = np.where(fresh <= rows, np.minimum(rows, width), width)
+        vectors = np.zeros((len(row), self.model.dimension), dtype=np.float32)
+        again = np.flatnonzero(changed.length > 0)
+        kinds, which = np.unique(width[again] * _STEP + rows[again], return_inverse=True)
+        flat = self.state.reshape(-1, self.state.shape[2])
+        for kind, (size, count) in enumerate(zip(*np.divmod(kinds, _STEP), strict=True)):
+            part = again[which == kind]
+            # A column left of the history is padding, and so is what stands at its place in the state.
+            known = np.arange(columns - size, columns - count) - moved[part, None]
+            past = flat[row[part, None] * columns + np.maximum(known, 0)]
+            at = np.maximum(np.arange(columns - size, columns), 0)
+            there = np.arange(size) >= size - changed.length[part, None]
+            item, engagement = (np.where(there, each[part][:, at], 0) for each in (changed.item, changed.engagement))
+            vectors[part] = self.model.resume(item, engagement, past)
+        return vectors
+
+
 class Deletions:
     """Session vectors with events deleted, each run once, however many items ask for it."""
 
-    def __init__(self, model: SessionModel, histories: Histories) -> None:
-        self._model = model
+    def __init__(self, model: SessionModel, histories: Histories, state: Floats | None = None) -> None:
+        """With the state of the histories' reading, what stands before an event is not run again."""
         self._histories = histories
+        self._runs = Runs(model, histories, state)
         self._keys: Ints = np.empty(0, dtype=np.int64)
-        self._vectors: Floats = np.empty((0, _dimension(model)), dtype=np.float32)
+        self._vectors: Floats = np.empty((0, model.dimension), dtype=np.float32)
 
     def vectors(self, row: Ints, column: Ints, other: Ints | None = None) -> Floats:
         """Session vector without one event, or without two, float32 [n, d]; row, column and other are int64 [n]."""
@@ -161,7 +222,7 @@ class Deletions:
         if len(pairs):
             twice = left.delete(pairs, high[pairs])
             left.item[pairs], left.engagement[pairs], left.length[pairs] = twice.item, twice.engagement, twice.length
-        vectors = read(self._model, left, without=False).vector
+        vectors = self._runs.vectors(left, row, low, np.where(high < width, 2, 1))
         keys = np.concatenate([self._keys, keys])
         order = np.argsort(keys)
         self._keys = keys[order]
@@ -181,7 +242,7 @@ def masking(model: SessionModel, histories: Histories) -> Floats:
 
 def deletion(model: SessionModel, histories: Histories) -> Floats:
     """Session vector with each event deleted and the rest run again, float32 [K, W, d]."""
-    vectors = np.zeros((*histories.item.shape, _dimension(model)), dtype=np.float32)
+    vectors = np.zeros((*histories.item.shape, model.dimension), dtype=np.float32)
     row, column = np.nonzero(np.arange(histories.width) >= histories.width - histories.length[:, None])
     vectors[row, column] = read(model, histories.delete(row, column), without=False).vector
     return vectors

@@ -7,6 +7,10 @@ The contract of the graph:
 - outputs ``session_vector`` float32 [batch, d] and ``attention`` float32 [batch, layers, heads, length], from the
   newest position; optionally ``without`` float32 [batch, length, d], the session vector with each event masked out;
 - optionally an input ``want_without``, a boolean scalar with a default: false saves the work of ``without``;
+- optionally an output ``nearly_without``, as ``without`` but only close to it, on ``want_nearly_without``;
+- optionally an output ``state`` float32 [batch, rows, s], all that later rows read of each row, with an input ``past``
+  float32 [batch, known, s]: the state of the first columns, which are then not computed again;
+- of a graph with ``past``: an item index of 0 with an engagement index is an event that nobody sees (`resume` only);
 - optionally the metadata ``blank_event``: the index after the last item, with the index after the last engagement, is
   then an event that says nothing but keeps its place.
 
@@ -28,11 +32,12 @@ from models.bundle import Bundle
 from models.errors import BundleError, SessionInputError
 from models.session.config import BLANK_EVENT
 
-_OUTPUTS = {"session_vector": 2, "attention": 4, "without": 3}  # name: rank
+_EXTRAS = ("without", "nearly_without", "state")
+_OUTPUTS = {"session_vector": 2, "attention": 4} | dict.fromkeys(_EXTRAS, 3)  # name: rank
 
 # What passes between the nodes of one run stays in a core's cache: so many events, or pairs of events where ``without``
 # is asked for, padding included.
-_EVENTS_PER_RUN, _PAIRS_PER_RUN = 2_000, 2_500
+_EVENTS_PER_RUN, _PAIRS_PER_RUN = 1_000, 2_500
 
 # A session is padded to the next multiple of this, whatever stands beside it: sums over its columns then round in one
 # way only, and a session gives the same bits alone as in any batch. So an explanation can be made again exactly.
@@ -44,13 +49,16 @@ class SessionOutput:
     """What a session model says about a batch.
 
     vector is float32 [B, d]; attention float32 [B, layers, heads, L], from the newest event; without float32 [B, L, d],
-    the vector with each event masked out (the vector itself at padding), or None where the model brings none or it was
-    not asked for.
+    the vector with each event masked out (the vector itself at padding), and nearly_without the same but only close;
+    state float32 [B, L, s], what later rows read of each row. Each of these three is None where the model brings none
+    or it was not asked for.
     """
 
     vector: npt.NDArray[np.float32]
     attention: npt.NDArray[np.float32]
-    without: npt.NDArray[np.float32] | None
+    without: npt.NDArray[np.float32] | None = None
+    nearly_without: npt.NDArray[np.float32] | None = None
+    state: npt.NDArray[np.float32] | None = None
 
 
 class SessionModel:
@@ -78,8 +86,17 @@ class SessionModel:
         self._outputs = self._check_outputs()
         self.has_engagements = "engagement_index" in self._inputs
         self.has_without = "without" in self._outputs
+        self.state_size = self._state_size()
+        # What is known only nearly must be possible to look at exactly, by taking sessions up again.
+        nearly = "nearly_without" in self._outputs and "want_nearly_without" in self._inputs
+        self.has_nearly_without = nearly and self.state_size > 0
         self.has_blank = BLANK_EVENT in self._session.get_modelmeta().custom_metadata_map
         self.layers, self.heads = self._try()
+
+    @property
+    def dimension(self) -> int:
+        """Width of a session vector, and of an item's."""
+        return int(self._d)
 
     @property
     def max_length(self) -> int:
@@ -97,9 +114,13 @@ class SessionModel:
         engagement_index: npt.NDArray[np.int64],
         *,
         without: bool = True,
+        nearly_without: bool = False,
+        state: bool = False,
         least_width: int = 0,
     ) -> SessionOutput:
         """Run a batch: int64 [B, L] each, left-padded with 0 (see left_pad), L from 0 to max_length.
+
+        Of without, nearly_without and state, what is asked for is given if the model has it.
 
         A session gives the same bits alone as in any batch. least_width, at most max_length, is for trying out a graph:
         the columns that every session has at least, whatever its length.
@@ -107,8 +128,14 @@ class SessionModel:
         Raises SessionInputError for arrays that are no such batch, BundleError where the graph fails on one that is.
         """
         self._check_batch(item_index, engagement_index)
+        engagement_index = np.where(item_index > 0, engagement_index, 0)
         batch, length = item_index.shape
-        wanted = without and self.has_without
+        asked = (
+            without and self.has_without,
+            nearly_without and self.has_nearly_without,
+            state and self.state_size > 0,
+        )
+        extras = [name for name, wanted in zip(_EXTRAS, asked, strict=True) if wanted]
         widths = -(-(item_index > 0).sum(axis=1) // _WIDTH_STEP) * _WIDTH_STEP
         widths = np.where(widths > 0, np.maximum(np.minimum(widths, self.max_length), least_width), 0)
         lead = max(0, int(widths.max(initial=0)) - length)
@@ -116,56 +143,87 @@ class SessionModel:
         length += lead
         vector = np.zeros((batch, self._d), dtype=np.float32)
         attention = np.zeros((batch, self.layers, self.heads, length), dtype=np.float32)
-        each = np.zeros((batch, length, self._d), dtype=np.float32) if wanted else None
-        for part, width in _runs(widths, wanted):
+        sizes = {name: self.state_size if name == "state" else self._d for name in extras}
+        made = {name: np.zeros((batch, length, size), dtype=np.float32) for name, size in sizes.items()}
+        for part, width in _runs(widths, "without" in extras):
             cut = slice(length - width, None)
-            got = self._call(item_index[part, cut], engagement_index[part, cut], wanted)
-            vector[part], attention[part, ..., cut] = got[0], got[1]
-            if each is not None:
-                each[part] = vector[part, None]
-                each[part, cut] = got[2]
-        return SessionOutput(vector, attention[..., lead:], None if each is None else each[:, lead:])
+            got = self._call(item_index[part, cut], engagement_index[part, cut], extras)
+            vector[part], attention[part, ..., cut] = got["session_vector"], got["attention"]
+            for name, each in made.items():
+                if name != "state":
+                    each[part] = vector[part, None]
+                each[part, cut] = got[name]
+        return SessionOutput(vector, attention[..., lead:], **{name: each[:, lead:] for name, each in made.items()})
+
+    def resume(
+        self,
+        item_index: npt.NDArray[np.int64],
+        engagement_index: npt.NDArray[np.int64],
+        past: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.float32]:
+        """Run sessions whose first columns are known: vectors float32 [B, d].
+
+        item_index and engagement_index are int64 [B, L] as for run, but that an item index of 0 with an engagement
+        index hides an event other than the newest, which keeps its place; past is float32 [B, known, state_size], the
+        state of the first columns, known < L (anything finite at padding). For a model with a state_size above 0 only.
+        """
+        self._check_indices(item_index, engagement_index)
+        vector = np.zeros((len(item_index), self._d), dtype=np.float32)
+        most = max(1, _EVENTS_PER_RUN // max(1, item_index.shape[1]))
+        for start in range(0, len(vector), most):
+            part = slice(start, start + most)
+            vector[part] = self._call(item_index[part], engagement_index[part], (), past[part])["session_vector"]
+        return vector
 
     def _call(
-        self, item_index: npt.NDArray[np.int64], engagement_index: npt.NDArray[np.int64], wanted: bool
-    ) -> list[npt.NDArray[np.float32]]:
+        self,
+        item_index: npt.NDArray[np.int64],
+        engagement_index: npt.NDArray[np.int64],
+        extras: Sequence[str],
+        past: npt.NDArray[np.float32] | None = None,
+    ) -> dict[str, npt.NDArray[np.float32]]:
         length = item_index.shape[1]
         fixed = self._bundle.manifest.fixed_length
         if fixed is not None:
             padding = ((0, 0), (fixed - length, 0))
             item_index, engagement_index = np.pad(item_index, padding), np.pad(engagement_index, padding)
+        batch, columns = item_index.shape
         feed: dict[str, Any] = {"item_index": item_index}
         if self.has_engagements:
             feed["engagement_index"] = engagement_index
-        if "want_without" in self._inputs:
-            feed["want_without"] = np.array(wanted)
-        names = ["session_vector", "attention", *(["without"] if wanted else [])]
+        for name in self._inputs & {f"want_{name}" for name in _EXTRAS}:
+            feed[name] = np.array(name.removeprefix("want_") in extras)
+        if self.state_size:
+            feed["past"] = np.zeros((batch, 0, self.state_size), dtype=np.float32) if past is None else past
+        names = ["session_vector", "attention", *extras]
         try:
-            got = self._session.run(names, feed)
+            got = dict(zip(names, self._session.run(names, feed), strict=True))
         except Exception as error:
             raise BundleError(
                 f"session.onnx: expected it to run on item_index {list(item_index.shape)}, got {error}: export it with "
                 "free batch and length, or give the manifest the fixed_length that it reads."
             ) from error
-        columns = item_index.shape[1]
-        shapes = [(len(item_index), self._d), (len(item_index), *got[1].shape[1:3], columns)]
-        shapes += [(len(item_index), columns, self._d)] if wanted else []
-        for name, array, shape in zip(names, got, shapes, strict=True):
-            if array.shape != shape or array.dtype != np.float32 or not np.isfinite(array).all():
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(extras, (batch, columns, self._d))
+        shapes |= {"session_vector": (batch, self._d), "attention": (batch, *got["attention"].shape[1:3], columns)}
+        shapes |= {"state": (batch, columns, self.state_size)} if "state" in extras else {}
+        for name, array in got.items():
+            if array.shape != shapes[name] or array.dtype != np.float32 or not np.isfinite(array).all():
                 finite = "" if np.isfinite(array).all() else ", not all finite"
                 raise BundleError(
-                    f"session.onnx: expected {name} float32 {list(shape)} for item_index {list(item_index.shape)}, got "
-                    f"{array.dtype} {list(array.shape)}{finite}: export it to the contract."
+                    f"session.onnx: expected {name} float32 {list(shapes[name])} for item_index "
+                    f"{list(item_index.shape)}, got {array.dtype} {list(array.shape)}{finite}: export it to the "
+                    "contract."
                 )
         if fixed is not None:
-            got[1] = got[1][..., fixed - length :]
-            got[2:] = [array[:, fixed - length :] for array in got[2:]]
-        return list(got)
+            got["attention"] = got["attention"][..., fixed - length :]
+            got |= {name: got[name][:, fixed - length :] for name in extras}
+        return got
 
     def _check_inputs(self) -> set[str]:
         inputs = {each.name: each.type for each in self._session.get_inputs()}
         optional = {each.name: each.type for each in self._session.get_overridable_initializers()}
-        known = {"item_index": "tensor(int64)", "engagement_index": "tensor(int64)", "want_without": "tensor(bool)"}
+        known = {"item_index": "tensor(int64)", "engagement_index": "tensor(int64)", "past": "tensor(float)"}
+        known |= {f"want_{name}": "tensor(bool)" for name in _EXTRAS}
         wrong = {name: kind for name, kind in inputs.items() if known.get(name) != kind}
         if "item_index" not in inputs or wrong:
             raise BundleError(
@@ -178,7 +236,7 @@ class SessionModel:
         outputs = {each.name: each for each in self._session.get_outputs()}
         for name, rank in _OUTPUTS.items():
             if name not in outputs:
-                if name == "without":
+                if name in _EXTRAS:
                     continue
                 raise BundleError(
                     f"session.onnx: expected an output {name}, got {', '.join(outputs)}: name the outputs so when "
@@ -189,7 +247,7 @@ class SessionModel:
                 raise BundleError(
                     f"session.onnx: expected {name} as float32 of rank {rank}, got {kind} {shape}: export it so."
                 )
-            d = shape[-1] if shape and name != "attention" else self._d
+            d = shape[-1] if shape and name not in {"attention", "state"} else self._d
             if isinstance(d, int) and d != self._d:
                 raise BundleError(
                     f"session.onnx: expected {name} of width {self._d}, as item_vectors.npy has, got {d}: save the "
@@ -197,15 +255,41 @@ class SessionModel:
                 )
         return set(outputs) & set(_OUTPUTS)
 
+    def _state_size(self) -> int:
+        """Give the width of ``state``, 0 where the model cannot take a session up again."""
+        shapes: dict[str, list[Any]] = {
+            each.name: each.shape for each in (*self._session.get_inputs(), *self._session.get_outputs())
+        }
+        sizes = {shapes[name][-1] for name in ("past", "state") if name in shapes and len(shapes[name]) == 3}
+        size = sizes.pop() if len(sizes) == 1 else None
+        if "past" not in self._inputs:
+            return 0
+        if not isinstance(size, int) or "state" not in self._outputs:
+            raise BundleError(
+                f"session.onnx: expected the input past and an output state [batch, rows, s] of one known width s, got "
+                f"{shapes.get('past')} and {shapes.get('state')}: export both, or neither."
+            )
+        return size
+
     def _try(self) -> tuple[int, int]:
         """Run one and two events, alone and side by side; returns layers and heads."""
         items = np.array([[0, 1], [1, min(2, len(self._bundle.catalog))]], dtype=np.int64)
         if len(self._bundle.catalog) == 0 or self.max_length < 2:
             items = items[1:, :1]
-        _, layers, heads, _ = self._call(items, (items > 0).astype(np.int64), self.has_without)[1].shape
+        extras = [name for name in _EXTRAS if name in self._outputs]
+        _, layers, heads, _ = self._call(items, (items > 0).astype(np.int64), extras)["attention"].shape
         return layers, heads
 
     def _check_batch(self, item_index: npt.NDArray[np.int64], engagement_index: npt.NDArray[np.int64]) -> None:
+        self._check_indices(item_index, engagement_index)
+        empty = item_index == 0
+        if (empty[:, 1:] & ~empty[:, :-1]).any():
+            raise SessionInputError(
+                "expected padding (0) on the left only, got some after an event: leave unknown items "
+                "out, then left_pad."
+            )
+
+    def _check_indices(self, item_index: npt.NDArray[np.int64], engagement_index: npt.NDArray[np.int64]) -> None:
         if item_index.ndim != 2 or item_index.shape != engagement_index.shape:
             raise SessionInputError(
                 f"expected two arrays of one shape [batch, length], got {list(item_index.shape)} and "
@@ -229,12 +313,6 @@ class SessionModel:
                     f"expected {name} indices from 0 to {most}, got {array.min()} to {array.max()}: look them up in "
                     "the bundle."
                 )
-        empty = item_index == 0
-        if (empty[:, 1:] & ~empty[:, :-1]).any():
-            raise SessionInputError(
-                "expected padding (0) on the left only, got some after an event: leave unknown items "
-                "out, then left_pad."
-            )
 
 
 def _runs(widths: npt.NDArray[np.int64], wanted: bool) -> Iterator[tuple[npt.NDArray[np.int64], int]]:

@@ -63,7 +63,8 @@ def by_evidence(laboratory: Laboratory) -> Ints:
     its deletion still lowers the score once the first is gone.
     """
     slates, margin = laboratory.slates, laboratory.margin
-    able = laboratory.scores.matches[:, None] & (laboratory.raw > margin) & (laboratory.relative > margin)
+    propose = laboratory.proposing_margin
+    able = laboratory.scores.matches[:, None] & (laboratory.raw > propose) & (laboratory.relative > propose)
     able &= laboratory.watched[slates.slate]
     candidates = _largest(np.where(able, laboratory.relative, -np.inf), CANDIDATES)
     falls = laboratory.measure(candidates)

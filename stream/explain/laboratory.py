@@ -1,7 +1,8 @@
 """Measure: what each removal of a past event does to the items of its slate.
 
-An event can be taken away in three ways (``models/attribution/history.py``). Masking is known for all events at once;
-deletion and blanking are run for the events that are asked for, once each, however many items ask. How much an event
+An event can be taken away in three ways (``models/attribution/history.py``). Masking is known for all events at once,
+though only nearly where the session model says so; deletion, blanking and exact masking are run for the events that are
+asked for, once each, however many items ask, and only while nothing has failed. How much an event
 did for an item is the *fall* of the item's score without it, in itself and relative to the slate.
 """
 
@@ -13,12 +14,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from models.attribution.blank import Blanks
+from models.attribution.blank import HIDDEN, Swaps
 from models.attribution.history import Deletions
 from models.reranker.runtime import Reranker
 from stream.explain.columns import Floats, Ints, Slates, watched
 from stream.explain.models import Models
 from stream.explain.scores import Scores
+
+NEARLY: Final = 0.5
+"""Share of the margin that a nearly known effect of masking must exceed for its event to be tried."""
 
 MAX_RERANKED_ROWS: Final = 65_536
 """Rows of features that are laid out at once; large slates with long histories have more."""
@@ -55,8 +59,12 @@ class Laboratory:
         self.watched = watched(slates.histories, models.bundle)
         self.rank = ranks(slates.slate, scores.reranking, slates.position)
         self._models = models
-        self._deletions = Deletions(models.session, slates.histories)
-        self._blanks = Blanks(models.session, slates.histories) if models.session.has_blank else None
+        session, state = models.session, scores.reading.state
+        self._deletions = Deletions(session, slates.histories, state)
+        self._blanks = Swaps(session, slates.histories, session.blank_event, state) if session.has_blank else None
+        # Where the effects of masking are only nearly known, what they propose is masked exactly.
+        self._masks = Swaps(session, slates.histories, HIDDEN, state) if session.has_nearly_without else None
+        self.proposing_margin = self.margin * (NEARLY if self._masks is not None else 1.0)
         self.raw, self.relative = _masking_effects(slates, scores)
         # What was measured, by item and column: nothing is measured twice.
         self._known = Falls(*(np.full(self.raw.shape, np.nan, dtype=np.float32) for _ in range(4)))
@@ -77,7 +85,7 @@ class Laboratory:
     def measure(self, column: Ints) -> Falls:
         """Take each event away by itself, in every way that the session model allows; column int64 [T, C], -1: none.
 
-        An event that fails by masking or by deletion is not blanked: it has failed.
+        What an event has failed by one removal is not tried by the next.
         """
         item, place = np.nonzero(column >= 0)
         event = column[item, place]
@@ -93,14 +101,24 @@ class Laboratory:
         slate = self.slates.slate[item]
         before = self.scores.reading.vector[slate]
         drop, centred = self.effect(item, before, self.deleted(item, event))
-        least = np.min([self.raw[item, event], self.relative[item, event], drop, centred], axis=0)
-        relative = (self.relative[item, event] + centred) / 2
-        left = np.flatnonzero(least > self.margin)
-        if self._blanks is not None and len(left):
-            after = self._blanks.vectors(slate[left], event[left])
-            fall, fall_centred = self.effect(item[left], before[left], after)
+        least, relative, removals = np.minimum(drop, centred), centred.copy(), 1
+        for swaps in (self._blanks, self._masks):
+            left = np.flatnonzero(least > self.margin)
+            if swaps is None or not len(left):
+                continue
+            fall, fall_centred = self.effect(item[left], before[left], swaps.vectors(slate[left], event[left]))
+            if swaps is self._masks:
+                # Without the newest event another one asks: hidden or deleted, it is the same.
+                newest = event[left] == self.slates.histories.width - 1
+                fall, fall_centred = np.where(newest, drop[left], fall), np.where(newest, centred[left], fall_centred)
+                self.raw[item[left], event[left]], self.relative[item[left], event[left]] = fall, fall_centred
             least[left] = np.min([least[left], fall, fall_centred], axis=0)
-            relative[left] += (fall_centred - relative[left]) / 3
+            removals += 1
+            relative[left] += (fall_centred - relative[left]) / removals
+        if self._masks is None:
+            masked, masked_centred = self.raw[item, event], self.relative[item, event]
+            least = np.min([least, masked, masked_centred], axis=0)
+            relative += (masked_centred - relative) / (removals + 1)
         for known, values in zip(self._known.tables, (drop, centred, least, relative), strict=True):
             known[item, event] = values
 

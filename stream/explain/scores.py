@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.attribution import METHODS
-from models.attribution.history import Floats, Reading, read
+from models.attribution.history import Floats, Reading, glance
 from stream.explain.columns import Bools, Doubles, Slates
 from stream.explain.models import Models
 
@@ -16,7 +16,8 @@ from stream.explain.models import Models
 class Scores:
     """What our models say of each item, and whether they agree with what was sent.
 
-    reading: the session model's output per slate; without float32 [S, W, d], the session vector without each event;
+    reading: the session model's output per slate; without float32 [S, W, d], the session vector without each event,
+    nearly (see ``models/session/export.py``): it proposes, and what is said rests on runs of their own;
     items float32 [T, d], item vectors (zero where unknown); centred float32 [T, d], the same minus the slate's mean, so
     that a product with it is relative to the slate; reranking float32 [T], our re-ranking score where it reproduces the
     one sent, else the one sent; matches bool [T], both scores are reproduced.
@@ -37,7 +38,7 @@ def score(slates: Slates, models: Models) -> Scores:
     ranking score is not reproduced, and the item counts as a mismatch. An empty history has the zero vector, so every
     item's session score is 0.
     """
-    reading = read(models.session, slates.histories)
+    reading = glance(models.session, slates.histories)
     without = reading.without if reading.without is not None else METHODS["deletion"](models.session, slates.histories)
     items = models.bundle.item_vectors[slates.item]
     centred = items - slates.mean(items, slates.known)[slates.slate]

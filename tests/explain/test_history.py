@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.attribution import METHODS
-from models.attribution.history import Deletions, Histories, read
+from models.attribution.blank import HIDDEN, Swaps
+from models.attribution.history import Deletions, Histories, glance, read
 from models.bundle import Bundle
 from models.session.runtime import SessionModel, left_pad
 
@@ -92,3 +93,50 @@ def test_two_events_can_be_deleted_in_either_order(model: SessionModel) -> None:
         gone = {int(one) - made.first_column(index), int(two) - made.first_column(index)}
         left = [item for event, item in enumerate(SESSIONS[index]) if event not in gone]
         np.testing.assert_allclose(got, vector_of(model, left), atol=1e-5)
+
+
+def every_event(made: Histories) -> tuple[np.ndarray, np.ndarray]:
+    row, column = np.nonzero(made.item > 0)
+    return row, column
+
+
+def test_what_stands_before_an_event_need_not_be_run_again(model: SessionModel) -> None:
+    made = histories(SESSIONS)
+    state = glance(model, made).state
+    row, column = every_event(made)
+    whole, resumed = Deletions(model, made), Deletions(model, made, state)
+    np.testing.assert_allclose(resumed.vectors(row, column), whole.vectors(row, column), atol=1e-5)
+    other = np.minimum(column + 1, made.width - 1)
+    pairs = column < other
+    args = row[pairs], column[pairs], other[pairs]
+    np.testing.assert_allclose(resumed.vectors(*args), whole.vectors(*args), atol=1e-5)
+    blank, again = (Swaps(model, made, model.blank_event, each) for each in (None, state))
+    np.testing.assert_allclose(again.vectors(row, column), blank.vectors(row, column), atol=1e-5)
+
+
+def test_a_hidden_event_leaves_what_masking_leaves(model: SessionModel) -> None:
+    made = histories(SESSIONS)
+    row, column = every_event(made)
+    older = column < made.width - 1
+    row, column = row[older], column[older]
+    hidden = Swaps(model, made, HIDDEN, glance(model, made).state).vectors(row, column)
+    np.testing.assert_allclose(hidden, METHODS["masking"](model, made)[row, column], atol=1e-5)
+
+
+def test_runs_without_recent_events_compute_few_rows(model: SessionModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = histories([list(range(1, 41)) for _ in range(30)])
+    state = glance(model, made).state
+    computed: list[tuple[int, int]] = []
+    resume = SessionModel.resume
+
+    def counted(self: SessionModel, item: np.ndarray, engagement: np.ndarray, past: np.ndarray) -> np.ndarray:
+        computed.append((len(item), item.shape[1] - past.shape[1]))
+        return resume(self, item, engagement, past)
+
+    monkeypatch.setattr(SessionModel, "resume", counted)
+    monkeypatch.setattr(SessionModel, "run", None)
+    row, age = np.divmod(np.arange(120), 4)
+    Deletions(model, made, state).vectors(row, made.width - 1 - age)
+    # Ages 0 to 2 need at most two rows, age 3 four: two calls, 300 rows. In full it would be 120 sessions of 39.
+    assert len(computed) == 2
+    assert sum(count * rows for count, rows in computed) <= 90 * 2 + 30 * 4
