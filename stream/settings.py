@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     policy: Literal["evidence", "attention", "learned"] = Field(
         "evidence", description="which claims are admitted; learned needs a bundle with a selector"
     )
+    max_exploration: Annotated[float, Field(ge=0, le=0.1)] = Field(
+        0.1, description="share of items at most whose explanation type a selector may draw at random"
+    )
     batch_max_slates: Positive = Field(64, description="slates explained together at most")
     batch_max_wait_ms: Positive = Field(10, description="how long a batch waits to fill")
     batches_in_flight: Positive = Field(4, description="batches whose outputs may await acknowledgement at once")

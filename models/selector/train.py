@@ -67,7 +67,8 @@ class Report:
     """Of users that nothing was learned from.
 
     ece: expected calibration error, over ten bins of equal size; reliability: of each bin, what was predicted and what
-    came; learned, fixed: values of the two policies; gain: of the first over the second, paired.
+    came; learned, fixed: values of the two policies; gain: of the first over the second, paired; drivers: mean absolute
+    SHAP value of each feature on the log-odds, largest first.
     """
 
     answers: int
@@ -77,6 +78,7 @@ class Report:
     learned: Value
     fixed: Value
     gain: Value
+    drivers: list[tuple[str, float]]
 
 
 def train(feedback: Feedback, *, seed: int = 0, exploration: float = 0.0) -> tuple[Selector, Report]:
@@ -144,6 +146,7 @@ def evaluate(selector: Selector, test: Feedback) -> Report:
         learned=_value(learned, test.user),
         fixed=_value(fixed, test.user),
         gain=_value(learned - fixed, test.user),
+        drivers=_drivers(selector, rows(test.context, test.shown)),
     )
 
 
@@ -152,6 +155,11 @@ def _doubly_robust(chance: NDArray[np.float64], choice: NDArray[np.int64], test:
     place = np.arange(len(choice))
     correction = (test.helpful - chance[place, test.shown]) / test.propensity
     return np.asarray(chance[place, choice] + (choice == test.shown) * correction)
+
+
+def _drivers(selector: Selector, X: NDArray[np.float64]) -> list[tuple[str, float]]:
+    size = np.abs(selector.contributions(X)[:, :-1]).mean(axis=0)
+    return [(FEATURES[column], float(size[column])) for column in np.argsort(-size, kind="stable")]
 
 
 def _value(each: NDArray[np.float64], user: NDArray[np.int64]) -> Value:

@@ -167,7 +167,11 @@ def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], E
             histogram.labels(stage).observe(seconds)
 
     explainer = Explainer.load(
-        settings.bundle_dir, policy=settings.policy, threads=settings.inference_threads, observe=observe
+        settings.bundle_dir,
+        policy=settings.policy,
+        threads=settings.inference_threads,
+        max_exploration=settings.max_exploration,
+        observe=observe,
     )
     origin = origin_of(settings.bootstrap_servers, settings.topic("impressions"))
     topic_id = "" if origin is None else origin.topic

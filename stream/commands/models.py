@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import WhyrecError
+from stream.commands.calibrate import calibrate, margin_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from models.selector.train import Report as SelectorReport
 
 app = typer.Typer()
+app.command()(calibrate)
 
 _HISTORIES = 150_000
 _MOVIELENS_STRIDE = 5
@@ -97,6 +99,7 @@ def train(
             asked=asked,
             report=report,
         )
+    margin_of(out, movielens, console=console)
     console.print(
         f"wrote {bundle.model_version} to {out}; read about it with: whyrec models card {out}", soft_wrap=True
     )
@@ -204,6 +207,8 @@ def _print_selector(console: Console, report: SelectorReport) -> None:
     for predicted, came in report.reliability:
         table.add_row(f"{predicted:.3f}", f"{came:.3f}")
     console.print(table)
+    drivers = ", ".join(f"{name} {size:.2f}" for name, size in report.drivers if size >= 0.01)
+    console.print(f"goes by (mean absolute SHAP value): {drivers}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar, cast
 import numpy as np
 
 from models.bundle import Bundle
+from models.selector.runtime import MAX_EXPLORATION
 from schemas.errors import InvalidEvent, WhyrecError
 from schemas.events import Audit, Detail, Explanation, Impression, validate_impression
 from stream.explain import basis, records
@@ -76,10 +77,11 @@ class Explainer:
         policy: str = "evidence",
         *,
         threads: int = 1,
+        max_exploration: float = MAX_EXPLORATION,
         clock: Callable[[], float] = time.time,
         observe: StageObserver | None = None,
     ) -> None:
-        self._rules = resolve(bundle, policy)
+        self._rules = resolve(bundle, policy, max_exploration)
         self.bundle = bundle
         self.policy = self._rules.name
         self._clock = clock

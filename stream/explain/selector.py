@@ -15,7 +15,7 @@ import numpy as np
 
 from models.bundle import Bundle
 from models.selector.features import CONTEXT, TYPES
-from models.selector.runtime import Selector, choose
+from models.selector.runtime import MAX_EXPLORATION, Selector, choose
 from schemas.events import Impression
 from stream.errors import ConfigurationError
 from stream.explain.columns import Bools, Doubles, Ints, Slates
@@ -40,11 +40,14 @@ class Policy:
     selector: Selector | None = None
 
 
-def resolve(bundle: Bundle, policy: str) -> Policy:
+def resolve(bundle: Bundle, policy: str, max_exploration: float = MAX_EXPLORATION) -> Policy:
     """Find out what is meant by ``evidence``, ``attention``, ``learned`` or ``learned@version``.
 
+    How much is explored stands in the bundle, so that a replay knows it; here it is only refused where it is too much.
+
     Raises:
-        ConfigurationError: there is no such policy, or the bundle has no selector, or another one.
+        ConfigurationError: there is no such policy; the bundle has no selector, another one, or one that explores more
+            than ``max_exploration``, a share of the items.
         BundleError: its files are no selector.
 
     """
@@ -64,6 +67,12 @@ def resolve(bundle: Bundle, policy: str) -> Policy:
         raise ConfigurationError(
             f"policy {policy!r} needs that selector, and {bundle.path} has {LEARNED}@{selector.version}: name the "
             "bundle that holds it"
+        )
+    if selector.exploration > max_exploration:
+        raise ConfigurationError(
+            f"the selector of {bundle.path} explores in {selector.exploration:.1%} of items, and at most "
+            f"{max_exploration:.1%} are allowed: raise WHYREC_MAX_EXPLORATION, or train with less (whyrec models "
+            "selector --exploration)"
         )
     return Policy(f"{LEARNED}@{selector.version}", CLAIMS, selector)
 

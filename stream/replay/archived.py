@@ -44,18 +44,15 @@ def slates_of(
 
     Only request ids are read of objects that hold nothing of it; ``seen`` is called as each object begins.
     """
-    found: list[pa.Table] = []
+    groups: dict[Source, list[dict[str, Any]]] = {}
     for ref in refs:
         if seen is not None:
             seen(ref)
         if _holds(store, ref, request):
-            table = reader.rows(store, [ref], SCHEMA.names).read_all()
-            found.append(table.filter(_is(table, request)))
-    groups: dict[Source, list[dict[str, Any]]] = {}
-    for table in found:
-        for row in table.to_pylist():
-            source = Source(row["source_topic_id"] or "", row["source_partition"], row["source_offset"])
-            groups.setdefault(source, []).append(row)
+            for batch in reader.rows(store, [ref], SCHEMA.names):
+                for row in batch.filter(_is(batch, request)).to_pylist():
+                    source = Source(row["source_topic_id"] or "", row["source_partition"], row["source_offset"])
+                    groups.setdefault(source, []).append(row)
     return [
         ArchivedSlate(source, sorted(rows, key=lambda row: row["position"])) for source, rows in sorted(groups.items())
     ]
@@ -65,6 +62,6 @@ def _holds(store: Store, ref: ObjectRef, request: UUID) -> bool:
     return any(pc.any(_is(batch, request)).as_py() for batch in reader.rows(store, [ref], ["request_id"]))
 
 
-def _is(rows: pa.Table | pa.RecordBatch, request: UUID) -> pa.Array | pa.ChunkedArray:
+def _is(rows: pa.RecordBatch, request: UUID) -> pa.Array:
     column = rows.column("request_id")
     return pc.equal(column.cast(pa.binary(16)), pa.scalar(request.bytes, pa.binary(16)))

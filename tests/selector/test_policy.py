@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,13 @@ from models.data.slates import impressions
 from models.selector.features import TYPES
 from models.selector.runtime import MAX_EXPLORATION, Selector
 from models.selector.train import train
+from stream.archive.slates import arrange, fields_of
 from stream.errors import ConfigurationError
 from stream.explain.feedback import simulated
-from stream.explain.pipeline import Explainer
+from stream.explain.pipeline import Explained, Explainer
 from stream.explain.selector import draws
+from stream.replay.archived import ArchivedSlate, Source
+from stream.replay.judge import explainer_for, replay
 from stream.settings import BUNDLED_MODEL
 
 SLATES = 200
@@ -61,6 +63,19 @@ def test_a_slate_explained_again_alone_gives_the_same_texts(learned: Explainer, 
         assert [item["text"] for item in alone["items"]] == [item["text"] for item in told["items"]]
 
 
+def test_a_replay_finds_what_was_chosen(learned: Explainer, slates: list[Any]) -> None:
+    for outcome, slate in zip(learned.run(slates[:2]), slates[:2], strict=True):
+        assert isinstance(outcome, Explained)
+        rows = arrange(fields_of([outcome.audit], np.zeros(1, np.int64))).table.to_pylist()
+        archived = ArchivedSlate(Source("", 0, 0), rows)
+        assert replay(archived, slate, explainer_for(archived, learned.bundle, "evidence")).proven
+
+
+def test_more_exploration_than_the_settings_allow_is_refused(learned: Explainer) -> None:
+    with pytest.raises(ConfigurationError, match="WHYREC_MAX_EXPLORATION"):
+        Explainer(learned.bundle, "learned", max_exploration=MAX_EXPLORATION / 2)
+
+
 def test_exploration_stays_within_its_bound(learned: Explainer, served: tuple[Bundle, Selector]) -> None:
     bundle, selector = served
     many = list(impressions(bundle, simulate(1_000, 18)))
@@ -68,7 +83,7 @@ def test_exploration_stays_within_its_bound(learned: Explainer, served: tuple[Bu
     assert share == pytest.approx(selector.exploration, abs=4 * np.sqrt(0.1 * 0.9 / (20 * len(many))))
 
 
-def test_explanations_name_the_selector_that_chose(learned: Explainer, slates: list[Any], tmp_path: Path) -> None:
+def test_explanations_name_the_selector_that_chose(learned: Explainer, slates: list[Any]) -> None:
     [told] = learned.explain(slates[:1])
     assert told["policy"].startswith("learned@")
     with pytest.raises(ConfigurationError, match="learned@"):
