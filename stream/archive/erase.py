@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow.compute as pc
@@ -18,7 +18,6 @@ from stream.archive import compact, reader
 from stream.archive.changes import ObjectName, Place
 from stream.archive.commitlog import ObjectRef
 from stream.archive.objects import Store
-from stream.archive.policy import TIERS
 from stream.archive.stock import Stock, Warehouse
 from stream.errors import ConfigurationError
 
@@ -76,7 +75,7 @@ def affected(warehouse: Warehouse, stock: Stock, user: str) -> list[Affected]:
 
 
 def erase(warehouse: Warehouse, stock: Stock, user: str, *, case: str) -> Iterator[Affected]:
-    """Erase a user's rows at a place, unless they are held, and tell each object once that is recorded.
+    """Erase a user's rows at a place, unless they are held, and tell each object, once that is recorded.
 
     What changes removed is deleted at once, whatever reader may have listed it, and whoever removed it.
 
@@ -90,13 +89,12 @@ def erase(warehouse: Warehouse, stock: Stock, user: str, *, case: str) -> Iterat
         # Looked at again before each change: a hold made a moment ago counts.
         held = warehouse.holds()
         if held.whole(stock.place) or user in held.users(stock.place):
+            yield replace(each, held=True)
             continue
         table = compact.table_of(each.ref, warehouse.get(each.ref))
         keep = ~compact.rows_of(frozenset([user]), table)
-        _, stock = warehouse.withdraw(
-            stock, each.name, each.ref, table, keep, "erased", held, case=case, storage_class=_storage_class(each.name)
-        )
-        yield each
+        _, stock = warehouse.withdraw(stock, each.name, each.ref, table, keep, "erased", held, case=case)
+        yield replace(each, held=False)
     warehouse.clear(stock, 0)
 
 
@@ -115,7 +113,3 @@ def rows_of_user(store: Store, ref: ObjectRef, user: str) -> int:
             return 0
         column = parquet.read_row_groups(groups, columns=[_COLUMN])[_COLUMN]
         return int(pc.sum(pc.equal(column, wanted)).as_py() or 0)
-
-
-def _storage_class(name: ObjectName) -> str | None:
-    return next(tier.storage_class for tier in TIERS.values() if tier.prefix == name.tier)

@@ -32,6 +32,11 @@ GRACE_S: Final = 3_600.0
 _DAY_S: Final = 86_400.0
 
 
+def storage_class(prefix: str) -> str | None:
+    """Return S3's storage class of the tier whose keys have this prefix."""
+    return next(tier.storage_class for tier in TIERS.values() if tier.prefix == prefix)
+
+
 def age_days(place: Place, now_s: float) -> float:
     """Return how long ago a place's day ended, in days; negative while it lasts."""
     begin = dt.datetime.combine(dt.date.fromisoformat(place.date), dt.time(), dt.UTC).timestamp()

@@ -7,20 +7,31 @@ makes the same object again (it has the same name), and removes what was to be r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain as chained
-from typing import Literal
+from typing import Final, Literal, TypeVar
 
 import pyarrow as pa
 
 from stream.archive import changes, commitlog, compact, holds, reader
 from stream.archive.changes import COLD, Change, Done, ObjectName, Place, State
-from stream.archive.commitlog import Entry, ObjectRef
+from stream.archive.commitlog import ObjectRef
 from stream.archive.compact import DamagedObject
 from stream.archive.holds import Holds, Record
 from stream.archive.objects import ObjectExists, ObjectMissing, Store
+from stream.archive.policy import storage_class
 from stream.errors import ArchiveError
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+_READS_AT_ONCE: Final = 8
+"""S3 answers in tens of milliseconds, and a day has thousands of small objects."""
+
+_ENTRIES_KEPT: Final = 20_000
+"""Those of a day: an entry is about all regions, and they are gone through one after the other."""
 
 
 class Contended(ArchiveError):
@@ -32,13 +43,15 @@ class Stock:
     """What a task finds at a place.
 
     ``live`` are the objects that readers see, with what their names say; ``lingering`` the keys of objects that a
-    change removed and that still exist, with that change.
+    change removed and that still exist, with that change; ``unclaimed`` of those that nobody names: a crash left them,
+    or a slow sink is about to commit them.
     """
 
     place: Place
     state: State
     live: tuple[tuple[ObjectName, ObjectRef], ...]
     lingering: Mapping[str, Change]
+    unclaimed: tuple[str, ...] = ()
 
 
 def places(
@@ -64,7 +77,7 @@ class Warehouse:
         self.store = store
         self._who = who
         self._clock = clock
-        self._entry = lru_cache(maxsize=4096)(self._read_entry)
+        self._named_by = lru_cache(maxsize=_ENTRIES_KEPT)(self._read_entry)
 
     def now(self) -> float:
         """Seconds since 1970."""
@@ -80,11 +93,8 @@ class Warehouse:
         """
         state = reader.state(self.store, place)
         listed = {name.key: name for name in names}
-        committed = [
-            ref
-            for key, name in listed.items()
-            if name.number is None and not name.tier and (ref := self._committed(key, name)) is not None
-        ]
+        sinks = [name for name in listed.values() if name.number is None and not name.tier]
+        committed = [ref for ref in self._at_once(self._committed, sinks) if ref is not None]
         live = [(name, ref) for ref in state.live(committed) if (name := changes.object_name(ref.key)) is not None]
         missing = [ref.key for _, ref in live if ref.key not in listed]
         if missing:
@@ -93,7 +103,8 @@ class Warehouse:
         if missing:
             raise DamagedObject(f"{', '.join(missing)} should exist and does not; run `whyrec archive verify`")
         lingering = {key: state.removed[key] for key in listed if key in state.removed}
-        return Stock(place, state, tuple(live), lingering)
+        known = {ref.key for _, ref in live} | lingering.keys()
+        return Stock(place, state, tuple(live), lingering, tuple(key for key in listed if key not in known))
 
     def get(self, ref: ObjectRef) -> bytes:
         """Read an object that readers saw when stock was taken.
@@ -103,6 +114,10 @@ class Warehouse:
 
         """
         return reader.listed(self.store, ref, self.store.get)
+
+    def tables(self, refs: Iterable[ObjectRef]) -> list[pa.Table]:
+        """Read all rows of objects, several at once; raises as :meth:`get` and :func:`compact.table_of` do."""
+        return self._at_once(lambda ref: compact.table_of(ref, self.get(ref)), refs)
 
     def put(self, ref: ObjectRef, data: bytes, storage_class: str | None = None) -> None:
         """Store a new object, and read it back.
@@ -148,6 +163,7 @@ class Warehouse:
             stock.state.after(change, data),
             (*(each for each in stock.live if each[1].key not in removed), *added),
             {**stock.lingering, **dict.fromkeys(removed, change)},
+            stock.unclaimed,
         )
 
     def withdraw(
@@ -161,7 +177,6 @@ class Warehouse:
         held: Holds,
         *,
         case: str = "",
-        storage_class: str | None = None,
     ) -> tuple[ObjectRef | None, Stock]:
         """Replace an object (``table`` are its rows) by one of only the rows to ``keep``, or by none if it keeps none.
 
@@ -173,7 +188,7 @@ class Warehouse:
         content = None
         if keep.any():
             made = compact.without(table, keep, name, stock.state.number)
-            self.put(made.ref, made.data, storage_class)
+            self.put(made.ref, made.data, storage_class(name.tier))
             added, content = (made.ref,), made.content
         done = Done(kind, (ref,), added, content, int((~keep).sum()), case)
         return (added[0] if added else None), self.enter(stock, done, held)
@@ -197,16 +212,20 @@ class Warehouse:
         """
         return read_holds(self.store)
 
-    def _committed(self, key: str, name: ObjectName) -> ObjectRef | None:
-        """Return the object as the entry that its name points to knows it; None if that does not name it."""
-        entry = self._entry(name.chain.key(name.first or 0))
-        return None if entry is None else next((ref for ref in entry.objects if ref.key == key), None)
+    def _at_once(self, call: Callable[[T], U], each: Iterable[T]) -> list[U]:
+        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+            return list(pool.map(call, each))
 
-    def _read_entry(self, key: str) -> Entry | None:
+    def _committed(self, name: ObjectName) -> ObjectRef | None:
+        """Return the object as the entry that its name points to knows it; None if that does not name it."""
+        named = self._named_by(name.chain.key(name.first or 0))
+        return next((ref for ref in named if ref.key == name.key), None)
+
+    def _read_entry(self, key: str) -> tuple[ObjectRef, ...]:
         try:
-            return commitlog.decode(self.store.get(key))
+            return commitlog.decode(self.store.get(key)).objects
         except ObjectMissing:
-            return None
+            return ()
 
     def _exists(self, key: str) -> bool:
         return any(info.key == key for info in self.store.list(key))

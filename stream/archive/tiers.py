@@ -82,7 +82,7 @@ def run(warehouse: Warehouse, stock: Stock, *, open_hours: float, grace_s: float
 
 
 def _compact(warehouse: Warehouse, stock: Stock, group: list[ObjectRef], held: Holds) -> tuple[Step, Stock]:
-    tables = [compact.table_of(ref, warehouse.get(ref)) for ref in group]
+    tables = warehouse.tables(group)
     name = next(name for name, ref in stock.live if ref == group[0])
     made = compact.merged(tables, stock.place, name.chain, stock.state.number)
     warehouse.put(made.ref, made.data, TIERS["hot"].storage_class)

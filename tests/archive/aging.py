@@ -9,8 +9,9 @@ from stream.archive.commitlog import Chain
 from stream.archive.holds import Scope
 from stream.archive.holds import hold as hold_of
 from stream.archive.objects import Store
-from stream.archive.verify import Verdict, verify
+from stream.archive.verify import Verdict
 from stream.archive.writer import Batch, ChainWriter
+from tests.archive.checks import verdict_of
 from tests.archive.slates_of import DAY_MS, START_MS, audit, slates
 
 START_S = START_MS / 1000
@@ -59,6 +60,7 @@ class Aging:
             each.rows
             for place, names in stock.places(warehouse.store).items()
             for each in erase.erase(warehouse, warehouse.stock(place, names), user, case=case)
+            if not each.held
         )
 
     def hold(self, scope: Scope) -> int:
@@ -70,15 +72,7 @@ class Aging:
 
     def verdict(self) -> Verdict:
         """The verifier's word, rows included."""
-        stored = {info.key: 0.0 for info in self.store.list("") if not info.key.startswith("_commits/")}
-        return verify(
-            reader.raw_entries(self.store),
-            reader.facts_of(self.store, deep=True),
-            stored,
-            changes=list(reader.raw_changes(self.store)),
-            holds=list(reader.raw_holds(self.store)),
-            now_ms=int(self.clock() * 1000),
-        )
+        return verdict_of(self.store, int(self.clock() * 1000))
 
     def errors(self) -> list[tuple[int, str]]:
         return [(each.rule, each.key) for each in self.verdict().findings if each.severity == "error"]

@@ -12,10 +12,12 @@ from stream.archive.verify import Verdict, verify
 PATIENCE_S = 90.0
 
 
-def verdict_of(store: Store) -> Verdict:
+def verdict_of(store: Store, now_ms: int | None = None) -> Verdict:
     """The verifier's word, rows included."""
     stored = {info.key: 0.0 for info in store.list("") if not info.key.startswith(commitlog.COMMITS)}
-    return verify(reader.raw_entries(store), reader.facts_of(store, deep=True), stored)
+    holds, changes = list(reader.raw_holds(store)), list(reader.raw_changes(store))
+    look = reader.facts_of(store, deep=True)
+    return verify(reader.raw_entries(store), look, stored, changes=changes, holds=holds, now_ms=now_ms)
 
 
 def archived_items(store: Store) -> list[tuple[int, int, str]]:

@@ -41,6 +41,7 @@ def erase(
     warehouse = stock.Warehouse(store, who=settings.worker_name, clock=time.time)
     found: list[Affected] = []
     failed: list[str] = []
+    unclaimed = 0
     with Progress(console=Console(stderr=True), transient=True) as progress:
         places = stock.places(store)
         if not places and next(reader.raw_entries(store), None) is None:
@@ -50,14 +51,20 @@ def erase(
             progress.update(task, description=f"{place.date} {place.region}")
             try:
                 at = warehouse.stock(place, names)
-                affected = erasure.affected(warehouse, at, user)
-                found += [each for each in affected if each.held or not yes]
+                unclaimed += len(at.unclaimed)
                 if yes:
                     found.extend(erasure.erase(warehouse, at, user, case=case))
+                else:
+                    found += erasure.affected(warehouse, at, user)
             except ArchiveError as error:
                 failed.append(str(error))
             progress.advance(task)
     _print(found, yes=yes)
+    if unclaimed:
+        Console().print(
+            f"{unclaimed} objects that no entry or change names were not looked at: once a day old, "
+            "`whyrec archive sweep --delete` removes them"
+        )
     if failed:
         more = f" (and {len(failed) - 1} more like it)" if len(failed) > 1 else ""
         raise ArchiveError(f"{failed[0]}{more}; run it again, it does what is left")

@@ -1,0 +1,99 @@
+"""Readers and verifiers beside tasks: at whatever moment an archive is changed, they see it once and whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+import pytest
+
+from stream.archive import reader, statistics
+from stream.archive.objects import MemoryStore, ObjectInfo, Store
+from tests.archive.aging import Aging, user
+from tests.archive.checks import verdict_of
+
+
+class Meddled:
+    """A store in which something happens just before the ``at``-th call that reads."""
+
+    def __init__(self, inner: Store, at: int, deed: Callable[[], object]) -> None:
+        self.inner = inner
+        self.url = inner.url
+        self.reads = 0
+        self._at = at
+        self._deed = deed
+
+    def _read(self) -> None:
+        self.reads += 1
+        if self.reads == self._at + 1:
+            self._deed()
+
+    def get(self, key: str) -> bytes:
+        self._read()
+        return self.inner.get(key)
+
+    def open(self, key: str) -> BinaryIO:
+        self._read()
+        return self.inner.open(key)
+
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        self._read()
+        return self.inner.list(prefix, after)
+
+    def put_if_absent(self, key: str, data: bytes) -> None:
+        raise NotImplementedError
+
+    def put(self, key: str, data: bytes, storage_class: str | None = None) -> None:
+        raise NotImplementedError
+
+    def delete(self, key: str) -> None:
+        raise NotImplementedError
+
+
+def filled() -> Aging:
+    aging = Aging(MemoryStore())
+    for first in (0, 7):
+        aging.commit(range(first, first + 7))
+    aging.clock.day = 2
+    aging.tier()
+    aging.commit(range(14, 21))
+    aging.commit(range(40, 47), day=1, region="US")
+    return aging
+
+
+DEEDS: dict[str, tuple[Callable[[Aging], object], set[int]]] = {
+    "a sink commits": (lambda aging: aging.commit(range(21, 28)), {56, 70}),
+    "a day is compacted": (lambda aging: aging.tier(), {56}),
+    "a user is erased": (lambda aging: aging.erase(user(3)), {56, 48}),
+}
+"""What happens, and how many impressions a reader may then count: those of before or those of after."""
+
+
+@pytest.mark.parametrize("name", DEEDS)
+def test_whoever_counts_counts_each_impression_once(name: str) -> None:
+    deed, counts = DEEDS[name]
+    at, reads = 0, 1
+    while at < reads:
+        aging = filled()
+        store = Meddled(aging.store, at, lambda aging=aging: deed(aging))  # type: ignore[misc]
+
+        def counted(store: Store = store) -> int:
+            refs = reader.objects(store)
+            return statistics.count(reader.rows(store, refs, statistics.COLUMNS)).impressions
+
+        assert reader.again(counted) in counts, at
+        at, reads = at + 1, store.reads
+    assert at > 5
+
+
+@pytest.mark.parametrize("name", DEEDS)
+def test_whoever_verifies_finds_nothing_wrong(name: str) -> None:
+    deed, _ = DEEDS[name]
+    at, reads = 0, 1
+    while at < reads:
+        aging = filled()
+        store = Meddled(aging.store, at, lambda aging=aging: deed(aging))  # type: ignore[misc]
+        verdict = verdict_of(store)
+        assert verdict.sound, (at, verdict.findings)
+        at, reads = at + 1, store.reads
+    assert at > 10
