@@ -173,6 +173,22 @@ def attach(directory: Path, content: Mapping[str, bytes]) -> Bundle:
     return Bundle.load(directory)
 
 
+def revise(directory: Path, *, card: str, citation_margin: float) -> Bundle:
+    """Give a bundle another card and another margin, and open it again; its models stay as they are.
+
+    Raises BundleError where the folder was no sound bundle before; it is then left alone.
+    """
+    directory = Bundle.load(directory).path
+    manifest = json.loads((directory / "manifest.json").read_bytes())
+    manifest["citation_margin"] = citation_margin
+    manifest["files"]["card.md"] = sha256(card.encode())
+    for file, data in (("card.md", card.encode()), ("manifest.json", _json(manifest))):
+        new = directory / f"{file}.new"
+        new.write_bytes(data)
+        new.replace(directory / file)
+    return Bundle.load(directory)
+
+
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 

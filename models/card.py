@@ -65,6 +65,27 @@ def render(facts: Facts) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def with_section(card: str, section: str) -> str:
+    """Put a section, heading first, in the place of the one with its heading, or before the limits."""
+    heading = section.partition("\n")[0]
+    before, found, rest = card.partition(f"{heading}\n")
+    if not found:
+        before, found, rest = card.partition("## Limits\n")
+        return f"{before}{section}\n\n{found}{rest}"
+    _, following, rest = rest.partition("\n## ")
+    return f"{before}{section}\n{following}{rest}"
+
+
+def citing(margin: float, share: float, impressions: int, command: str) -> str:
+    """Say how the margin was found."""
+    return (
+        "## What may be cited\n\n"
+        "A past event is cited only where hiding it, deleting it and blanking it each lower the item's score by more "
+        f"than the margin, {margin:g}, in itself and relative to the slate. It is the largest margin that leaves two "
+        f"thirds of the impressions a citation: {share:.1%} of {impressions:,} held-out ones.\n\n    {command}"
+    )
+
+
 def _ranking(facts: Facts) -> str:
     asked = next(iter(facts.rank.values())).histories
     rows = [

@@ -5,7 +5,7 @@ A larger margin makes every citation surer, and leaves more impressions without 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -32,12 +32,10 @@ class Calibration:
     impressions: int
 
 
-def calibrate(
-    bundle: Bundle, slates: Sequence[Impression], *, report: Callable[[int, int], None] = lambda *_: None
-) -> Calibration:
+def calibrate(bundle: Bundle, slates: Sequence[Impression]) -> Calibration:
     """Find the largest margin, in steps of 0.005, that leaves TARGET of the impressions a citation; 0 where none does.
 
-    slates are held-out ones of this bundle; report is told how many of how many margins were tried.
+    slates are held-out ones of this bundle.
     """
     models = Models.open(replace(bundle, manifest=replace(bundle.manifest, citation_margin=0.0)))
     batches = []
@@ -46,15 +44,13 @@ def calibrate(
         batches.append((columns, score(columns, models)))
     low, high = 0, 512  # steps; the share falls as the margin rises
     share = _share(models, batches, 0.0)
-    rounds = high.bit_length() - 1
-    for done in range(1, rounds + 1):
+    while high - low > 1:
         middle = (low + high) // 2
         found = _share(models, batches, middle * _STEP)
         if found >= TARGET:
             low, share = middle, found
         else:
             high = middle
-        report(done, rounds)
     return Calibration(round(low * _STEP, 3), share, sum(len(columns.item) for columns, _ in batches))
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from stream.audit.cases import DECISIVE, Case
+from stream.audit.cases import DECISIVE, Case, Cause
 from stream.audit.judge import Judge, Verdict
 
 LONG: Final = 10
@@ -22,17 +22,17 @@ LONG: Final = 10
 SLICES: Final = ("all", "long")
 
 KEYS: Final[Mapping[str, str]] = {
-    "true_deletion": "citations true under deletion and re-run",
-    "true_all_removals": "… under masking, deletion and blanking",
-    "true_cause_first": "true cause named first, where it is certain",
+    "true_deletion": "cited events true under deletion",
+    "true_all_removals": "… masked, deleted and blanked",
+    "true_cause_first": "true cause first, where decisive",
     "true_cause_first_known": "… wherever it is known",
-    "likeliest_cause_first": "… the likeliest cause by the world's own odds",
-    "ig_top5": "citations in IG top-5",
-    "ig_centred_top5": "citations in slate-centred IG top-5",
-    "drop_of_best": "first citation's drop, share of the best possible",
-    "confirmed_share": "impressions with a confirmed citation",
-    "confirmed_slates": "slates with at least one",
-    "category_top3_up": "category claims with the category in SHAP top-3, pushing up",
+    "likeliest_cause_first": "… by the world's own odds there",
+    "ig_top5": "cited events in IG top-5",
+    "ig_centred_top5": "… in slate-centred IG top-5",
+    "drop_of_best": "first one's drop, of the best",
+    "confirmed_share": "impressions with a confirmed one",
+    "confirmed_slates": "… slates with at least one",
+    "category_top3_up": "category claims, pushing up",
 }
 """Every figure, in the order in which it is shown."""
 
@@ -100,7 +100,7 @@ class Tally:
                 self._count(who, slices, "confirmed_share", true)
                 confirmed += true and who == "shown"
                 if named and case.cause is not None and case.cause.item_id == item["item_id"]:
-                    self._cause(who, slices, case, named[0])
+                    self._cause(who, slices, case.cause, named[0])
             if cited:
                 least = float(verdict.least[:, row, cited[0]].min())
                 top, centred = verdict.ig_top[row, cited[0]], verdict.ig_centred_top[row, cited[0]]
@@ -113,17 +113,14 @@ class Tally:
         true = verdict.least[:, row, named] > 0
         for place, event in enumerate(named):
             self._count(who, slices, "true_deletion", float(true[0, place]))
-            self._count(who, slices, "true_all_removals", true[:, place].all())
+            self._count(who, slices, "true_all_removals", bool(true[:, place].all()))
             self._count(who, slices, "ig_top5", verdict.ig_top[row, event])
             self._count(who, slices, "ig_centred_top5", verdict.ig_centred_top[row, event])
         best = float(verdict.relative[row, verdict.watched].max(initial=0.0))
         self._count(who, slices, "drop_of_best", float(verdict.relative[row, named[0]]), best)
         return bool(true[0].all())
 
-    def _cause(self, who: str, slices: Sequence[str], case: Case, first: int) -> None:
-        cause = case.cause
-        if cause is None:
-            return
+    def _cause(self, who: str, slices: Sequence[str], cause: Cause, first: int) -> None:
         self._count(who, slices, "true_cause_first_known", first == cause.event)
         self._count(who, slices, "likeliest_cause_first", cause.likeliest == cause.event)
         if cause.odds > DECISIVE:

@@ -18,6 +18,7 @@ from models.bundle import Bundle
 from models.reranker.runtime import read_trees
 from models.session.restore import restore
 from models.session.runtime import left_pad
+from models.session.train import use_threads
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -53,6 +54,7 @@ class Judge:
 
     def __init__(self, bundle: Bundle) -> None:
         """Open the bundle; raises BundleError where its graph is not our own export."""
+        use_threads(1)  # small matrices: more threads would only wait for each other
         self._bundle = bundle
         self._net = restore(bundle)
         self._trees = read_trees(bundle.reranker_text.read_text(encoding="utf-8"))

@@ -95,22 +95,23 @@ def _show(console: Console, record: Mapping[str, Any]) -> None:
 
 
 def _table(record: Mapping[str, Any], name: str, heading: str) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from stream.audit.figures import KEYS
-    from stream.audit.page import count, percent
+    from stream.audit.page import percent
 
-    table = Table(title=heading, title_justify="left")
-    table.add_column("")
+    table = Table(title=heading, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    table.add_column("", min_width=32)
     table.add_column("published", justify="right")
     for policy in record["policies"]:
-        table.add_column(policy, justify="right")
+        table.add_column(policy, justify="right", style="bold")
         table.add_column("random", justify="right", style="dim")
         table.add_column("newest", justify="right", style="dim")
     for key, text in KEYS.items():
         row = [text, percent(record["reference"].get(key))]
         for policy, found in record["policies"].items():
-            row.append(f"{percent(found[name][key]['value'])}\n[dim]{count(found[name][key])}[/]")
+            row.append(percent(found[name][key]["value"]))
             row += [percent(record["baselines"][policy][who][name][key]["value"]) for who in ("random", "last")]
         table.add_row(*row)
     return table

@@ -1,0 +1,59 @@
+"""``whyrec models calibrate``: how large a fall must be for an event to be cited, measured on held-out impressions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SLATES = 1_000
+
+
+def calibrate(
+    directory: Annotated[Path, typer.Argument(help="A bundle folder.", metavar="DIR")],
+    *,
+    movielens: Annotated[
+        Path | None,
+        typer.Option(help="Real users: a folder with MovieLens 100K; by default simulated ones.", metavar="DIR"),
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="Slates of 20 to measure on.")] = _SLATES,
+) -> None:
+    """Find a bundle's citation margin, and write it into the manifest and the card; the models stay as they are.
+
+    Example: whyrec models calibrate my-bundle --n 500
+    """
+    from rich.console import Console
+
+    margin_of(directory, movielens, n, console=Console())
+
+
+def margin_of(directory: Path, movielens: Path | None, n: int = _SLATES, *, console: Console) -> None:
+    """Calibrate a bundle, and say so."""
+    import itertools
+
+    from models.bundle import Bundle, revise
+    from models.card import citing, with_section
+    from stream.audit import cases
+    from stream.audit.calibrate import calibrate as find
+
+    bundle = Bundle.load(directory)
+    source = (
+        cases.simulated(bundle, cases.CALIBRATION_SEED)
+        if movielens is None
+        else cases.movielens(bundle, movielens, part=1)
+    )
+    with console.status("measuring what may be cited"):
+        found = find(bundle, [case.impression for case in itertools.islice(source, n)])
+    command = f"whyrec models calibrate DIR{'' if movielens is None else ' --movielens DIR'} --n {n}"
+    section = citing(found.margin, found.confirmed_share, found.impressions, command)
+    revise(directory, card=with_section(bundle.card, section), citation_margin=found.margin)
+    console.print(
+        f"margin {found.margin:g}: {found.confirmed_share:.1%} of {found.impressions:,} impressions have a citation "
+        "that holds",
+        highlight=False,
+        soft_wrap=True,
+    )
