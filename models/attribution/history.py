@@ -35,12 +35,6 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-MAX_ROWS: Final = 64
-"""Rows of one call to the session model; more gain nothing on a core and need memory for ``without``."""
-
-MAX_PADDING: Final = 0.25
-"""Histories shorter than the longest of their call by more than this share go into a call of their own."""
-
 _STEP: Final = 1 << 32
 _ROWS_AGAIN: Final = np.array([2, 4, 8, 16, 32])
 _WIDTHS_AGAIN: Final = 16
@@ -101,7 +95,7 @@ class Reading:
 
 
 def read(model: SessionModel, histories: Histories, *, without: bool = True) -> Reading:
-    """Run the session model once over each history, in few calls of histories of similar length."""
+    """Run the session model once over each history."""
     return _read(model, histories, "without" if without and model.has_without else "")
 
 
@@ -112,42 +106,15 @@ def glance(model: SessionModel, histories: Histories) -> Reading:
 
 
 def _read(model: SessionModel, histories: Histories, without: str, *, state: bool = False) -> Reading:
-    count, width = histories.item.shape
-    dimension = model.dimension
-    vector = np.zeros((count, dimension), dtype=np.float32)
-    attention = np.zeros((count, width), dtype=np.float32)
-    masked = np.zeros((count, width, dimension), dtype=np.float32) if without else None
-    states = np.zeros((count, width, model.state_size), dtype=np.float32) if state else None
-    for rows in _similar(histories.length):
-        first = width - int(histories.length[rows].max())
-        output = model.run(
-            np.ascontiguousarray(histories.item[rows, first:]),
-            np.ascontiguousarray(histories.engagement[rows, first:]),
-            without=without == "without",
-            nearly_without=without == "nearly_without",
-            state=state,
-        )
-        vector[rows] = output.vector
-        attention[rows, first:] = output.attention.mean(axis=(1, 2))
-        for into, found in ((masked, output.without), (masked, output.nearly_without), (states, output.state)):
-            if into is not None and found is not None:
-                into[rows, first:] = found
-    return Reading(vector, attention, masked, states)
-
-
-def _similar(length: Ints) -> list[Ints]:
-    """Rows of non-empty histories, grouped so that little is padding."""
-    order = np.argsort(-length, kind="stable")
-    order = order[length[order] > 0]
-    groups: list[Ints] = []
-    start = 0
-    while start < len(order):
-        least = int(np.ceil(length[order[start]] * (1 - MAX_PADDING)))
-        fits = length[order[start : start + MAX_ROWS]] >= least
-        stop = start + (len(fits) if fits.all() else int(fits.argmin()))
-        groups.append(order[start:stop])
-        start = stop
-    return groups
+    got = model.run(
+        histories.item,
+        histories.engagement,
+        without=without == "without",
+        nearly_without=without == "nearly_without",
+        state=state,
+    )
+    masked = got.nearly_without if without == "nearly_without" else got.without
+    return Reading(got.vector, got.attention.mean(axis=(1, 2)), masked, got.state)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,12 +106,11 @@ class Laboratory:
             left = np.flatnonzero(least > self.margin)
             if swaps is None or not len(left):
                 continue
-            fall, fall_centred = self.effect(item[left], before[left], swaps.vectors(slate[left], event[left]))
             if swaps is self._masks:
-                # Without the newest event another one asks: hidden or deleted, it is the same.
-                newest = event[left] == self.slates.histories.width - 1
-                fall, fall_centred = np.where(newest, drop[left], fall), np.where(newest, centred[left], fall_centred)
-                self.raw[item[left], event[left]], self.relative[item[left], event[left]] = fall, fall_centred
+                self._mask(item[left], event[left])
+                fall, fall_centred = self.raw[item[left], event[left]], self.relative[item[left], event[left]]
+            else:
+                fall, fall_centred = self.effect(item[left], before[left], swaps.vectors(slate[left], event[left]))
             least[left] = np.min([least[left], fall, fall_centred], axis=0)
             removals += 1
             relative[left] += (fall_centred - relative[left]) / removals
@@ -121,6 +120,16 @@ class Laboratory:
             relative += (masked_centred - relative) / (removals + 1)
         for known, values in zip(self._known.tables, (drop, centred, least, relative), strict=True):
             known[item, event] = values
+
+    def _mask(self, item: Ints, event: Ints) -> None:
+        """Mask events exactly; for the newest two of a history the nearly known effect is exact already."""
+        older = event < self.slates.histories.width - 2
+        item, event = item[older], event[older]
+        if self._masks is not None and len(item):
+            slate = self.slates.slate[item]
+            after = self._masks.vectors(slate, event)
+            fall, fall_centred = self.effect(item, self.scores.reading.vector[slate], after)
+            self.raw[item, event], self.relative[item, event] = fall, fall_centred
 
     def rank_without(self, column: Ints) -> Ints:
         """Rank of each item without each event, int64 [T, C]; its rank as it is where column [T, C] is -1."""
