@@ -84,17 +84,24 @@ class Codec:
             RegistryUnavailable, IncompatibleSchema: from the registry, where there is one.
 
         """
+        prefix, headers = self._framing(event, topic)
         buffer = io.BytesIO()
-        headers: list[tuple[str, bytes]] = []
-        if self._registry is None:
-            headers.append((FINGERPRINT_HEADER, schema_fingerprint(event).encode()))
-        else:
-            buffer.write(_MAGIC + self._registry.id_of(topic, schema(event)).to_bytes(4, "big"))
+        buffer.write(prefix)
         try:
             schemaless_writer(buffer, _parsed(event), record)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise InvalidEvent(f"not a record of {event}.v{VERSIONS[event][-1]}.avsc: {error}") from error
         return Encoded(buffer.getvalue(), headers)
+
+    def frame(self, event: EventName, body: bytes, topic: str) -> Encoded:
+        """Frame a record that is Avro already, of the newest schema.
+
+        Raises:
+            RegistryUnavailable, IncompatibleSchema: from the registry, where there is one.
+
+        """
+        prefix, headers = self._framing(event, topic)
+        return Encoded(prefix + body, headers)
 
     def decode(self, event: EventName, value: bytes | None, headers: Headers = None) -> dict[str, Any]:
         """Decode a message's value into a record of the newest version.
@@ -133,6 +140,11 @@ class Codec:
         key = (event, int.from_bytes(value[1:_CONFLUENT_HEAD], "big"))
         newest = key in self._by_id and self._by_id[key] is None
         return memoryview(value)[_CONFLUENT_HEAD:] if newest else None
+
+    def _framing(self, event: EventName, topic: str) -> tuple[bytes, list[tuple[str, bytes]]]:
+        if self._registry is None:
+            return b"", [(FINGERPRINT_HEADER, schema_fingerprint(event).encode())]
+        return _MAGIC + self._registry.id_of(topic, schema(event)).to_bytes(4, "big"), []
 
     def _decode_confluent(self, event: EventName, value: bytes) -> dict[str, Any]:
         if self._registry is None:

@@ -15,13 +15,19 @@ from typing import Any, Final, Protocol, TypeVar
 import structlog
 
 from schemas.codec import Codec
+from schemas.codec import Encoded as Framed
 from schemas.errors import InvalidEvent, UndecodableEvent, WhyrecError
 from schemas.registry import RegistryUnavailable
 from stream.delivery import Output, Refused
-from stream.explain.pipeline import Explained, Outcome, Rejected
+from stream.explain.encode import Encoded
+from stream.explain.pipeline import Answer as Spoken
+from stream.explain.pipeline import Explained, Rejected
 from stream.settings import Settings
 
 T = TypeVar("T")
+
+Said = tuple[str, Sequence[tuple[str, str]], Framed, Framed]
+"""The user, type and status of each item, the explanation and the audit record."""
 
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
@@ -56,7 +62,7 @@ class Answer:
 class SlateExplainer(Protocol):
     """What the batch needs of :class:`stream.explain.pipeline.Explainer`."""
 
-    def run(self, impressions: Sequence[dict[str, Any]]) -> list[Outcome]:
+    def encode(self, impressions: Sequence[dict[str, Any]]) -> list[Spoken]:
         """Return one outcome per impression, in order."""
 
 
@@ -141,12 +147,12 @@ class BatchWork:
     def _decode(self, received: Received) -> dict[str, Any]:
         return self._patiently(lambda: self._codec.decode("impression", received.value, received.headers))
 
-    def _explain(self, impressions: Sequence[dict[str, Any]]) -> list[Outcome]:
+    def _explain(self, impressions: Sequence[dict[str, Any]]) -> list[Spoken]:
         """Run the pipeline; when it fails as a whole, halve until the slates that make it fail stand alone."""
         if not impressions:
             return []
         try:
-            return self._explainer.run(impressions)
+            return self._explainer.encode(impressions)
         except MemoryError:
             raise
         except Exception as error:
@@ -156,19 +162,16 @@ class BatchWork:
             middle = len(impressions) // 2
             return self._explain(impressions[:middle]) + self._explain(impressions[middle:])
 
-    def _speak(self, answer: Answer, place: int, received: Received, outcome: Explained) -> None:
-        explanation, audit = outcome.explanation, outcome.audit
-        # The sink recognises a repeat by where its impression stood.
-        audit["source_topic_id"] = self._source_topic_id
-        audit["source_partition"] = received.partition
-        audit["source_offset"] = received.offset
+    def _speak(self, answer: Answer, place: int, received: Received, outcome: Encoded | Explained) -> None:
         try:
-            said = self._patiently(lambda: self._codec.encode("explanation", explanation, self._explanations))
-            kept = self._patiently(lambda: self._codec.encode("audit", audit, self._audit))
+            if isinstance(outcome, Encoded):
+                user, items, said, kept = self._frame(received, outcome)
+            else:
+                user, items, said, kept = self._encode(received, outcome)
         except InvalidEvent as error:
             self._bury(answer, place, received, "encode", str(error))
             return
-        key = explanation["user_id_hash"].encode()
+        key = user.encode()
         outputs = (
             Output(self._explanations, key, said.value, said.headers),
             Output(self._audit, key, kept.value, kept.headers, partition=received.partition),
@@ -180,7 +183,29 @@ class BatchWork:
         answer.outputs += outputs
         answer.owners += (place, place)
         answer.explained += 1
-        answer.items.update((item["type"], item["status"]) for item in explanation["items"])
+        answer.items.update(items)
+
+    def _frame(self, received: Received, outcome: Encoded) -> Said:
+        audit = outcome.audit(self._source_topic_id, received.partition, received.offset)
+        return (
+            outcome.user_id_hash,
+            outcome.items,
+            self._patiently(lambda: self._codec.frame("explanation", outcome.explanation, self._explanations)),
+            self._patiently(lambda: self._codec.frame("audit", audit, self._audit)),
+        )
+
+    def _encode(self, received: Received, outcome: Explained) -> Said:
+        explanation, audit = outcome.explanation, outcome.audit
+        # The sink recognises a repeat by where its impression stood.
+        audit["source_topic_id"] = self._source_topic_id
+        audit["source_partition"] = received.partition
+        audit["source_offset"] = received.offset
+        return (
+            explanation["user_id_hash"],
+            [(item["type"], item["status"]) for item in explanation["items"]],
+            self._patiently(lambda: self._codec.encode("explanation", explanation, self._explanations)),
+            self._patiently(lambda: self._codec.encode("audit", audit, self._audit)),
+        )
 
     def _too_large(self, outputs: Sequence[Output]) -> str | None:
         for output in outputs:

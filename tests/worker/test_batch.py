@@ -16,7 +16,7 @@ from schemas.events import EventName
 from schemas.registry import RegistryUnavailable
 from stream.agents.batch import BatchWork, Received
 from stream.delivery import Refused
-from stream.explain.pipeline import Explainer, Outcome
+from stream.explain.pipeline import Answer, Explainer
 from stream.settings import Settings
 from tests.bundles import tiny_impression
 
@@ -43,11 +43,11 @@ class Fragile:
         self._poison = poison
         self.runs = 0
 
-    def run(self, impressions: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+    def encode(self, impressions: Sequence[Mapping[str, Any]]) -> list[Answer]:
         self.runs += 1
         if any(each["request_id"] in self._poison for each in impressions):
             raise ZeroDivisionError("made to fail")
-        return self._explainer.run(impressions)
+        return self._explainer.encode(impressions)
 
 
 def header(output_headers: list[tuple[str, bytes]], name: str) -> str:
