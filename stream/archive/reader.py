@@ -133,11 +133,14 @@ def rows(
         for ref in refs:
             if seen is not None:
                 seen(ref)
-            with opened(store, ref) as file:
-                parquet = pq.ParquetFile(file, pre_buffer=True)
-                there = [name for name in columns if name in parquet.schema_arrow.names]
-                for batch in parquet.iter_batches(columns=there):
-                    yield pa.RecordBatch.from_arrays([_column(batch, field) for field in schema], schema=schema)
+            try:
+                with opened(store, ref) as file:
+                    parquet = pq.ParquetFile(file, pre_buffer=True)
+                    there = [name for name in columns if name in parquet.schema_arrow.names]
+                    for batch in parquet.iter_batches(columns=there):
+                        yield pa.RecordBatch.from_arrays([_column(batch, field) for field in schema], schema=schema)
+            except FileNotFoundError as error:  # on S3 an object can go away between two reads of it
+                raise _why_missing(store, ref) or error from None
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
@@ -160,13 +163,8 @@ def listed(store: Store, ref: ObjectRef, read: Callable[[str], T]) -> T:
     """
     try:
         return read(ref.key)
-    except ObjectMissing:
-        change = removed_since(store, ref)
-        if change is None:
-            raise
-        raise ArchiveChanged(
-            f"{ref.key} was {change.kind} while it was about to be read (change {change.key}); run it again"
-        ) from None
+    except ObjectMissing as error:
+        raise _why_missing(store, ref) or error from None
 
 
 def opened(store: Store, ref: ObjectRef) -> BinaryIO:
@@ -202,6 +200,13 @@ def facts_of(store: Store, *, deep: bool = False) -> Callable[[ObjectRef], Objec
         return ObjectFacts(digest, len(data), identities.num_rows, _sources(identities), repeated, content)
 
     return look
+
+
+def _why_missing(store: Store, ref: ObjectRef) -> ArchiveChanged | None:
+    change = removed_since(store, ref)
+    if change is None:
+        return None
+    return ArchiveChanged(f"{ref.key} was {change.kind} just before it was read (change {change.key}); run it again")
 
 
 def _removed_meanwhile(store: Store, ref: ObjectRef) -> ObjectFacts | None:

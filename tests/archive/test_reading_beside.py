@@ -8,7 +8,9 @@ from typing import BinaryIO
 import pytest
 
 from stream.archive import reader, statistics
+from stream.archive.commitlog import ObjectRef
 from stream.archive.objects import MemoryStore, ObjectInfo, Store
+from stream.archive.store import open_store
 from tests.archive.aging import Aging, user
 from tests.archive.checks import verdict_of
 
@@ -97,3 +99,22 @@ def test_whoever_verifies_finds_nothing_wrong(name: str) -> None:
         assert verdict.sound, (at, verdict.findings)
         at, reads = at + 1, store.reads
     assert at > 10
+
+
+def test_an_object_that_goes_away_between_two_reads_of_it(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    aging = Aging(open_store(s3_url))
+    aging.commit(range(7))
+    aging.clock.day = 2
+    ref = next(reader.objects(aging.store))
+    rows = reader.rows(aging.store, [ref], ["item_id"])
+    opened = reader.opened
+
+    def slow(store: Store, ref: ObjectRef) -> BinaryIO:
+        file = opened(store, ref)
+        file.seek(0)
+        aging.tier()
+        return file
+
+    monkeypatch.setattr(reader, "opened", slow)
+    with pytest.raises(reader.ArchiveChanged, match="was compacted just before"):
+        rows.read_all()
