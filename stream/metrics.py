@@ -38,17 +38,39 @@ class Metrics:
             "whyrec_model_mismatch", "Items whose scores our model does not reproduce", registry=on
         )
         self.dead_letters = Counter(
-            "whyrec_dead_letters", "Impression events sent to the dead letters, by stage", ("stage",), registry=on
+            "whyrec_dead_letters",
+            "Impressions, and at the stage archive audit records, sent to the dead letters",
+            ("stage",),
+            registry=on,
         )
         self.archived = Counter("whyrec_archived_rows", "Audit rows committed to the archive", registry=on)
         self.repeats = Counter(
             "whyrec_archive_repeats", "Audit records skipped because their impression was archived before", registry=on
         )
         self.commits = Counter("whyrec_archive_commits", "Commit entries written to the archive", registry=on)
-        self.lag = Gauge("whyrec_lag", "Events on a partition not yet finished", ("topic", "partition"), registry=on)
+        self.stuck = Gauge(
+            "whyrec_archive_stuck",
+            "1 for a partition of the audit topic whose archive cannot be continued now; its lag is not known then",
+            ("partition",),
+            registry=on,
+        )
+        self.gaps = Counter(
+            "whyrec_archive_gap_offsets",
+            "Offsets of the audit topic that it no longer held when the sink came (expired), or never held (absent)",
+            ("reason",),
+            registry=on,
+        )
+        for reason in ("expired", "absent"):
+            self.gaps.labels(reason)  # there before the first, or no rate would see it
+        self.lag = Gauge(
+            "whyrec_lag",
+            "Events of a partition not yet done with: explained and delivered, or archived",
+            ("topic", "partition"),
+            registry=on,
+        )
         self.latency = Histogram(
             "whyrec_latency_seconds",
-            "From the impression's Kafka timestamp to the acknowledgement of its explanation",
+            "From the impression's Kafka timestamp until its batch and those before it are delivered",
             buckets=_LATENCY_S,
             registry=on,
         )

@@ -89,6 +89,7 @@ class SinkAgent:
         self._consumer = consumer
         self._handed_over = False
         self._start_ticking()
+        self._app.metrics.stuck.clear()
         mine = {tp for tp in consumer.assignment() if tp.topic == self._topic}
         if not mine:
             return
@@ -111,7 +112,7 @@ class SinkAgent:
                 self._begin_later(consumer, tp)
             else:
                 await consumer.seek(tp, at)
-                self._app.finished[tp] = at
+                self._say_open(tp, at)
 
         await asyncio.gather(*(begin(tp) for tp in mine))
 
@@ -121,6 +122,7 @@ class SinkAgent:
         for task in list(self._going_back.values()):
             task.cancel()
         await self.sink.drain(limit_s)
+        self._app.metrics.stuck.clear()
         await self._tell_kafka()
 
     def _open_what_is_not(self, events: Sequence[EventT]) -> None:
@@ -191,10 +193,15 @@ class SinkAgent:
             await asyncio.sleep(_SETTLE_S)
             if consumer._read_offset[tp] in (None, at):  # noqa: SLF001 (as above)
                 break
-        self._app.finished[tp] = at
+        self._say_open(tp, at)
         consumer.resume_partitions({tp})
 
+    def _say_open(self, tp: TP, at: int) -> None:
+        self._app.finished[tp] = at
+        self._app.metrics.stuck.labels(tp.partition).set(0)
+
     def _say_stuck(self, tp: TP, error: Exception) -> None:
+        self._app.metrics.stuck.labels(tp.partition).set(1)
         log.error("the archive can't be continued yet", partition=tp.partition, error=str(error) or "no answer")
 
     def _start_ticking(self) -> None:
@@ -218,6 +225,8 @@ class SinkAgent:
         self._app.finished[TP(self._topic, partition)] = following
         self._untold[partition] = following
         for entry in done.mine:
+            for gap in entry.gaps:
+                metrics.gaps.labels(gap.reason).inc(gap.next - gap.first)
             log.info(
                 "archived",
                 partition=partition,

@@ -51,6 +51,8 @@ def open_store(url: str, s3: S3Options | None = None) -> Store:
         ConfigurationError: another kind of URL, or no bucket.
 
     """
+    if not url.strip():
+        raise ConfigurationError("the archive URL is empty; expected a folder, file:///folder or s3://bucket/prefix")
     if url == "memory:":
         return MemoryStore()
     if url.startswith("s3://"):

@@ -170,6 +170,9 @@ def test_urls_that_are_no_archive_are_refused() -> None:
         open_store("gs://bucket")
     with pytest.raises(ConfigurationError, match="no bucket"):
         open_store("s3://")
+    for nothing in ("", " "):
+        with pytest.raises(ConfigurationError, match="empty"):  # not the folder that one happens to be in
+            open_store(nothing)
 
 
 def test_credentials_never_show() -> None:

@@ -14,6 +14,7 @@ from faust.types import TP
 from stream.agents.sink import SinkAgent
 from stream.app import WorkerConsumer
 from stream.archive.objects import MemoryStore
+from stream.metrics import Metrics
 from stream.settings import Settings
 
 IMPRESSIONS = [TP("impressions", number) for number in range(3)]
@@ -114,7 +115,9 @@ def test_a_broker_that_does_not_say_where_the_audit_begins_is_asked_again(
         agent = sink_agent(half)
         await agent.resume(cast("WorkerConsumer", half))
         assert half.paused == {AUDIT}
+        assert stuck(agent) == 1
         await opened(agent, half)
+        assert stuck(agent) == 0
 
     asyncio.run(story())
 
@@ -136,9 +139,17 @@ def test_a_partition_that_was_never_opened_is_opened_when_its_records_come() -> 
 
 def sink_agent(half: Half) -> SinkAgent:
     app = SimpleNamespace(
-        settings=Settings(), give_up=lambda error: pytest.fail(str(error)), consumer=half, **vars(half.app)
+        settings=Settings(),
+        give_up=lambda error: pytest.fail(str(error)),
+        consumer=half,
+        metrics=Metrics(),
+        **vars(half.app),
     )
     return SinkAgent(cast("Any", app), MemoryStore(), cast("Any", SimpleNamespace(decode=None)), cast("Any", None))
+
+
+def stuck(agent: SinkAgent) -> float | None:
+    return agent._app.metrics.registry.get_sample_value("whyrec_archive_stuck", {"partition": "0"})
 
 
 async def opened(agent: SinkAgent, half: Half) -> None:
