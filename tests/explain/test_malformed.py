@@ -188,7 +188,7 @@ def test_the_same_request_twice_is_explained_twice(explainer: Explainer, slates:
 
 
 def test_an_unknown_policy_is_refused(bundle: Bundle) -> None:
-    with pytest.raises(ConfigurationError, match="evidence, attention, got 'guess'"):
+    with pytest.raises(ConfigurationError, match="evidence, attention, learned, got 'guess'"):
         Explainer(bundle, "guess")
 
 

@@ -76,6 +76,17 @@ def test_each_slate_gets_an_explanation_and_an_audit_on_its_own_partition(
     )
 
 
+def test_a_slate_that_asks_for_detail_gets_it_and_the_others_of_its_batch_do_not(
+    explainer: Explainer, codec: Codec, settings: Settings, bundle: Bundle, received: list[Received]
+) -> None:
+    asking = codec.encode("impression", tiny_impression(bundle, seed=9) | {"detail": True}, "any")
+    batch = [received[0], Received("recommendation-impressions", 3, 7, b"key", asking.value, asking.headers)]
+    answer = BatchWork(explainer, codec, settings).answer([*batch, received[1]])
+    told = [codec.decode("explanation", said.value, said.headers)["items"] for said in answer.outputs[::2]]
+    assert [all(item["detail"] is not None for item in items) for items in told] == [False, True, False]
+    assert not any(item["detail"] for items in told[::2] for item in items)
+
+
 @pytest.mark.parametrize(
     "value", [None, b"", b"\x00", b"garbage", b"{", b"\x00\x00\x00\x00\x07rest", b"{}", b'{"\\ud800": 1}']
 )
