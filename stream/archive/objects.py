@@ -10,13 +10,18 @@ import io
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol, TypeVar
+from typing import BinaryIO, Final, Protocol, TypeVar
 
 from stream.errors import ArchiveError
 
 T = TypeVar("T")
+
+_READS_AT_ONCE: Final = 8
+_READS_AHEAD: Final = 32
 
 
 class ObjectExists(ArchiveError):
@@ -159,6 +164,11 @@ class Retrying:
         self._longest_pause_s = longest_pause_s
         self._sleep = sleep
 
+    @property
+    def inner(self) -> Store:
+        """The store beneath."""
+        return self._store
+
     def put_if_absent(self, key: str, data: bytes) -> None:
         """See :class:`Store`. An earlier try of ours that succeeded unheard is recognised by its content."""
         unheard = False
@@ -206,6 +216,24 @@ class Retrying:
                 self._sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
                 pause_s = min(2 * pause_s, self._longest_pause_s)
         return call()
+
+
+def get_each(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Read objects in the order of the keys, some of them ahead: S3 takes tens of milliseconds for each.
+
+    Raises:
+        ObjectMissing, StoreUnavailable: as :meth:`Store.get` does, when it comes to that key.
+
+    """
+    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        ahead: deque[tuple[str, Future[bytes]]] = deque()
+        for key in keys:
+            ahead.append((key, pool.submit(store.get, key)))
+            if len(ahead) == _READS_AHEAD:
+                first, read = ahead.popleft()
+                yield first, read.result()
+        for first, read in ahead:
+            yield first, read.result()
 
 
 def put_named_by_content(store: Store, create: Callable[[], None], key: str, data: bytes) -> None:

@@ -20,7 +20,7 @@ from stream.archive.changes import Change, Place, State
 from stream.archive.commitlog import Entry, InvalidEntry, ObjectRef
 from stream.archive.content import content_digest
 from stream.archive.intervals import Intervals
-from stream.archive.objects import ObjectMissing, Store
+from stream.archive.objects import ObjectMissing, Store, get_each
 from stream.archive.segment import current, parse_key
 from stream.archive.slates import SCHEMA
 from stream.archive.sources import Source
@@ -38,20 +38,17 @@ class ArchiveChanged(ArchiveError):
 
 def raw_entries(store: Store) -> Iterator[tuple[str, bytes]]:
     """Return every key below ``_commits/`` with its bytes, in the order of the keys."""
-    for info in store.list(commitlog.COMMITS):
-        yield info.key, store.get(info.key)
+    yield from get_each(store, (info.key for info in store.list(commitlog.COMMITS)))
 
 
 def raw_changes(store: Store) -> Iterator[tuple[str, bytes]]:
     """Return every key below ``_changes/`` with its bytes, in the order of the keys."""
-    for info in store.list(changes.CHANGES):
-        yield info.key, store.get(info.key)
+    yield from get_each(store, (info.key for info in store.list(changes.CHANGES)))
 
 
 def raw_holds(store: Store) -> Iterator[tuple[str, bytes]]:
     """Return every key below ``_holds/`` with its bytes, in the order of the keys."""
-    for info in store.list(holds.HOLDS):
-        yield info.key, store.get(info.key)
+    yield from get_each(store, (info.key for info in store.list(holds.HOLDS)))
 
 
 def entries(store: Store, topic: str = "") -> Iterator[Entry]:
@@ -61,9 +58,9 @@ def entries(store: Store, topic: str = "") -> Iterator[Entry]:
         InvalidEntry: one can't be read; verify the archive.
 
     """
-    for info in store.list(f"{commitlog.COMMITS}{topic}/" if topic else commitlog.COMMITS):
-        if commitlog.is_entry_key(info.key):
-            yield commitlog.decode(store.get(info.key))
+    listed = store.list(f"{commitlog.COMMITS}{topic}/" if topic else commitlog.COMMITS)
+    for _, data in get_each(store, (info.key for info in listed if commitlog.is_entry_key(info.key))):
+        yield commitlog.decode(data)
 
 
 def state(store: Store, place: Place) -> State:
@@ -219,10 +216,8 @@ def _removed_meanwhile(store: Store, ref: ObjectRef) -> ObjectFacts | None:
 
 def _state(store: Store, keys: Iterable[str]) -> State:
     found = State()
-    for key in keys:
-        if changes.is_change_key(key):
-            data = store.get(key)
-            found = found.after(changes.decode(data), data)
+    for _, data in get_each(store, filter(changes.is_change_key, keys)):
+        found = found.after(changes.decode(data), data)
     return found
 
 

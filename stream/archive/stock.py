@@ -6,12 +6,12 @@ makes the same object again (it has the same name), and removes what was to be r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain as chained
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
 import pyarrow as pa
 
@@ -20,14 +20,11 @@ from stream.archive.changes import COLD, Change, Done, ObjectName, Place, State
 from stream.archive.commitlog import ObjectRef
 from stream.archive.compact import DamagedObject
 from stream.archive.holds import Holds, Record
-from stream.archive.objects import ObjectExists, ObjectMissing, Store
+from stream.archive.objects import ObjectExists, ObjectMissing, Store, get_each
 from stream.archive.policy import storage_class
 from stream.errors import ArchiveError
 
-T = TypeVar("T")
-U = TypeVar("U")
-
-_READS_AT_ONCE: Final = 8
+_ENTRIES_AT_ONCE: Final = 8
 """S3 answers in tens of milliseconds, and a day has thousands of small objects."""
 
 _ENTRIES_KEPT: Final = 20_000
@@ -94,7 +91,8 @@ class Warehouse:
         state = reader.state(self.store, place)
         listed = {name.key: name for name in names}
         sinks = [name for name in listed.values() if name.number is None and not name.tier]
-        committed = [ref for ref in self._at_once(self._committed, sinks) if ref is not None]
+        with ThreadPoolExecutor(_ENTRIES_AT_ONCE) as pool:
+            committed = [ref for ref in pool.map(self._committed, sinks) if ref is not None]
         live = [(name, ref) for ref in state.live(committed) if (name := changes.object_name(ref.key)) is not None]
         missing = [ref.key for _, ref in live if ref.key not in listed]
         if missing:
@@ -115,9 +113,13 @@ class Warehouse:
         """
         return reader.listed(self.store, ref, self.store.get)
 
-    def tables(self, refs: Iterable[ObjectRef]) -> list[pa.Table]:
-        """Read all rows of objects, several at once; raises as :meth:`get` and :func:`compact.table_of` do."""
-        return self._at_once(lambda ref: compact.table_of(ref, self.get(ref)), refs)
+    def tables(self, refs: Sequence[ObjectRef]) -> list[pa.Table]:
+        """Read all rows of objects, some of them ahead; raises as :meth:`get` and :func:`compact.table_of` do."""
+        by_key = {ref.key: ref for ref in refs}
+        try:
+            return [compact.table_of(by_key[key], data) for key, data in get_each(self.store, by_key)]
+        except ObjectMissing:
+            return [compact.table_of(ref, self.get(ref)) for ref in refs]  # the first that is missing says why
 
     def put(self, ref: ObjectRef, data: bytes, storage_class: str | None = None) -> None:
         """Store a new object, and read it back.
@@ -211,10 +213,6 @@ class Warehouse:
 
         """
         return read_holds(self.store)
-
-    def _at_once(self, call: Callable[[T], U], each: Iterable[T]) -> list[U]:
-        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-            return list(pool.map(call, each))
 
     def _committed(self, name: ObjectName) -> ObjectRef | None:
         """Return the object as the entry that its name points to knows it; None if that does not name it."""

@@ -36,6 +36,16 @@ class Step:
     rows: int
 
 
+def settled(place: Place, names: Sequence[ObjectName], now_s: float) -> bool:
+    """Say whether the names of a place's objects alone tell that there is nothing to do: true of nearly all places."""
+    age = age_days(place, now_s)
+    made = {name.chain for name in names if name.number is not None}
+    tier = TIERS["hot"] if age < TIERS["hot"].until_days else TIERS["cold"]
+    in_place = all(name.tier == tier.prefix for name in names)
+    # One object of each chain, and none from a sink: neither late rows, nor something that was to be deleted.
+    return in_place and len(made) == len(names) and age < TIERS["cold"].until_days
+
+
 def plan(stock: Stock, held: Holds, now_s: float, *, open_hours: float) -> list[Step]:
     """Say what a run would do at a place now."""
     age = age_days(stock.place, now_s)

@@ -48,6 +48,8 @@ class Aging:
         warehouse = stock.Warehouse(store or self.store, who="tier", clock=self.clock)
         done: list[tuple[str, int, int]] = []
         for place, names in stock.places(warehouse.store).items():
+            if tiers.settled(place, names, self.clock()):
+                continue
             found = warehouse.stock(place, names)
             steps = tiers.run(warehouse, found, open_hours=OPEN_HOURS, grace_s=grace_s)
             done.extend((step.deed, step.objects, step.into) for step in steps)

@@ -20,6 +20,7 @@ from stream.archive.objects import (
     Retrying,
     Store,
     StoreUnavailable,
+    get_each,
 )
 from stream.archive.store import LocalStore, S3Options, S3Store, open_store
 from stream.errors import ArchiveError, ConfigurationError
@@ -218,6 +219,18 @@ class Flaky:
 
     def delete(self, key: str) -> None:
         self.inner.delete(key)
+
+
+def test_many_objects_are_read_in_the_order_of_the_keys_given(store: Store) -> None:
+    for number in range(50):
+        store.put(f"{number:02d}", str(number).encode())
+    keys = [f"{number:02d}" for number in range(49, -1, -1)]
+    assert list(get_each(store, keys)) == [(key, str(int(key)).encode()) for key in keys]
+    assert list(get_each(store, [])) == []
+    some = get_each(store, ["01", "99", "02"])
+    assert next(some) == ("01", b"1")
+    with pytest.raises(ObjectMissing):
+        next(some)
 
 
 def test_the_storage_class_reaches_s3(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,3 +240,16 @@ def test_columns_that_came_later_are_null_in_older_objects_after_compaction_too(
     aging.tier()
     after = reader.rows(aging.store, reader.objects(aging.store), columns).read_all().sort_by("item_id")
     assert after.equals(before)
+
+
+def test_a_place_with_nothing_to_do_is_known_by_its_names_alone(archive: Aging) -> None:
+    for day, settled in ((0.0, False), (CLOSED, True), (COLD, True), (GONE - 2, True)):
+        archive.clock.day = day
+        archive.tier()
+        found = [tiers.settled(place, names, archive.clock()) for place, names in stock.places(archive.store).items()]
+        assert found == [settled, settled]
+    archive.commit(range(30, 32))
+    archive.clock.day = GONE - 1.9
+    assert [tiers.settled(*each, archive.clock()) for each in stock.places(archive.store).items()] == [False, True]
+    archive.clock.day = GONE
+    assert [tiers.settled(*each, archive.clock()) for each in stock.places(archive.store).items()] == [False, False]

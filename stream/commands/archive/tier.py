@@ -48,6 +48,9 @@ def tier(
         task = progress.add_task("", total=len(places))
         for place, names in places.items():
             progress.update(task, description=f"{place.date} {place.region}")
+            progress.advance(task)
+            if tiers.settled(place, names, time.time()):
+                continue
             try:
                 found = warehouse.stock(place, names)
                 if dry_run:
@@ -56,7 +59,6 @@ def tier(
                     steps.extend(tiers.run(warehouse, found, open_hours=settings.day_open_hours))
             except ArchiveError as error:
                 failed.append(str(error))
-            progress.advance(task)
     _print(steps, dry_run=dry_run)
     if failed:
         more = f" (and {len(failed) - 1} more like it)" if len(failed) > 1 else ""
