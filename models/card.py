@@ -76,13 +76,13 @@ def with_section(card: str, section: str) -> str:
     return f"{before}{section}\n{following}{rest}"
 
 
-def citing(margin: float, share: float, impressions: int, command: str) -> str:
+def citing(margin: float, share: float, impressions: int, target: float, command: str) -> str:
     """Say how the margin was found."""
     return (
         "## What may be cited\n\n"
         "A past event is cited only where hiding it, deleting it and blanking it each lower the item's score by more "
-        f"than the margin, {margin:g}, in itself and relative to the slate. It is the largest margin that leaves two "
-        f"thirds of the impressions a citation: {share:.1%} of {impressions:,} held-out ones.\n\n    {command}"
+        f"than the margin, {margin:g}, in itself and relative to the slate. It is the largest margin that leaves "
+        f"{target:.0%} of the impressions a citation: {share:.1%} of {impressions:,} held-out ones.\n\n    {command}"
     )
 
 

@@ -16,7 +16,7 @@ from stream.explain.evidence import verify
 from stream.explain.models import Models
 from stream.explain.scores import Scores, score
 
-TARGET: Final = 2 / 3
+TARGET: Final = 0.66
 """Share of impressions that a calibrated margin leaves with a citation."""
 
 _STEP: Final = 0.005

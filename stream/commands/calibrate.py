@@ -38,6 +38,7 @@ def margin_of(directory: Path, movielens: Path | None, n: int = _SLATES, *, cons
     from models.bundle import Bundle, revise
     from models.card import citing, with_section
     from stream.audit import cases
+    from stream.audit.calibrate import TARGET
     from stream.audit.calibrate import calibrate as find
 
     bundle = Bundle.load(directory)
@@ -49,7 +50,7 @@ def margin_of(directory: Path, movielens: Path | None, n: int = _SLATES, *, cons
     with console.status("measuring what may be cited"):
         found = find(bundle, [case.impression for case in itertools.islice(source, n)])
     command = f"whyrec models calibrate DIR{'' if movielens is None else ' --movielens DIR'} --n {n}"
-    section = citing(found.margin, found.confirmed_share, found.impressions, command)
+    section = citing(found.margin, found.confirmed_share, found.impressions, TARGET, command)
     revise(directory, card=with_section(bundle.card, section), citation_margin=found.margin)
     console.print(
         f"margin {found.margin:g}: {found.confirmed_share:.1%} of {found.impressions:,} impressions have a citation "
