@@ -1,29 +1,40 @@
 """Finding rows: of the objects that can hold them, only the row groups that can, each in one read.
 
 The footer of an object tells the least and the greatest value of each column in each row group. Compacted objects are
-sorted by user, so one user's rows are in one group or two neighbours. The columns of a group lie side by side, and are
-fetched together.
+sorted by user, so one user's rows can be in one group or two neighbours. Of a group that can hold rows the columns that
+decide are read first, which are small, and only if they do decide so the others, which lie side by side, in one read.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import RawIOBase
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stream.archive import changes, reader
 from stream.archive.commitlog import ObjectRef
+from stream.archive.compact import ROWS_PER_GROUP
 from stream.archive.objects import Store
 from stream.archive.segment import current
 from stream.archive.slates import SCHEMA
 from stream.archive.snapshot import Scope
+
+_SMALL: Final = 128 * 1024
+"""Bytes of a row group that are read at once: another request costs more."""
+
+_FOOTER_BYTES: Final = 16 * 1024
+_FOOTER_BYTES_PER_GROUP: Final = 2_800
+"""Measured: 2,530 for 24 columns with their minima and maxima."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +87,16 @@ class Reads:
 
 
 class Counted(RawIOBase):
-    """A file that tells what is read of it."""
+    """A file that tells what is read of it; its last ``tail`` bytes are fetched at once, when the first is needed."""
 
-    def __init__(self, file: BinaryIO, reads: Reads) -> None:
+    def __init__(self, file: BinaryIO, reads: Reads, tail: int = 0) -> None:
         super().__init__()
         self._file = file
         self._reads = reads
+        self._size = file.seek(0, os.SEEK_END)
+        self._tail_from = max(0, self._size - tail) if tail else self._size
+        self._tail = b""
+        file.seek(0)
 
     def readable(self) -> bool:
         """Say that it can be read."""
@@ -100,7 +115,17 @@ class Counted(RawIOBase):
         return self._file.tell()
 
     def read(self, size: int = -1) -> bytes:
-        """Read, and count it."""
+        """Read, and count it unless it is in the tail that was fetched before."""
+        place = self._file.tell()
+        if place >= self._tail_from and place < self._size:
+            if not self._tail:
+                self._file.seek(self._tail_from)
+                self._tail = self._file.read(self._size - self._tail_from)
+                self._reads.add(len(self._tail))
+            begin = place - self._tail_from
+            data = self._tail[begin:] if size < 0 else self._tail[begin : begin + size]
+            self._file.seek(place + len(data))
+            return data
         data = self._file.read(size)
         if data:
             self._reads.add(len(data))
@@ -138,12 +163,16 @@ def rows(
     """
     wanted = query.values()
     for ref in refs:
-        with Counted(reader.listed(store, ref, store.open), reads) as file:
+        with Counted(reader.listed(store, ref, store.open), reads, _tail(ref)) as file:
             parquet = pq.ParquetFile(file, pre_buffer=True)
             numbers = [n for n in range(parquet.num_row_groups) if _can_hold(parquet.metadata.row_group(n), wanted)]
             found = 0
             for number in numbers:
-                table = _only(parquet.read_row_group(number, use_threads=False), wanted)
+                large = parquet.metadata.row_group(number).total_byte_size > _SMALL
+                if wanted and large and not _mask(_group(parquet, number, list(wanted)), wanted).any():
+                    continue
+                table = _group(parquet, number)
+                table = table.filter(pa.array(_mask(table, wanted)))
                 found += table.num_rows
                 if table.num_rows:
                     yield current(table).cast(SCHEMA)
@@ -161,9 +190,19 @@ def _can_hold(group: Any, wanted: dict[str, bytes | str]) -> bool:
     return True
 
 
-def _only(table: pa.Table, wanted: dict[str, bytes | str]) -> pa.Table:
+def _mask(table: pa.Table, wanted: dict[str, bytes | str]) -> npt.NDArray[np.bool_]:
+    found = np.ones(table.num_rows, np.bool_)
     for name, value in wanted.items():
         column = table[name].combine_chunks()
         values = column.storage if isinstance(column, pa.ExtensionArray) else column
-        table = table.filter(pc.equal(values, pa.scalar(value, values.type)))
-    return table
+        found &= np.asarray(pc.equal(values, pa.scalar(value, values.type)).to_numpy(zero_copy_only=False), np.bool_)
+    return found
+
+
+def _group(parquet: pq.ParquetFile, number: int, columns: list[str] | None = None) -> pa.Table:
+    return parquet.read_row_group(number, columns=columns, use_threads=False)
+
+
+def _tail(ref: ObjectRef) -> int:
+    """Guess the size of a footer, in bytes: what it tells of each row group of a compacted object, and some more."""
+    return min(ref.bytes, _FOOTER_BYTES + ref.rows * _FOOTER_BYTES_PER_GROUP // ROWS_PER_GROUP)

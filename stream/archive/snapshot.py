@@ -7,19 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
 
 from stream.archive import changes, commitlog
 from stream.archive.changes import Place, State
 from stream.archive.commitlog import InvalidEntry, ObjectRef, Tail
 from stream.archive.digests import End
-from stream.archive.objects import Store
+from stream.archive.objects import Store, get_each
 from stream.archive.segment import parse_key
-
-_AT_ONCE: Final = 16
-"""Entries are small; what takes time is the way to the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,5 +97,4 @@ def _raw(store: Store, prefix: str, scope: Scope | None = None) -> Iterator[tupl
         known = changes.is_change_key(info.key) if scope is not None else commitlog.is_entry_key(info.key)
         if known and (scope is None or scope.holds(changes.parse_key(info.key)[0])):
             names.append(info.key)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield from zip(names, pool.map(store.get, names), strict=True)
+    yield from get_each(store, names)

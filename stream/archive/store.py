@@ -82,6 +82,12 @@ def open_archive(settings: Settings) -> Store:
     return open_store(settings.archive_url, s3)
 
 
+def filesystem_of(store: Store) -> Any | None:
+    """Return the fsspec file system by which DuckDB can read the store; None for a folder, which it reads itself."""
+    inner = store.inner if isinstance(store, Retrying) else store
+    return inner.filesystem if isinstance(inner, S3Store) else None
+
+
 class LocalStore:
     """Objects as files: written under another name, flushed to disk, then linked to their own (link never replaces)."""
 
@@ -204,10 +210,17 @@ class S3Store:
                 "s3": {"addressing_style": "path"},
             },
             use_listings_cache=False,
+            # Who reads knows what it needs: a cache would only fetch more.
+            default_cache_type="none",
             skip_instance_cache=True,
         )
         # Retried in one place: ours knows that a repeated create may meet its own first try.
         self._fs.retries = 1
+
+    @property
+    def filesystem(self) -> Any:
+        """The fsspec file system beneath."""
+        return self._fs
 
     def put_if_absent(self, key: str, data: bytes) -> None:
         """See :class:`Store`."""

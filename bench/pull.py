@@ -1,0 +1,249 @@
+"""One user's rows out of a large archive: how much of it is read, by ``whyrec archive pull`` and by stock DuckDB.
+
+The default is one day of one region at 400M impressions a day over 8 regions and 32 partitions, as the tier task leaves
+it: an object for each partition, sorted by user, 90 impressions a user. Random where real rows are hard to compress, as
+in ``bench.archive``. ``--cost`` prints what the archive costs a month, from the bytes per row just measured.
+
+Run: python -m bench.pull [--rows N] [--keep FOLDER] [--cost] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import fsspec
+import numpy as np
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+from bench.cost import monthly
+from bench.machine import describe, headline
+from stream.archive import commitlog, compact, pull, segment, snapshot, view
+from stream.archive.changes import ObjectName, Place
+from stream.archive.commitlog import Chain, ObjectRef, Tail, Written
+from stream.archive.intervals import Intervals
+from stream.archive.objects import Store
+from stream.archive.pull import Counted, Query, Reads
+from stream.archive.slates import Fields, arrange
+from stream.archive.snapshot import Scope
+from stream.archive.sources import Source
+from stream.archive.store import open_store
+
+SLATE = 20
+PER_USER = 90
+ITEMS, FEATURES, HISTORY, TEXTS = 5_000, 41, 8, 397_000
+FIRST_DAY = 20_750
+"""Days since 1970: 2026-10-24."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one way of reading took; ``share`` is of the archive's bytes."""
+
+    rows: int
+    bytes: int
+    share: float
+    reads: int
+    reads_per_place: float
+    seconds: float
+
+
+def fields(rng: np.random.Generator, slates: int, users: int, partition: int, day: int) -> Fields:
+    """Draw slates of 20 as columns: nothing here is done item by item."""
+    m = SLATE * slates
+    items = pa.array([f"item-{number:05d}" for number in range(ITEMS)])
+    popularity = 1 / np.arange(1, ITEMS + 1) ** 0.8
+    edges = np.cumsum(popularity / popularity.sum())
+
+    def drawn(count: int) -> Any:
+        return np.minimum(np.searchsorted(edges, rng.random(count)), ITEMS - 1)
+
+    def same(text: str) -> pa.StringArray:
+        return pa.DictionaryArray.from_arrays(np.zeros(slates, np.int32), pa.array([text])).dictionary_decode()
+
+    place = np.tile(np.arange(SLATE, dtype=np.int32), slates)
+    texts = rng.integers(0, 2**63, TEXTS, dtype=np.int64)
+    said = (rng.pareto(0.6, m) * 50).astype(np.int64) % TEXTS
+    kinds = rng.choice(4, m, p=[0.55, 0.2, 0.05, 0.2]).astype(np.int32)
+    cited = (kinds == 0).astype(np.int32)
+    hashes = _users(users, partition)
+    weights = np.sort(rng.random((slates, 2)).astype(np.float32) / 2, axis=1)[:, ::-1]
+    return Fields(
+        offset=np.arange(slates, dtype=np.int64),
+        request_id=rng.bytes(16 * slates),
+        timestamp_ms=np.sort(rng.integers(0, segment.DAY_MS, slates)) + (FIRST_DAY + day) * segment.DAY_MS,
+        user_id_hash=hashes[rng.integers(0, users, slates)].tobytes(),
+        region=same("EU"),
+        model_version=same("streamrec@1.0.0"),
+        policy=same("evidence"),
+        wording_hash=b"wordhash" * slates,
+        source_topic_id=same("AAAAAAAAAAAAAAAAAAAAAA"),
+        source_partition=np.full(slates, partition, np.int32),
+        source_offset=np.arange(slates, dtype=np.int64) + day * slates,
+        computation_time_ms=rng.random(slates).astype(np.float32),
+        histories=np.full(slates, HISTORY, np.int32),
+        history=items.take(pa.array(drawn(HISTORY * slates))),
+        entries=np.full(slates, SLATE, np.int32),
+        item_id=items.take(pa.array(drawn(m) // SLATE * SLATE + place)),  # none twice in a slate
+        position=place + 1,
+        ranking_score=rng.normal(size=m).astype(np.float32),
+        reranking_score=rng.normal(size=m).astype(np.float32),
+        explanation_type=kinds,
+        status=np.array([0, 1, 1, 2], np.int32)[kinds],
+        explanation_text_hash=texts[said].tobytes(),
+        shap=np.full(m, 3, np.int32),
+        shap_feature=pa.array([f"feature_{number}" for number in range(FEATURES)]).take(
+            pa.array(rng.integers(0, FEATURES, 3 * m))
+        ),
+        shap_value=rng.normal(size=3 * m).astype(np.float32),
+        attention=np.full(m, 2, np.int32),
+        attention_event=np.repeat(rng.integers(0, HISTORY, (slates, 2)), SLATE, axis=0).ravel().astype(np.int32),
+        attention_weight=np.repeat(weights, SLATE, axis=0).ravel().astype(np.float32),
+        cited=cited,
+        cited_event=rng.integers(0, HISTORY, int(cited.sum())).astype(np.int32),
+    )
+
+
+def generate(store: Store, rows: int, partitions: int, days: int, seed: int = 7) -> int:
+    """Fill an archive in the compacted layout, and return how many rows it has."""
+    rng = np.random.default_rng(seed)
+    slates = max(1, rows // (SLATE * partitions * days))
+    users = max(1, slates * SLATE // PER_USER)
+    for partition in range(partitions):
+        chain, tail = Chain("explanation-audit", partition), Tail()
+        for day in range(days):
+            table = arrange(fields(rng, slates, users, partition, day)).table
+            by_user = np.lexsort((table["source_offset"].to_numpy(), compact._words(table["user_id_hash"], 1)[:, 0]))  # noqa: SLF001
+            data = segment.write(
+                table.take(pa.array(by_user)), level=compact.COMPRESSION_LEVEL, rows_per_group=compact.ROWS_PER_GROUP
+            )
+            digest = hashlib.sha256(data).hexdigest()
+            place = Place(str(np.datetime64(FIRST_DAY + day, "D")), "EU")
+            key = ObjectName("", place, chain, tail.next, None, digest[:16]).key
+            store.put_if_absent(key, data)
+            refs = (ObjectRef(key, digest, len(data), table.num_rows),)
+            first = day * slates
+            new = {Source("", partition): Intervals(((first, first + slates),))}
+            written = Written(tail.next + slates, refs, 0, Intervals(), (), new)
+            entry = commitlog.append(tail, chain, written, origin=None, writer="bench", written_at_ms=0)
+            made = commitlog.encode(entry)
+            store.put_if_absent(chain.key(entry.first), made)
+            tail = commitlog.tail_after(entry, made)
+    return slates * SLATE * partitions * days
+
+
+class CountedFiles(LocalFileSystem):  # type: ignore[misc]
+    """Local files that tell what DuckDB reads of them."""
+
+    protocol = "counted"
+    reads = Reads()
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+        return Counted(Path(path).open(mode), CountedFiles.reads)  # type: ignore[arg-type]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> Any:
+        return LocalFileSystem._strip_protocol(path.removeprefix("counted://"))  # noqa: SLF001
+
+
+def by_whyrec(store: Store, query: Query, whole: int) -> Measured:
+    """Pull a query, from the snapshot to the last row."""
+    began = time.perf_counter()
+    reads = Reads()
+    refs = [ref for ref in snapshot.take(store, query.scope).objects if query.reaches(ref)]
+    rows = sum(table.num_rows for table in pull.rows(store, refs, query, reads))
+    return _measured(rows, reads, whole, _places(refs), time.perf_counter() - began)
+
+
+def by_duckdb(store: Store, query: Query, whole: int) -> Measured:
+    """Ask stock DuckDB for the same, all columns, over the objects of the view."""
+    refs = [ref for ref in snapshot.take(store, query.scope).objects if query.reaches(ref)]
+    reads = CountedFiles.reads = Reads()
+    began = time.perf_counter()
+    with duckdb.connect(":memory:") as connection:
+        connection.register_filesystem(fsspec.filesystem("counted", skip_instance_cache=True))
+        connection.execute("SET threads = 1")
+        connection.execute(view.statement(f"counted://{store.url}", refs))
+        asked = f"SELECT * FROM {view.NAME} WHERE user_id_hash = from_hex('{query.user}')"  # noqa: S608
+        rows = len(connection.sql(asked).fetchall())
+    return _measured(rows, reads, whole, _places(refs), time.perf_counter() - began)
+
+
+def _measured(rows: int, reads: Reads, whole: int, places: int, seconds: float) -> Measured:
+    return Measured(rows, reads.bytes, reads.bytes / whole, reads.count, reads.count / places, seconds)
+
+
+def _places(refs: list[ObjectRef]) -> int:
+    return len({ref.key.rpartition("/")[0] for ref in refs})
+
+
+def _users(users: int, partition: int) -> Any:
+    return np.random.default_rng(partition).integers(0, 2**63, users, dtype=np.int64)
+
+
+def main() -> None:
+    """Generate, pull, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rows", type=int, default=50_000_000)
+    parser.add_argument("--partitions", type=int, default=32)
+    parser.add_argument("--days", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="folder to generate into, and to use again")
+    parser.add_argument("--cost", action="store_true", help="also print what the archive would cost a month")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    folder = arguments.keep or Path(tempfile.mkdtemp(prefix="whyrec-pull-"))
+    try:
+        report = measure(folder, arguments.rows, arguments.partitions, arguments.days)
+    finally:
+        if arguments.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    if arguments.cost:
+        print(monthly(report["bytes_per_row"]))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"machine": describe(), **report}, indent=2) + "\n")
+
+
+def measure(folder: Path, rows: int, partitions: int, days: int) -> dict[str, Any]:
+    """Print the table, and return it."""
+    fsspec.register_implementation("counted", CountedFiles, clobber=True)
+    store = open_store(str(folder))
+    if not any(store.list(commitlog.COMMITS)):
+        generate(store, rows, partitions, days)
+    first, last = (str(np.datetime64(FIRST_DAY + day, "D")) for day in (0, days - 1))
+    scope = Scope(first, last)
+    refs = snapshot.take(store, scope).objects
+    whole, count = sum(ref.bytes for ref in refs), sum(ref.rows for ref in refs)
+    partition = partitions // 2
+    per_user = max(1, rows // (partitions * days) // PER_USER)
+    user = _users(per_user, partition)[per_user // 2].tobytes().hex()
+    print(f"{headline()}\n{count:,} rows, {whole:,} bytes, {whole / count:.1f} a row, {len(refs):,} objects")
+    print(f"{'one user':<42}{'rows':>6}{'bytes read':>14}{'share':>10}{'reads':>8}{'per date, region':>18}{'s':>7}")
+    found: dict[str, Measured] = {}
+    for known in (partition, None):
+        query = Query(scope, user=user, partition=known)
+        where = "its partition known" if known is not None else "any partition"
+        for name, way in (("whyrec archive pull", by_whyrec), ("stock DuckDB", by_duckdb)):
+            result = found[f"{name}, {where}"] = way(store, query, whole)
+            print(
+                f"{f'{name}, {where}':<42}{result.rows:>6,}{result.bytes:>14,}{result.share:>10.4%}{result.reads:>8,}"
+                f"{result.reads_per_place:>18.1f}{result.seconds:>7.2f}"
+            )
+    return {
+        "rows": count,
+        "bytes": whole,
+        "bytes_per_row": whole / count,
+        "ways": {name: asdict(result) for name, result in found.items()},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""``whyrec archive view`` and ``sql``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from stream.commands.archive import options
+
+if TYPE_CHECKING:
+    from stream.archive.commitlog import ObjectRef
+    from stream.archive.objects import Store
+
+_SINCE = typer.Option(None, help="First day of events, UTC.", metavar="YYYY-MM-DD")
+_UNTIL = typer.Option(None, help="Last day of events, UTC.", metavar="YYYY-MM-DD")
+_REGION = typer.Option(None, help="Only this region.")
+_PARTITION = typer.Option(None, min=0, help="Only this partition of the audit topic.")
+_MIXED = typer.Option(default=False, help="Let old objects lack columns that came later; each must be opened then.")
+
+
+def view(
+    url: str | None = options.URL,
+    since: str | None = _SINCE,
+    until: str | None = _UNTIL,
+    region: str | None = _REGION,
+    partition: int | None = _PARTITION,
+    mixed: bool = _MIXED,
+) -> None:
+    """Print the SQL of a DuckDB view of the rows as they are now, each once. Print it anew after the archive changed.
+
+    Example: whyrec archive view --since 2026-11-01 > view.sql
+    """
+    from stream.archive import view as views
+    from stream.archive.store import open_archive
+
+    store = open_archive(options.settings_at(url))
+    typer.echo(views.statement(store.url, _objects(store, since, until, region, partition), mixed=mixed))
+
+
+def sql(
+    query: str = typer.Argument(help="What to ask; the rows are in the view `impressions`.", metavar="QUERY"),
+    url: str | None = options.URL,
+    since: str | None = _SINCE,
+    until: str | None = _UNTIL,
+    region: str | None = _REGION,
+    partition: int | None = _PARTITION,
+    mixed: bool = _MIXED,
+) -> None:
+    """Ask DuckDB about the rows as they are now, each once.
+
+    Example: whyrec archive sql "SELECT date, region, count(*) FROM impressions GROUP BY ALL ORDER BY ALL"
+    """
+    import duckdb
+    from rich.console import Console
+    from rich.table import Table
+
+    from stream.archive import view as views
+    from stream.archive.store import open_archive
+
+    store = open_archive(options.settings_at(url))
+    refs = _objects(store, since, until, region, partition)
+    with views.connect(store, refs, mixed=mixed) as connection:
+        try:
+            answer = connection.sql(query)
+            rows = [] if answer is None else answer.fetchall()
+        except duckdb.Error as error:
+            raise views.InvalidQuery(f"DuckDB refuses: {error}") from error
+        table = Table(*([] if answer is None else answer.columns))
+    for row in rows:
+        table.add_row(*(value.hex() if isinstance(value, bytes) else str(value) for value in row))
+    Console().print(table)
+
+
+def _objects(
+    store: Store, since: str | None, until: str | None, region: str | None, partition: int | None
+) -> list[ObjectRef]:
+    from stream.archive import changes, reader
+
+    for option, day in (("--since", since), ("--until", until)):
+        options.require_day(option, day)
+    found = []
+    for ref in reader.objects(store, since=since, until=until, region=region):
+        name = changes.object_name(ref.key)
+        if partition is None or (name is not None and name.chain.partition == partition):
+            found.append(ref)
+    return sorted(found, key=lambda ref: ref.key)
