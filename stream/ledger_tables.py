@@ -21,9 +21,12 @@ _NAMED: Final = 0.95
 """Features are named until so much of what moved the score is told; the others are one row."""
 
 
-def ledger(detail: Detail) -> Iterator[RenderableType]:
-    """Lay out what an item's score is made of, what each past event did, and what could be done about it."""
-    yield _features(detail)
+def ledger(detail: Detail, *, whole: bool = False) -> Iterator[RenderableType]:
+    """Lay out what an item's score is made of, what each past event did, and what could be done about it.
+
+    The whole ledger, for investigations, names every feature, whatever it counts for.
+    """
+    yield _features(detail, whole=whole)
     if detail["events"]:
         yield _events(detail)
     if detail["recourse"]:
@@ -31,8 +34,8 @@ def ledger(detail: Detail) -> Iterator[RenderableType]:
     yield from (Text(_moment(moment), style="dim") for moment in detail["similar_moments"])
 
 
-def _features(detail: Detail) -> Table:
-    named, others = _named(detail["features"])
+def _features(detail: Detail, *, whole: bool) -> Table:
+    named, others = (_by_size(detail["features"]), []) if whole else _named(detail["features"])
     table = _table("What the score is made of", "value", "counts")
     largest = max((abs(each["contribution"]) for each in named), default=0.0)
     table.add_row("Where every item starts", "", f"{detail['base_value']:.3f}", "")
@@ -49,15 +52,18 @@ def _features(detail: Detail) -> Table:
 
 def _named(features: list[FeatureLedger]) -> tuple[list[FeatureLedger], list[FeatureLedger]]:
     """Part the features into those worth a row of their own, largest first, and others; the sensitive are others."""
-    ordered = sorted(features, key=lambda each: -abs(each["contribution"]))
     enough = _NAMED * sum(abs(each["contribution"]) for each in features)
     named: list[FeatureLedger] = []
     others: list[FeatureLedger] = []
     told = 0.0
-    for each in ordered:
+    for each in _by_size(features):
         (others if each["sensitive"] or told >= enough else named).append(each)
         told += abs(each["contribution"])
     return named, others
+
+
+def _by_size(features: list[FeatureLedger]) -> list[FeatureLedger]:
+    return sorted(features, key=lambda each: -abs(each["contribution"]))
 
 
 def _events(detail: Detail) -> Table:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from models.catalog import Catalog
-from schemas.events import Detail
-from stream.replay.judge import Heads, Item, Replayed
+from stream.ledger_tables import ledger
+from stream.replay.judge import Replayed
 
 _COLOURS: Final = {"same": "green", "reworded": "yellow"}
 
@@ -49,24 +49,25 @@ def document(replayed: Replayed, topic: str) -> dict[str, Any]:
 
 
 def render(replayed: Replayed, topic: str, catalog: Catalog, items: int) -> Group:
-    """Lay out the comparison, the heads, and the full ledger of the first so many items."""
+    """Lay out the comparison, the heads, the full ledger of the first so many items, and the verdict."""
     source = replayed.archived.source
     place = f"{topic} {source.partition}@{source.offset}"
     head = f"{replayed.model_version} · policy {replayed.policy} · {replayed.impression['locale']} · {place}"
-    titles = _titles(replayed, catalog)
-    body: list[RenderableType] = [_comparison(replayed, head), _verdict(replayed)]
+    body: list[RenderableType] = [_comparison(replayed, head)]
     if replayed.heads.events:
-        body.append(_heads_table(replayed.heads, titles))
+        body.append(_heads_table(replayed, catalog))
     ledgers = [(item, detail) for item in replayed.items if (detail := item.detail) is not None]
     for item, detail in ledgers[:items]:
-        body += [_features_table(item, detail, catalog), _events_table(item, detail)]
+        name = catalog.titles[int(catalog.index([item.item_id])[0]) - 1]
+        body += [Text(f"{item.position}. {name}", "bold"), *ledger(detail, whole=True)]
     if len(ledgers) > items:
         body.append(Text(f"{len(ledgers) - items} more ledgers: --items {len(ledgers)}, or --json", style="dim"))
-    return Group(*body)
+    return Group(*body, _verdict(replayed))
 
 
 def _comparison(replayed: Replayed, head: str) -> Table:
-    table = Table("", "item", "archived", "recomputed", "equal", title=head, title_justify="left")
+    table = Table("", "item", "archived", "recomputed", "equal", title=head, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.title_justify = "left"
     table.add_column("text", overflow="fold")
     for item in replayed.items:
         reason = item.verdict if not item.differing else f"{item.verdict}: {', '.join(item.differing)}"
@@ -101,55 +102,17 @@ def _verdict(replayed: Replayed) -> Text:
     )
 
 
-def _heads_table(found: Heads, titles: Sequence[str]) -> Table:
-    table = Table("event", "", title="Attention of every head (where the model looked, not the reason)")
-    table.title_justify = "left"
+def _heads_table(replayed: Replayed, catalog: Catalog) -> Table:
+    found, session = replayed.heads, replayed.impression["session"]
+    table = Table("Where each head looked (no reason for anything)", box=box.SIMPLE_HEAD, pad_edge=False)
     columns = [(layer, head) for layer, heads in enumerate(found.weights) for head in range(len(heads))]
     for layer, head in columns:
-        table.add_column(f"{layer}.{head}", justify="right")
-    for place, event in enumerate(found.events):
-        weights = (found.weights[layer][head][place] for layer, head in columns)
-        table.add_row(str(event), titles[event], *(f"{weight:.3f}" for weight in weights))
+        table.add_column(f"{layer}.{head}", justify="right", no_wrap=True)
+    for place, event in reversed(list(enumerate(found.events))):
+        title = catalog.titles[int(catalog.index([session[event]["item_id"]])[0]) - 1]
+        weights = (f"{found.weights[layer][head][place]:.3f}" for layer, head in columns)
+        table.add_row(f"{event} {session[event]['engagement']} “{title}”", *weights)
     return table
-
-
-def _features_table(item: Item, detail: Detail, catalog: Catalog) -> Table:
-    name = catalog.titles[int(catalog.index([item.item_id])[0]) - 1]
-    table = Table("feature", title=f"{item.position}. {name}: SHAP values of all features", title_justify="left")
-    table.add_column("value", justify="right")
-    table.add_column("contribution", justify="right")
-    for feature in sorted(detail["features"], key=lambda each: -abs(each["contribution"])):
-        table.add_row(feature["display_name"], f"{feature['value']:.4g}", f"{feature['contribution']:+.4f}")
-    table.add_section()
-    table.add_row("base value", "", f"{detail['base_value']:+.4f}")
-    table.add_row(f"score (the sum, residual {detail['residual']:.1e})", "", f"{detail['raw_score']:+.4f}")
-    return table
-
-
-def _events_table(item: Item, detail: Detail) -> Table:
-    table = Table("event", "", "", title=f"{item.position}. Effects of all past events", title_justify="left")
-    for column in ("attention", "similarity", "effect"):
-        table.add_column(column, justify="right")
-    for event in detail["events"]:
-        near = "" if event["similarity"] is None else f"{event['similarity']:+.2f}"
-        table.add_row(
-            str(event["event"]),
-            event["title"],
-            event["engagement"],
-            f"{event['attention']:.3f}",
-            near,
-            f"{event['effect']:+.4f}",
-        )
-    table.add_section()
-    table.add_row("", "in company only", "", "", "", f"{detail['events_together']:+.4f}")
-    table.add_row("", "session score", "", "", "", f"{detail['session_score']:+.4f}")
-    return table
-
-
-def _titles(replayed: Replayed, catalog: Catalog) -> list[str]:
-    ids = [event["item_id"] for event in replayed.impression["session"]]
-    index = catalog.index(ids).tolist()
-    return [catalog.titles[known - 1] if known else item_id for known, item_id in zip(index, ids, strict=True)]
 
 
 def _hex(value: bytes | None) -> str:

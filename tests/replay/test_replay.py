@@ -50,8 +50,9 @@ def test_json_holds_every_number_behind_every_item(explained: Explained, bundle:
 
 def test_the_terminal_shows_the_ledgers_that_were_asked_for(explained: Explained) -> None:
     shown = explained.replay(2, "--items", "2").output
-    assert shown.count("SHAP values of all features") == 2
-    assert shown.count("Effects of all past events") == 2
+    assert shown.count("What the score is made of") == 2
+    assert shown.count("What each event does to the fit") == 2
+    assert shown.count("How often you only have a look") == 2  # every feature, however little it counts for
     assert "3 more ledgers" in shown
 
 
