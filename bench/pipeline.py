@@ -1,16 +1,16 @@
 """What explaining costs without Kafka: our pipeline beside the plain assembly of the same parts, in one run.
 
-The plain assembly is what one writes first: per impression the session model, ``shap.TreeExplainer``, the attention
-rules, fastavro. "Per slate" is the same with the session model once per slate and SHAP on its items together.
-Both use the same models as ours, one thread, and say less: no citation is checked.
+From Avro to Avro: an impression's bytes are decoded, explained, and the explanation and the audit record encoded. The
+plain assembly (``bench/peers.py``) starts from decoded impressions and writes no audit record, to its advantage. Both
+use the same models and one thread. What is taken is processor time, so that other work on the machine adds as little
+as can be; samples of contenders take turns.
 
-Run: python -m bench.pipeline --json FILE
+Run: python -m bench.pipeline [--budget] [--growth] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import time
@@ -21,207 +21,209 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import fastavro
 import numpy as np
-import numpy.typing as npt
-import shap
 
 from bench.machine import describe, headline
+from bench.peers import PlainAssembly
+from bench.work import Work, peak_bandwidth, peak_flops, watch
 from models.bundle import Bundle
 from models.data.simulator import simulate
 from models.data.slates import impressions
-from models.reranker.runtime import Reranker
-from models.session.runtime import SessionModel, left_pad
-from schemas.codec import Codec, schema
-from schemas.events import ENGAGEMENTS, Impression
-from stream.explain.pipeline import Explained, Explainer
+from schemas.codec import Codec, Encoded
+from schemas.events import Impression
+from stream.explain.encode import Encoded as Answer
+from stream.explain.pipeline import Explainer
 from stream.settings import BUNDLED_MODEL
 
-Work = Callable[[Sequence[Impression]], None]
+Job = Callable[[Sequence[Any]], None]
 
 
-class PlainAssembly:
-    """The same parts, put together the plain way."""
+class Ours:
+    """Our pipeline from bytes to bytes, and the processor seconds of each of its stages."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
-        self._session = SessionModel(bundle)
-        self._booster = Reranker.load(bundle).booster
-        self._shap = shap.TreeExplainer(self._booster)  # which, for LightGBM, calls LightGBM's own contributions
-        self._explanation = fastavro.parse_schema(schema("explanation"))
+    def __init__(self, bundle: Bundle, policy: str = "evidence") -> None:
+        self._codec = Codec()
+        self._last = 0.0
+        self.seconds: dict[str, float] = {}
+        self.bytes_in = self.bytes_out = 0
+        self.explainer = Explainer(bundle, policy, observe=self._observe)
 
-    def per_impression(self, slates: Sequence[Impression]) -> None:
-        """Explain one item at a time."""
-        for slate in slates:
-            items = []
-            for item in slate["items"]:
-                vector, attention = self._look(slate)
-                row = np.array([[*slate["user_features"], *item["item_features"], vector @ self._vector(item)]])
-                items.append(self._say(slate, item, attention, self._shap.shap_values(row)[0], row[0]))
-            self._write(slate, items)
+    def messages(self, slates: Sequence[Impression]) -> list[Encoded]:
+        """Make what arrives."""
+        return [self._codec.encode("impression", slate, "impressions") for slate in slates]
 
-    def per_slate(self, slates: Sequence[Impression]) -> None:
-        """Explain the items of a slate together."""
-        for slate in slates:
-            vector, attention = self._look(slate)
-            rows = np.array(
-                [
-                    [*slate["user_features"], *item["item_features"], vector @ self._vector(item)]
-                    for item in slate["items"]
-                ]
-            )
-            values = self._shap.shap_values(rows)
-            items = [
-                self._say(slate, item, attention, phi, row)
-                for item, phi, row in zip(slate["items"], values, rows, strict=True)
-            ]
-            self._write(slate, items)
+    def __call__(self, messages: Sequence[Encoded]) -> None:
+        """Answer messages."""
+        self._last = time.thread_time()
+        received = [self._codec.decode("impression", each.value, each.headers) for each in messages]
+        self._observe("read")
+        answers = self.explainer.encode(received)
+        for message, answer in zip(messages, answers, strict=True):
+            if not isinstance(answer, Answer):
+                raise SystemExit(f"a slate was rejected: {answer}")
+            said = self._codec.frame("explanation", answer.explanation, "explanations")
+            kept = self._codec.frame("audit", answer.audit("", 0, 0), "audit")
+            self.bytes_in += len(message.value)
+            self.bytes_out += len(said.value) + len(kept.value)
+        self._observe("frame")
 
-    def _look(self, slate: Impression) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        items = self._bundle.catalog.index([event["item_id"] for event in slate["session"]])
-        kinds = np.array([1 + ENGAGEMENTS.index(event["engagement"]) for event in slate["session"]], dtype=np.int64)
-        length = self._session.max_length
-        found = self._session.run(left_pad([items], length), left_pad([kinds], length), without=False)
-        return found.vector[0], found.attention[0].mean(axis=(0, 1))
-
-    def _vector(self, item: Any) -> npt.NDArray[np.float32]:
-        row: int = self._bundle.catalog.index([item["item_id"]])[0]
-        vector: npt.NDArray[np.float32] = self._bundle.item_vectors[row]
-        return vector
-
-    def _say(
-        self,
-        slate: Impression,
-        item: Any,
-        attention: npt.NDArray[np.float32],
-        phi: npt.NDArray[np.float64],
-        row: npt.NDArray[np.float64],
-    ) -> dict[str, Any]:
-        """Apply the attention rules in their plainest form; what is said matters less here than what it costs."""
-        newest_two = np.argsort(attention)[-2:][::-1]
-        cites = float(attention[newest_two].sum()) > 0.5 and len(slate["session"]) > 1
-        titles = [self._bundle.catalog.titles[int(i) % len(self._bundle.catalog.titles)] for i in newest_two]
-        top = np.argsort(-np.abs(phi))[:5]
-        features = self._bundle.features
-        return {
-            "item_id": item["item_id"],
-            "position": item["position"],
-            "type": "watch_history" if cites else "personalized",
-            "status": "generic",
-            "text": f"Because you watched {titles[0]} and {titles[1]}" if cites else "Chosen for you",
-            "evidence": {
-                "history": [],
-                "features": [
-                    {
-                        "name": features[i].name,
-                        "display_name": features[i].display_name,
-                        "value": float(row[i]),
-                        "contribution": float(phi[i]),
-                    }
-                    for i in top.tolist()
-                ],
-                "personal_share": None,
-                "category_match": None,
-                "residual": None,
-            },
-        }
-
-    def _write(self, slate: Impression, items: list[dict[str, Any]]) -> None:
-        fastavro.schemaless_writer(
-            io.BytesIO(),
-            self._explanation,
-            {
-                **{name: slate[name] for name in ("request_id", "timestamp_ms", "user_id_hash", "region", "locale")},
-                "model_version": slate["model_version"],
-                "policy": "plain",
-                "produced_at_ms": int(time.time() * 1000),
-                "items": items,
-            },
-        )
+    def _observe(self, stage: str, _elapsed_s: float = 0.0) -> None:
+        now = time.thread_time()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
 
 
-def ours(explainer: Explainer, codec: Codec) -> Work:
-    """Return our pipeline from records to bytes, explanation and audit."""
-
-    def work(slates: Sequence[Impression]) -> None:
-        for outcome in explainer.run(slates):
-            if not isinstance(outcome, Explained):
-                raise SystemExit(f"a slate was rejected: {outcome}")
-            codec.encode("explanation", outcome.explanation, "explanations")
-            codec.encode("audit", outcome.audit, "audit")
-
-    return work
+def slates_of(bundle: Bundle, items: int, users: int = 1_000) -> list[Impression]:
+    """Make slates of simulated users that no model learned from."""
+    everyone = simulate(max(8_000, users), 5)
+    return list(impressions(bundle, everyone.select(np.arange(users)), log=everyone, items=items))
 
 
-def stages(bundle: Bundle, slates: Sequence[Impression], batch: int) -> dict[str, float]:
-    """Microseconds per impression in each stage of the pipeline."""
-    seconds: dict[str, float] = {}
-
-    def observe(stage: str, elapsed_s: float) -> None:
-        seconds[stage] = seconds.get(stage, 0.0) + elapsed_s
-
-    explainer = Explainer(bundle, observe=observe)
-    explainer.run(slates[:batch])
-    seconds.clear()
-    for start in range(0, len(slates), batch):
-        explainer.run(slates[start : start + batch])
-    items = sum(len(slate["items"]) for slate in slates)
-    return {stage: spent / items * 1e6 for stage, spent in seconds.items()}
+def measure(job: Job, inputs: Sequence[Any], items: int, turn: int, batch: int) -> float:
+    """Processor microseconds per impression of one batch; turns go round all inputs."""
+    part = [inputs[(turn * batch + i) % len(inputs)] for i in range(batch)]
+    started = time.process_time()
+    job(part)
+    return (time.process_time() - started) / (batch * items) * 1e6
 
 
-def measure(work: Work, slates: Sequence[Impression], batch: int, rounds: int) -> list[float]:
-    """CPU microseconds per impression, a sample per round over fresh slates."""
-    samples = []
-    for number in range(rounds):
-        part = [slates[(number * batch + i) % len(slates)] for i in range(batch)]
-        started = time.process_time()
-        work(part)
-        samples.append((time.process_time() - started) / sum(len(slate["items"]) for slate in part) * 1e6)
+def compare(bundle: Bundle, slates: Sequence[Impression], batch: int, rounds: int) -> dict[str, list[float]]:
+    """Microseconds per impression of every contender, a sample per round."""
+    items = len(slates[0]["items"])
+    plain = PlainAssembly(bundle)
+    contenders: dict[str, tuple[Job, Sequence[Any], int]] = {
+        "plain, per impression": (plain.per_impression, slates, 2),
+        "plain, per slate": (plain.per_slate, slates, 4),
+    }
+    for policy in ("attention", "evidence"):
+        ours = Ours(bundle, policy)
+        contenders[f"whyrec, {policy} policy"] = (ours, ours.messages(slates), batch)
+    samples: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(-1, rounds):  # the first compiles and loads
+        for name, (job, inputs, size) in contenders.items():
+            took = measure(job, inputs, items, turn, size)
+            if turn >= 0:
+                samples[name].append(took)
     return samples
 
 
-def main() -> None:
+def budget(bundle: Bundle, slates: Sequence[Impression], batch: int) -> list[dict[str, Any]]:
+    """Give each stage's microseconds per impression beside the least that this core could take for its arithmetic."""
+    ours = Ours(bundle)
+    messages = ours.messages(slates)
+    ours(messages[:batch])
+    ours.seconds.clear()
+    ours.bytes_in = ours.bytes_out = 0
+    # Stage by stage of this run, in the order of its stages: whole passes are scores, the others are verification.
+    models = ours.explainer._models  # noqa: SLF001
+    whole, again = watch(models.session)
+    scored = _watch_rows(models.reranker)
+    for start in range(0, len(messages) - batch + 1, batch):
+        ours(messages[start : start + batch])
+    count = len(messages) // batch * batch * len(slates[0]["items"])
+    flops, bandwidth = peak_flops(), peak_bandwidth()
+    trees = models.reranker.booster.num_trees()
+
+    def flop_limit(work: Work) -> tuple[str, float]:
+        says = f"{work.flop / count / 1e6:.2f} MFLOP in {work.rows / count:.2f} rows, {work.calls} calls"
+        return f"{says} at {flops / 1e9:.0f} GFLOP/s", work.flop / count / flops * 1e6
+
+    def byte_limit(size: float, what: str) -> tuple[str, float]:
+        return f"{size / count:.0f} bytes {what} at {bandwidth / 1e9:.1f} GB/s", size / count / bandwidth * 1e6
+
+    limits = {
+        "read": byte_limit(ours.bytes_in, "in"),
+        "score": flop_limit(whole),
+        "verify": flop_limit(again),
+        "record": byte_limit(ours.bytes_out, "out"),
+    }
+    return [
+        {
+            "stage": stage,
+            "us": spent / count * 1e6,
+            "limit_us": limits.get(stage, ("", None))[1],
+            "work": limits.get(stage, ("", None))[0]
+            + (f"; {scored[0] / count:.1f} rows of {trees} trees" if stage == "verify" else ""),
+        }
+        for stage, spent in ours.seconds.items()
+    ]
+
+
+def growth(bundle: Bundle, batch: int) -> dict[str, list[tuple[int, float]]]:
+    """Microseconds per impression (the least of several batches) as slates and sessions grow."""
+    found: dict[str, list[tuple[int, float]]] = {"items per slate": [], "events per session": []}
+    ours = Ours(bundle)
+    for items in (1, 5, 10, 20, 50, 100):
+        slates = slates_of(bundle, items, 4 * batch)
+        messages = ours.messages(slates)
+        times = [measure(ours, messages, items, turn, batch) for turn in range(5)]
+        found["items per slate"].append((items, min(times)))
+    slates = slates_of(bundle, 20, 3_000)
+    for low, high in ((1, 6), (8, 12), (18, 22), (28, 32), (38, 42), (48, 50)):
+        messages = ours.messages([each for each in slates if low <= len(each["session"]) <= high])
+        times = [measure(ours, messages, 20, turn, min(batch, len(messages))) for turn in range(5)]
+        found["events per session"].append(((low + high) // 2, min(times)))
+    return found
+
+
+def _watch_rows(reranker: Any) -> list[int]:
+    rows = [0]
+    score = type(reranker)._predict  # noqa: SLF001
+
+    def counted(X: Any, *, raw: bool) -> Any:
+        rows[0] += len(X)
+        return score(reranker, X, raw=raw)
+
+    object.__setattr__(reranker, "_predict", counted)
+    return rows
+
+
+def _show(samples: dict[str, list[float]]) -> None:
+    base = float(np.median(samples["plain, per impression"]))
+    print(f"{'':28}{'µs per impression':>20}{'least':>10}{'against plain':>16}")
+    for name, times in samples.items():
+        middle = float(np.median(times))
+        print(f"{name:28}{middle:>20.1f}{min(times):>10.1f}{base / middle:>15.1f}x")
+
+
+def _show_budget(lines: list[dict[str, Any]]) -> None:
+    print(f"\n{'evidence policy':12}{'µs per impression':>20}{'limit':>10}   of what")
+    for line in lines:
+        limit = "" if line["limit_us"] is None else f"{line['limit_us']:.2f}"
+        print(f"{line['stage']:15}{line['us']:>20.2f}{limit:>10}   {line['work']}")
+    print(f"{'all':15}{sum(line['us'] for line in lines):>20.2f}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure in turn, so that a drifting machine drifts for all alike."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=BUNDLED_MODEL)
     parser.add_argument("--items", type=int, default=20)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    parser.add_argument("--budget", action="store_true", help="each stage beside its physical limit, and nothing else")
+    parser.add_argument("--growth", action="store_true", help="also how the cost grows with slates and sessions")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, figures and samples there")
+    arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore", message="LightGBM binary classifier with TreeExplainer")
 
     bundle = Bundle.load(arguments.bundle)
-    everyone = simulate(8_000, 5)
-    slates = list(impressions(bundle, everyone.select(np.arange(1_000)), log=everyone, items=arguments.items))
-    plain = PlainAssembly(bundle)
-    contenders: dict[str, tuple[Work, int]] = {
-        "plain, per impression": (plain.per_impression, 2),
-        "plain, per slate": (plain.per_slate, 4),
-        "whyrec, attention policy": (ours(Explainer(bundle, "attention"), Codec()), arguments.batch),
-        "whyrec, evidence policy": (ours(Explainer(bundle, "evidence"), Codec()), arguments.batch),
-    }
-    samples: dict[str, list[float]] = {name: [] for name in contenders}
-    for name, (work, batch) in contenders.items():  # compiled, loaded, warm
-        measure(work, slates, batch, 1)
-        samples[name].clear()
-    for _ in range(arguments.rounds):
-        for name, (work, batch) in contenders.items():
-            samples[name] += measure(work, slates, batch, 1)
-    base = float(np.median(samples["plain, per impression"]))
+    slates = slates_of(bundle, arguments.items)
     events = np.mean([len(slate["session"]) for slate in slates])
     print(headline())
     print(f"slates of {arguments.items}, {events:.1f} events a session, one thread, CPU time, median of rounds\n")
-    print(f"{'':28}{'µs per impression':>20}{'against plain':>16}")
-    for name, found in samples.items():
-        middle = float(np.median(found))
-        print(f"{name:28}{middle:>20.1f}{base / middle:>15.1f}x")
-    per_stage = stages(bundle, slates, arguments.batch)
-    print("\nevidence policy, µs per impression by stage")
-    for stage, spent in per_stage.items():
-        print(f"{stage:28}{spent:>20.1f}")
+    document: dict[str, Any] = {"machine": describe()}
+    if not arguments.budget:
+        document["samples_us"] = compare(bundle, slates, arguments.batch, arguments.rounds)
+        _show(document["samples_us"])
+    document["budget"] = budget(bundle, slates, arguments.batch)
+    _show_budget(document["budget"])
+    if arguments.growth:
+        document["growth_us"] = growth(bundle, arguments.batch)
+        for what, points in document["growth_us"].items():
+            print(f"\n{what:24}" + "".join(f"{size:>8}" for size, _ in points))
+            print(f"{'µs per impression':24}" + "".join(f"{us:>8.1f}" for _, us in points))
     if arguments.json is not None:
-        document = {"machine": describe(), "samples_us": samples, "stages_us": per_stage}
         arguments.json.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
 
 
