@@ -16,7 +16,7 @@ from stream.replay.archived import Source
 from stream.settings import Settings
 
 _ANSWER_S: Final = 10.0
-_NEEDED: Final = "give the impression event itself with --impression FILE (as JSON, or as it was sent)"
+_NEEDED: Final = "give the impression event itself with --impression FILE (as JSON, or in the Confluent wire format)"
 
 
 class ImpressionGone(WhyrecError):
