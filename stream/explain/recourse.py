@@ -159,7 +159,8 @@ class Search:
         if not new:
             return
         gone = np.stack([np.isin(self._history, titles) for titles in new])
-        vectors = read(self._models.session, without(self._findings.slates.histories, self._slate, gone)).vector
+        histories = without(self._findings.slates.histories, self._slate, gone)
+        vectors = read(self._models.session, histories, without=False).vector
         left = np.where(gone, 0, self._history)
         # What is in the history is not recommended, but what is on the slate evidently is.
         left = np.where(np.isin(left, self._items), 0, left)
