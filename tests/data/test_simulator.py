@@ -10,7 +10,7 @@ import pytest
 
 from models.data import simulator
 from models.data.sessions import COMPLETE, LIKE, SHARE, SKIP, VIEW, InvalidSessions, Sessions
-from models.data.simulator import DAY_MS, simulate
+from models.data.simulator import DAY_MS, lead_odds, simulate
 from models.data.world import streamrec
 
 
@@ -137,3 +137,19 @@ def test_nobody_is_too_few() -> None:
     with pytest.raises(InvalidSessions, match="at least 1"):
         simulate(0, seed=1)
     assert len(simulate(1, seed=1)) == 1
+
+
+def test_the_odds_of_a_lead_are_as_often_right_as_they_say() -> None:
+    users = simulate(6_000, 3)
+    newest = users.offsets[1:] - 1
+    users = users.select(users.cause[newest] >= 0)
+    odds = lead_odds(users)
+    cause = users.cause[users.offsets[1:] - 1] + odds.shape[1] - users.lengths + 1
+    np.testing.assert_allclose(odds.sum(axis=1), 1.0)
+    assert (odds[np.arange(len(users)), cause] > 0).all()
+    right = odds.argmax(axis=1) == cause
+    for low, high in ((0.0, 0.6), (0.6, 0.95), (0.95, 1.01)):
+        said = (odds.max(axis=1) >= low) & (odds.max(axis=1) < high)
+        assert said.sum() > 200
+        error = 4 * np.sqrt(0.25 / said.sum())
+        assert right[said].mean() == pytest.approx(odds.max(axis=1)[said].mean(), abs=error)

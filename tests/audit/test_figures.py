@@ -1,0 +1,84 @@
+"""What the shipped bundle shows to users whom nothing has learnt from is true."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.bundle import Bundle
+from stream.audit.cases import Case
+from stream.audit.figures import BASELINES, KEYS, SLICES
+from stream.audit.judge import Judge
+from stream.audit.run import Audit
+from tests.explain.judge import Judge as PlainJudge
+
+PROMISED = ("true_deletion", "true_all_removals", "true_cause_first", "ig_top5", "drop_of_best", "confirmed_share")
+
+
+@pytest.fixture(scope="module")
+def record(found: Audit) -> dict[str, Any]:
+    written: dict[str, Any] = json.loads(json.dumps(found.record()))
+    return written
+
+
+@pytest.mark.parametrize("key", ["true_deletion", "true_all_removals", "category_top3_up"])
+def test_nothing_false_is_shown_under_the_evidence_policy(record: dict[str, Any], key: str) -> None:
+    figure = record["policies"]["evidence"]["all"][key]
+    assert figure["denominator"] >= 30
+    assert figure["numerator"] == figure["denominator"]
+
+
+def test_most_impressions_have_a_citation_that_is_confirmed(record: dict[str, Any]) -> None:
+    assert record["policies"]["evidence"]["all"]["confirmed_share"]["value"] > 0.55
+    assert record["policies"]["evidence"]["all"]["drop_of_best"]["value"] > 0.9
+
+
+def test_every_first_citation_falls_by_the_margin(found: Audit) -> None:
+    least = [each.least for each in found.tallies["evidence"].strengths]
+    assert min(least) > found.margin - 1e-3
+
+
+def test_the_judge_does_find_what_is_false(record: dict[str, Any]) -> None:
+    attention = record["policies"]["attention"]["all"]
+    for key in ("true_deletion", "true_all_removals"):
+        for figures in (attention, *(record["baselines"]["evidence"][who]["all"] for who in BASELINES)):
+            assert figures[key]["denominator"] > 0
+            assert figures[key]["value"] < 0.8
+
+
+def test_the_record_has_every_figure_with_its_counts(record: dict[str, Any], cases: list[Case]) -> None:
+    assert record["slates"] == len(cases)
+    assert record["impressions"] == sum(len(case.impression["items"]) for case in cases)
+    for policy in ("evidence", "attention"):
+        for name in SLICES:
+            figures = record["policies"][policy][name]
+            assert set(PROMISED) < set(KEYS) == set(figures)
+            for figure in figures.values():
+                if figure["denominator"]:
+                    assert figure["value"] == pytest.approx(figure["numerator"] / figure["denominator"])
+                else:
+                    assert figure["value"] is None
+    whole, long = (record["policies"]["evidence"][name]["confirmed_share"]["denominator"] for name in SLICES)
+    assert 0 < long < whole == record["impressions"]
+
+
+def test_a_larger_margin_shows_less(record: dict[str, Any]) -> None:
+    share = [point["confirmed_share"] for point in record["trade_off"]]
+    assert share == sorted(share, reverse=True)
+    assert share[0] == record["policies"]["evidence"]["all"]["confirmed_share"]["value"]
+    assert all(not math.isnan(point["ig_top5"]) for point in record["trade_off"])
+
+
+def test_the_judge_deletes_as_plain_lists_do(shipped: Bundle, cases: list[Case]) -> None:
+    plain = PlainJudge(shipped)
+    impressions = [case.impression for case in cases[:3]]
+    for impression, verdict in zip(impressions, Judge(shipped).judge(impressions), strict=True):
+        for event in range(len(impression["session"])):
+            fall, relative = plain.fall(impression, event)
+            expected = np.minimum(list(fall.values()), list(relative.values()))
+            np.testing.assert_allclose(verdict.least[0, :, event], expected, atol=1e-3)
+            np.testing.assert_allclose(verdict.relative[:, event], list(relative.values()), atol=1e-3)
