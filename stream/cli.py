@@ -14,6 +14,7 @@ from stream import settings
 from stream.commands import (
     archive,
     audit,
+    bench,
     config,
     demo,
     explain,
@@ -50,6 +51,7 @@ for group, text in (
     (schemas, "Register the event schemas, and check that they are compatible."),
     (models, "Train, check and describe model bundles."),
     (archive, "Verify and query the archive."),
+    (bench, "Measure what everything costs, each beside something to compare it with."),
 ):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2], help=text, no_args_is_help=True)
 
