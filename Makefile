@@ -4,7 +4,7 @@ DURATION ?= 30
 RATE ?= 50
 BIN := .venv/bin
 
-.PHONY: setup setup-dev demo test lint format clean help
+.PHONY: setup setup-dev demo test faults lint format clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -17,6 +17,9 @@ demo: .venv/.run ## the whole service for DURATION seconds at RATE slates a seco
 
 test: .venv/.dev ## all tests, against a real broker, registry and object store
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: .venv/.dev ## kill, freeze, starve and cut off workers, hundreds of times; count what is lost or comes twice
+	$(BIN)/python -m tests.faults $(ARGS)
 
 lint: .venv/.dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

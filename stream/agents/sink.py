@@ -198,6 +198,7 @@ class SinkAgent:
 
     def _say_open(self, tp: TP, at: int) -> None:
         self._app.finished[tp] = at
+        self._untold[tp.partition] = at  # whoever archived it may have been gone before it could tell
         self._app.metrics.stuck.labels(tp.partition).set(0)
 
     def _say_stuck(self, tp: TP, error: Exception) -> None:

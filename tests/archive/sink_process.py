@@ -75,9 +75,12 @@ class AuditProducer:
         self._codec = Codec()
         self._topic = topic
 
-    def send(self, partition: int, source_offsets: range | list[int], *, region: str = "EU") -> None:
+    def send(
+        self, partition: int, source_offsets: range | list[int], *, region: str = "EU", days: int = 1, day: int = 0
+    ) -> None:
+        """Send records; their events lie on ``days`` days in turn, the first of which is ``day``."""
         for source_offset in source_offsets:
-            record = audit(source_offset, partition=partition, region=region)
+            record = audit(source_offset, partition=partition, region=region, day=day + source_offset % days)
             encoded = self._codec.encode("audit", record, self._topic)
             self.send_raw(partition, encoded.value, encoded.headers)
         self.flush()
