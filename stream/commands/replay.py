@@ -77,6 +77,7 @@ def _archived(store: Store, request: UUID, date: str | None) -> list[ArchivedSla
     from rich.progress import Progress
 
     from stream.archive import reader
+    from stream.commands.archive.options import nothing_at
     from stream.errors import ArchiveError
     from stream.replay.archived import slates_of
 
@@ -85,6 +86,8 @@ def _archived(store: Store, request: UUID, date: str | None) -> list[ArchivedSla
 
         def search() -> list[ArchivedSlate]:
             refs = list(reader.objects(store, since=date, until=date))
+            if not refs and date is None:
+                raise nothing_at(store)
             progress.update(task, completed=0, total=len(refs))
             return slates_of(store, request, refs, lambda _: progress.advance(task))
 

@@ -37,7 +37,6 @@ def from_kafka(settings: Settings, codec: Codec, source: Source, request: UUID) 
 
     """
     topic = settings.topic("impressions")
-    _require_same_topic(settings, topic, source)
     place = f"{topic}, partition {source.partition}, offset {source.offset}"
     consumer = Consumer(
         {
@@ -51,6 +50,7 @@ def from_kafka(settings: Settings, codec: Codec, source: Source, request: UUID) 
     try:
         partition = TopicPartition(topic, source.partition, source.offset)
         low, high = _watermarks(consumer, settings, partition)
+        _require_same_topic(settings, topic, source)
         if source.offset < low:
             raise ImpressionGone(f"Kafka holds {place} no longer: its retention has come to offset {low}; {_NEEDED}")
         if source.offset >= high:
