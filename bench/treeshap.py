@@ -4,7 +4,7 @@ Every measurement takes rows not seen just before, since timing one batch again 
 contenders take turns, and the least and the median time of each are shown, with all samples in the file. What is
 taken is the thread's processor time, so that other work on the machine adds as little as can be.
 
-Run: python -m bench.treeshap --json FILE
+Run: python -m bench.treeshap [--cpu haswell] [--json FILE]
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,9 @@ Contender = Callable[[Float64s], object]
 MODELS = {"200 x 31": (200, 31), "300 x 63": (300, 63)}
 BATCHES = (1, 20, 120, 128, 1024)
 """Rows: one item, a slate, six slates that stream by together, two blocks, sixteen blocks."""
+
+CPUS = {"haswell": "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse3,+ssse3,+sse4.1,+sse4.2"}
+"""Processors that stand for a set of vector instructions: haswell has AVX2."""
 
 _FEATURES, _ROWS = 41, 20_000
 
@@ -121,20 +126,31 @@ def show(report: dict[str, Any]) -> None:
         )
 
 
-def main() -> None:
+def _compiled_for(cpu: str, argv: Sequence[str]) -> int:
+    """Run again in a process whose kernels are compiled for another processor; the peers stay as they are."""
+    environment = {**os.environ, "NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": CPUS[cpu]}
+    return subprocess.run([sys.executable, "-m", "bench.treeshap", *argv], env=environment, check=False).returncode
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print; the samples go to a file if one is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, figures and samples there")
     parser.add_argument("--seconds", type=float, default=4.0, help="for each model and batch size (default: 4)")
     parser.add_argument("--model", choices=tuple(MODELS), action="append", help="trees x leaves (default: all)")
-    arguments = parser.parse_args()
-    print(headline())
+    parser.add_argument("--cpu", choices=tuple(CPUS), help="compile our kernels for this one, not for the one at hand")
+    arguments = parser.parse_args(argv)
+    if arguments.cpu and os.environ.get("NUMBA_CPU_NAME") != arguments.cpu:
+        raise SystemExit(_compiled_for(arguments.cpu, sys.argv[1:] if argv is None else argv))
+    print(headline() + (f", our kernels compiled for {arguments.cpu}" if arguments.cpu else ""))
     reports = []
     for name in arguments.model or MODELS:
         reports.append(compare(name, arguments.seconds))
         show(reports[-1])
     if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": describe(), "models": reports}, indent=1), "utf-8")
+        arguments.json.write_text(
+            json.dumps({"machine": describe(), "cpu": arguments.cpu, "models": reports}, indent=1), "utf-8"
+        )
 
 
 if __name__ == "__main__":
