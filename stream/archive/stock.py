@@ -40,15 +40,15 @@ class Stock:
     """What a task finds at a place.
 
     ``live`` are the objects that readers see, with what their names say; ``lingering`` the keys of objects that a
-    change removed and that still exist, with that change; ``unclaimed`` of those that nobody names: a crash left them,
-    or a slow sink is about to commit them.
+    change removed and that still exist, with that change; ``unclaimed`` the
+    names of those that nobody names: a crash left them, or somebody is about to.
     """
 
     place: Place
     state: State
     live: tuple[tuple[ObjectName, ObjectRef], ...]
     lingering: Mapping[str, Change]
-    unclaimed: tuple[str, ...] = ()
+    unclaimed: tuple[ObjectName, ...] = ()
 
 
 def places(
@@ -102,7 +102,9 @@ class Warehouse:
             raise DamagedObject(f"{', '.join(missing)} should exist and does not; run `whyrec archive verify`")
         lingering = {key: state.removed[key] for key in listed if key in state.removed}
         known = {ref.key for _, ref in live} | lingering.keys()
-        return Stock(place, state, tuple(live), lingering, tuple(key for key in listed if key not in known))
+        return Stock(
+            place, state, tuple(live), lingering, tuple(name for key, name in listed.items() if key not in known)
+        )
 
     def get(self, ref: ObjectRef) -> bytes:
         """Read an object that readers saw when stock was taken.
@@ -126,10 +128,14 @@ class Warehouse:
 
         Raises:
             DamagedObject: the store gives back something else.
+            Contended: another task made the same object before, and has done more since.
 
         """
         self.store.put(ref.key, data, storage_class)
-        compact.checked(ref, self.store.get(ref.key))
+        try:
+            compact.checked(ref, self.store.get(ref.key))
+        except ObjectMissing:
+            raise Contended(f"another task was quicker with {ref.key}; run again") from None
 
     def enter(self, stock: Stock, done: Done, known: Holds) -> Stock:
         """Record what was done, and return what readers see from now on.
@@ -196,14 +202,31 @@ class Warehouse:
         return (added[0] if added else None), self.enter(stock, done, held)
 
     def clear(self, stock: Stock, grace_s: float) -> list[ObjectRef]:
-        """Delete what changes removed at least ``grace_s`` seconds ago, and return it."""
+        """Delete what changes removed ``grace_s`` seconds ago, and what nobody can name any more; return it."""
         due_ms = (self._clock() - grace_s) * 1000
-        cleared: list[ObjectRef] = []
-        for key, change in stock.lingering.items():
-            if change.written_at_ms <= due_ms:
-                self.store.delete(key)
-                cleared.extend(ref for ref in change.removed if ref.key == key)
+        cleared = [
+            ref
+            for key, change in stock.lingering.items()
+            for ref in change.removed
+            if ref.key == key and change.written_at_ms <= due_ms
+        ]
+        cleared += [ObjectRef(name.key, "", 0, 0) for name in stock.unclaimed if self._is_dead(name, stock)]
+        for ref in cleared:
+            self.store.delete(ref.key)
         return cleared
+
+    def _is_dead(self, name: ObjectName, stock: Stock) -> bool:
+        """Say whether an object that nobody named never will be: the entry or the change that could is another's."""
+        if name.key in stock.state.added or name.key in stock.state.removed:
+            return False  # made again and named since stock was taken
+        hot = name.key.removeprefix(name.tier)
+        if name.tier and any(ref.key == hot for _, ref in stock.live):
+            return False  # a copy of it: somebody may be moving it now
+        if name.tier and hot in stock.state.removed:
+            return True  # and whoever was moving it cannot enter that any more
+        if name.number is not None:
+            return name.number < stock.state.number
+        return self._named_by(name.chain.key(name.first or 0)) is not None
 
     def holds(self) -> Holds:
         """Read all records of holds.
@@ -217,13 +240,13 @@ class Warehouse:
     def _committed(self, name: ObjectName) -> ObjectRef | None:
         """Return the object as the entry that its name points to knows it; None if that does not name it."""
         named = self._named_by(name.chain.key(name.first or 0))
-        return next((ref for ref in named if ref.key == name.key), None)
+        return next((ref for ref in named or () if ref.key == name.key), None)
 
-    def _read_entry(self, key: str) -> tuple[ObjectRef, ...]:
+    def _read_entry(self, key: str) -> tuple[ObjectRef, ...] | None:
         try:
             return commitlog.decode(self.store.get(key)).objects
         except ObjectMissing:
-            return ()
+            return None
 
     def _exists(self, key: str) -> bool:
         return any(info.key == key for info in self.store.list(key))

@@ -353,8 +353,8 @@ def _is_leftover(key: str, seen: _Seen) -> bool:
     name = changelog.object_name(key)
     if name is None:
         return False
-    if name.tier and (hot := key.removeprefix(name.tier)) in seen.named:
-        return hot not in seen.removed  # half a move
+    if name.tier and key.removeprefix(name.tier) in seen.named:
+        return True  # half a move
     if name.number is None:
         return not name.tier and name.first in seen.beginnings.get(name.chain, {0})
     return name.number <= seen.states.get(name.place, State()).number

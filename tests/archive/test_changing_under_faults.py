@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,12 +16,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from stream.archive.holds import Scope
-from stream.archive.objects import MemoryStore, StoreUnavailable
+from stream.archive.objects import MemoryStore, Store, StoreUnavailable
 from stream.archive.policy import TIERS
+from stream.archive.reader import ArchiveChanged
+from stream.archive.stock import Contended
 from stream.archive.store import open_store
 from tests.archive.aging import Aging, user
 from tests.archive.checks import archived_items, items_of
 from tests.archive.faulty import Crash, FaultyStore, Moment
+from tests.archive.meddled import MeddledStore
 
 HOT, COLD = TIERS["hot"].until_days, TIERS["cold"].until_days
 
@@ -35,15 +39,15 @@ def filled() -> Aging:
     return aging
 
 
-def compact_and_move(aging: Aging, store: FaultyStore) -> None:
+def compact_and_move(aging: Aging, store: Store) -> None:
     aging.tier(store)
 
 
-def erase(aging: Aging, store: FaultyStore) -> None:
+def erase(aging: Aging, store: Store) -> None:
     aging.erase(user(4), store)
 
 
-def expire_but_for_the_held(aging: Aging, store: FaultyStore) -> None:
+def expire_but_for_the_held(aging: Aging, store: Store) -> None:
     aging.clock.day = COLD + 2
     aging.tier(store)
 
@@ -82,6 +86,43 @@ def test_a_crash_or_an_error_at_any_call_that_writes(
         task(aging, FaultyStore(aging.store))
         assert contents(aging) == contents(expected), at
         assert aging.verdict().findings == ()
+
+
+RIVALS: dict[str, Callable[[Aging], object]] = {
+    "another run of tier": lambda aging: aging.tier(),
+    "an erasure": lambda aging: aging.erase(user(5)),
+    "a sink": lambda aging: aging.commit(range(20, 24)),
+    "a hold": lambda aging: aging.hold(Scope(user=user(4))),
+}
+
+
+@pytest.mark.parametrize("rival", RIVALS)
+@pytest.mark.parametrize("task", [compact_and_move, erase])
+def test_a_rival_at_any_moment(task: Callable[[Aging, Store], None], rival: str) -> None:
+    at, calls = 0, 1
+    while at < calls:
+        aging = filled()
+        store = MeddledStore(aging.store, at, lambda aging=aging: RIVALS[rival](aging))  # type: ignore[misc]
+        with contextlib.suppress(Contended, ArchiveChanged):
+            task(aging, store)
+        assert aging.verdict().sound, (at, aging.verdict().findings)
+        seen = archived_items(aging.store)
+        assert len(seen) == len(set(seen)), at
+        # Whoever gave way does it next time; nothing is lost by that, and nothing is left behind.
+        task(aging, aging.store)
+        aging.tier()
+        everything = [*items_of(0, range(14)), *items_of(1, range(7))]
+        everything += items_of(0, range(20, 24)) if rival == "a sink" else []
+        erased = {4} if task is erase and rival != "a hold" else set()
+        erased |= {5} if rival == "an erasure" else set()
+        seen = archived_items(aging.store)
+        if task is erase and rival == "a hold":
+            seen = [item for item in seen if item[1] % 7 != 4]  # erased before the hold came, or held
+            erased = {4}
+        assert seen == sorted(item for item in everything if item[1] % 7 not in erased), at
+        assert aging.verdict().findings == (), at
+        at, calls = at + 1, store.calls
+    assert at > 10
 
 
 class Histories(RuleBasedStateMachine):

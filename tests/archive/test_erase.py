@@ -147,13 +147,37 @@ def test_only_row_groups_that_can_hold_the_user_are_read(archive: Aging) -> None
     assert erase.rows_of_user(archive.store, ref, "f" * 16) == 0
 
 
-def test_what_nobody_names_is_counted_because_it_may_hold_the_users_rows(archive: Aging) -> None:
-    place, names = next(iter(stock.places(archive.store).items()))
-    orphan = replace(names[0], tier="", number=None, first=0, digest="0" * 16)
-    archive.store.put(orphan.key, b"from a sink that crashed")
+def test_what_nobody_names_is_deleted_if_nobody_ever_can_and_counted_otherwise(archive: Aging) -> None:
+    """Crashes may have left the user's rows in objects that are no part of the archive."""
+    names = [name for key in archive.objects() if (name := changes.object_name(key))]
+    raw = next(name for name in names if name.first)
+    cold = next(name for name in names if name.tier)
+    lost = replace(raw, digest="0" * 16)  # its entry is there, and names another
+    pending = replace(raw, first=9_999, digest="0" * 16)  # its entry may be written yet
+    beaten = replace(cold, tier="", number=0, digest="0" * 16)
+    next_one = replace(cold, tier="", number=99, digest="0" * 16)
+    for name in (lost, pending, beaten, next_one):
+        archive.store.put(name.key, b"rows that a crash left")
+    archive.erase(user(3))
+    assert not {lost.key, beaten.key} & set(archive.objects())
+    assert {pending.key, next_one.key} <= set(archive.objects())
     warehouse = stock.Warehouse(archive.store, who="erase", clock=archive.clock)
-    assert warehouse.stock(place, names).unclaimed == ()
-    assert warehouse.stock(place, [*names, orphan]).unclaimed == (orphan.key,)
+    left = [warehouse.stock(*each).unclaimed for each in stock.places(archive.store).items()]
+    assert {name.key for each in left for name in each} == {pending.key, next_one.key}
+
+
+def test_a_copy_that_a_crashed_move_left_goes_with_the_rows_that_are_erased() -> None:
+    aging = Aging(MemoryStore())
+    aging.commit(range(SLATES))
+    aging.clock.day = 2
+    aging.tier()
+    (hot,) = aging.objects()
+    aging.store.put(f"cold/{hot}", aging.store.get(hot))
+    assert [each.rule for each in aging.verdict().findings] == [11]
+    assert aging.errors() == []
+    aging.erase(user(3))
+    assert [key for key in aging.objects() if key in (hot, f"cold/{hot}")] == []
+    assert aging.verdict().findings == ()
 
 
 @pytest.mark.parametrize("text", ["", "3", "ABCDEF0123456789", "00c0ffee00c0ffee0"])

@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import BinaryIO
 
 import pytest
 
 from stream.archive import reader, statistics
 from stream.archive.commitlog import ObjectRef
-from stream.archive.objects import MemoryStore, ObjectInfo, Store
+from stream.archive.objects import MemoryStore, Store
 from stream.archive.store import open_store
 from tests.archive.aging import Aging, user
 from tests.archive.checks import verdict_of
-
-
-class Meddled:
-    """A store in which something happens just before the ``at``-th call that reads."""
-
-    def __init__(self, inner: Store, at: int, deed: Callable[[], object]) -> None:
-        self.inner = inner
-        self.url = inner.url
-        self.reads = 0
-        self._at = at
-        self._deed = deed
-
-    def _read(self) -> None:
-        self.reads += 1
-        if self.reads == self._at + 1:
-            self._deed()
-
-    def get(self, key: str) -> bytes:
-        self._read()
-        return self.inner.get(key)
-
-    def open(self, key: str) -> BinaryIO:
-        self._read()
-        return self.inner.open(key)
-
-    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
-        self._read()
-        return self.inner.list(prefix, after)
-
-    def put_if_absent(self, key: str, data: bytes) -> None:
-        raise NotImplementedError
-
-    def put(self, key: str, data: bytes, storage_class: str | None = None) -> None:
-        raise NotImplementedError
-
-    def delete(self, key: str) -> None:
-        raise NotImplementedError
+from tests.archive.meddled import MeddledStore
 
 
 def filled() -> Aging:
@@ -74,30 +38,30 @@ DEEDS: dict[str, tuple[Callable[[Aging], object], set[int]]] = {
 @pytest.mark.parametrize("name", DEEDS)
 def test_whoever_counts_counts_each_impression_once(name: str) -> None:
     deed, counts = DEEDS[name]
-    at, reads = 0, 1
-    while at < reads:
+    at, calls = 0, 1
+    while at < calls:
         aging = filled()
-        store = Meddled(aging.store, at, lambda aging=aging: deed(aging))  # type: ignore[misc]
+        store = MeddledStore(aging.store, at, lambda aging=aging: deed(aging))  # type: ignore[misc]
 
         def counted(store: Store = store) -> int:
             refs = reader.objects(store)
             return statistics.count(reader.rows(store, refs, statistics.COLUMNS)).impressions
 
         assert reader.again(counted) in counts, at
-        at, reads = at + 1, store.reads
+        at, calls = at + 1, store.calls
     assert at > 5
 
 
 @pytest.mark.parametrize("name", DEEDS)
 def test_whoever_verifies_finds_nothing_wrong(name: str) -> None:
     deed, _ = DEEDS[name]
-    at, reads = 0, 1
-    while at < reads:
+    at, calls = 0, 1
+    while at < calls:
         aging = filled()
-        store = Meddled(aging.store, at, lambda aging=aging: deed(aging))  # type: ignore[misc]
+        store = MeddledStore(aging.store, at, lambda aging=aging: deed(aging))  # type: ignore[misc]
         verdict = verdict_of(store)
         assert verdict.sound, (at, verdict.findings)
-        at, reads = at + 1, store.reads
+        at, calls = at + 1, store.calls
     assert at > 10
 
 
