@@ -1,4 +1,4 @@
-"""Exact TreeSHAP beside LightGBM's ``pred_contrib`` and shap's own C extension, in one run, one thread each.
+"""Exact TreeSHAP beside LightGBM's ``pred_contrib``, shap's own C extension and woodelf, in one run, one thread each.
 
 Every measurement takes rows not seen just before, since timing one batch again flatters tables that fill a cache; the
 contenders take turns, and the least and the median time of each are shown, with all samples in the file. What is
@@ -24,7 +24,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import lightgbm
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import shap
+from woodelf import WoodelfExplainer
 
 from bench.machine import describe, headline
 from models.attribution.treeshap import TreeShap
@@ -98,10 +100,13 @@ def compare(name: str, seconds: float) -> dict[str, Any]:
     error = treeshap.self_check(X[:256])
     explainer = shap.TreeExplainer(booster, feature_perturbation="tree_path_dependent")
     explainer.model.model_type = "internal"  # else shap hands the work to LightGBM, which is measured anyway
+    woodelf = WoodelfExplainer(booster, feature_perturbation="tree_path_dependent")
+    names = booster.feature_name()
     contenders: dict[str, Contender] = {
         "ours": treeshap.contributions,
         "pred_contrib": lambda rows: booster.predict(rows, pred_contrib=True, num_threads=1),
         "shap": lambda rows: explainer.shap_values(rows, check_additivity=False),
+        "woodelf": lambda rows: woodelf.shap_values(pd.DataFrame(rows, columns=names), verbose=False),
     }
     results = []
     for rows in BATCHES:
@@ -115,15 +120,16 @@ def show(report: dict[str, Any]) -> None:
     print(
         f"\n{report['model']} leaves: tables {report['table_bytes'] / 1e6:.1f} MB, error <= {report['max_error']:.1g}"
     )
-    print("  rows   ours, us a row (median)   LightGBM   shap   ours is faster: LightGBM (medians)   shap")
+    print("µs a row, least (median); in brackets how many times faster ours is, by medians")
+    print(f"  rows{'ours':>18}{'LightGBM':>16}{'shap':>16}{'woodelf':>18}")
     for batch in report["batches"]:
         least = {name: min(times) for name, times in batch["us_per_row"].items()}
         median = {name: float(np.median(times)) for name, times in batch["us_per_row"].items()}
-        print(
-            f"{batch['rows']:6d}{least['ours']:11.2f} ({median['ours']:.2f}){least['pred_contrib']:18.0f}"
-            f"{least['shap']:7.0f}{least['pred_contrib'] / least['ours']:21.0f} x "
-            f"({median['pred_contrib'] / median['ours']:.0f} x){least['shap'] / least['ours']:13.0f} x"
-        )
+        ours = f"{least['ours']:.2f} ({median['ours']:.2f})"
+        peers = [
+            f"{least[name]:.0f} [{median[name] / median['ours']:.0f} x]" for name in ("pred_contrib", "shap", "woodelf")
+        ]
+        print(f"{batch['rows']:6d}{ours:>18}{peers[0]:>16}{peers[1]:>16}{peers[2]:>18}")
 
 
 def _compiled_for(cpu: str, argv: Sequence[str]) -> int:
