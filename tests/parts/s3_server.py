@@ -22,10 +22,11 @@ REGION = "us-east-1"
 class S3Server(Server):
     """An S3 endpoint on a free local port with one empty bucket.
 
-    `environment` holds the usual AWS variables that point any S3 client, s3fs included, at it.
+    `environment` holds the usual AWS variables that point any S3 client, s3fs included, at it. `options` are more of
+    the server's own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
         super().__init__("s3")
         binary = fetch()
         self._port = free_port()
@@ -40,7 +41,7 @@ class S3Server(Server):
             "s3-server",
             [
                 *(str(binary), "--port", f"127.0.0.1:{self._port}", "--region", REGION, "--quiet"),
-                *("--access", self.access_key, "--secret", self.secret_key),
+                *("--access", self.access_key, "--secret", self.secret_key, *options),
                 *("posix", *self._attributes(objects), str(objects)),
             ],
             ready=lambda: accepts_connections(self._port),
