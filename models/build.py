@@ -17,9 +17,10 @@ from models.plans import Plan
 from models.reranker import train as reranker
 from models.session import train as session
 from models.session.config import SessionConfig
-from models.session.describe import describe_heads, measure_causes
+from models.session.describe import measure_causes
 from models.session.evaluate import Metrics, evaluate_model, evaluate_popularity
 from models.session.export import export_onnx
+from models.session.heads import describe_heads
 from models.session.lstm import SessionLstm
 from models.session.runtime import SessionModel
 from models.session.train import Progress
@@ -27,7 +28,7 @@ from models.session.transformer import SessionTransformer
 from schemas.events import ENGAGEMENTS
 
 _VALIDATION = 2_000
-_DESCRIBED = 1_000
+_DESCRIBED = 200
 
 # (stage, done, of how many, remark); done counts up to the total within a stage
 Report = Callable[[str, int, int, str], None]
@@ -87,7 +88,7 @@ def build(
         rank=rank,
         trainings=trainings,
         reranker=trained.metrics,
-        heads=describe_heads(model, test.select(np.arange(min(len(test), _DESCRIBED)))),
+        heads=describe_heads(transformer.eval(), test.select(np.arange(min(len(test), _DESCRIBED)))),
         causes=measure_causes(model, item_vectors, test),
         limits=plan.limits,
         command=plan.command,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from models.session.describe import Causes, Head
+from models.session.describe import Causes
 from models.session.evaluate import Metrics
+
+if TYPE_CHECKING:
+    from models.session.heads import Head  # which needs torch
 
 _SERVED_ANYWAY = (
     "\n\nThe {best} ranks better. The {served} is served all the same, because what each event of a session does to "
@@ -56,7 +60,7 @@ def render(facts: Facts) -> str:
     if facts.causes is not None:
         sections.append(_causes(facts.causes))
     if facts.heads:
-        sections.append(_heads(facts.heads))
+        sections.append(heads_section(facts.heads))
     sections.append("## Limits\n\n" + "\n".join(f"- {limit}" for limit in facts.limits))
     sections.append(
         "## Again\n\nThe same versions of all libraries, on the same kind of machine, give the same bundle:\n\n"
@@ -141,26 +145,31 @@ def _causes(causes: Causes) -> str:
     )
 
 
-def _heads(heads: Sequence[Head]) -> str:
+def heads_section(heads: Sequence[Head]) -> str:
+    """Write what each head looks at beside what it does."""
     rows = [
         (
             f"{each.layer}.{each.head}",
-            each.kind,
-            f"{each.newest:.2f}",
-            f"{each.latest:.2f}",
-            f"{each.same_category:.1f}",
-            f"{each.engaged:.1f}",
-            f"{each.spread:.2f}",
+            each.attention.kind,
+            *(f"{value:.2f}" for value in (each.attention.entropy, each.attention.recency, each.attention.category)),
+            each.effect.kind,
+            *(f"{value:.2f}" for value in (each.effect.entropy, each.effect.recency, each.effect.category)),
+            f"{each.strongest:.2f}",
         )
         for each in heads
     ]
     return (
-        "## Where the heads look\n\n"
-        "From the newest event, in histories of 10 events and more. Attention is not evidence: see the section above "
-        "where there is one. The two factors say how many times more attention such events get than even attention "
-        "would give them.\n\n"
+        "## Where the heads look, and what they do\n\n"
+        "In held-out histories of 10 events and more: attention from the newest event, and beside it the effect, which "
+        "is how much the best item's score changes when an event is hidden from that head alone. Focused: entropy "
+        "below 0.5 of the most there can be; else recency: correlation with the order of the events above 0.6; else "
+        "category: more than half of the weight on the best item's category; else distributed. Attention is not "
+        "evidence.\n\n"
         + _table(
-            ("head", "looks at", "newest", "newest five", "same category, times", "well received, times", "spread"),
+            (
+                *("head", "attention", "entropy", "recency", "category"),
+                *("effect", "entropy", "recency", "category", "largest, logits"),
+            ),
             rows,
         )
     )

@@ -1,4 +1,4 @@
-"""What a trained session model does, in figures for its card: where its heads look, what its scores rest on."""
+"""What a trained session model's scores rest on, in figures for its card."""
 
 from __future__ import annotations
 
@@ -7,45 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.data.sessions import COMPLETE, LIKE, SHARE, Sessions
+from models.data.sessions import Sessions
 from models.session.evaluate import leave_last_out
 from models.session.runtime import SessionModel
 
-LONG = 10  # events: in shorter sessions, where attention goes says little, since there is little choice
+LONG = 10  # events: in shorter sessions there is little choice
 _BATCH = 64
 _SLATE = 20
-_LATEST = 5
-_MARKED = 1.5  # so many times what even attention would give
-
-
-@dataclass(frozen=True)
-class Head:
-    """Where one head of the newest event looks, as means over sessions.
-
-    newest and latest are shares of its attention, on the newest event and on the newest five; same_category and engaged
-    say how many times more attention events of the newest one's category, and liked, finished or shared ones, get than
-    even attention would give; spread is the effective number of events (the exponential of the entropy) over the number
-    of events.
-    """
-
-    layer: int
-    head: int
-    newest: float
-    latest: float
-    same_category: float
-    engaged: float
-    spread: float
-
-    @property
-    def kind(self) -> str:
-        """What it does most markedly, in two words."""
-        if self.newest > 0.5:
-            return "newest event"
-        if self.latest > 0.5:
-            return "latest events"
-        marked = {"same category": self.same_category, "well received": self.engaged}
-        most = max(marked, key=lambda name: marked[name])
-        return most if marked[most] > _MARKED else "broad"
 
 
 @dataclass(frozen=True)
@@ -57,42 +25,6 @@ class Causes:
     newest: float
     random: float
     histories: int
-
-
-def describe_heads(model: SessionModel, sessions: Sessions) -> list[Head]:
-    """Measure every head on the histories of 10 events and more; empty if there is none."""
-    sessions = sessions.select(sessions.lengths >= LONG)
-    if not len(sessions):
-        return []
-    items, engagements = sessions.padded(model.max_length)
-    attention = np.concatenate(
-        [
-            model.run(items[start : start + _BATCH], engagements[start : start + _BATCH], without=False).attention
-            for start in range(0, len(items), _BATCH)
-        ]
-    ).astype(np.float64)
-    real = items > 0
-    category = sessions.catalog.category_codes[items]
-    same = real & (category == category[:, -1:])
-    same[:, -1] = False
-    engaged = real & np.isin(engagements, (LIKE, COMPLETE, SHARE))
-    logs = np.log(attention, out=np.zeros_like(attention), where=attention > 0)
-    spread = np.exp(-(attention * logs).sum(axis=3)) / real.sum(axis=1)[:, None, None]
-    earlier = real.copy()
-    earlier[:, -1] = False
-    return [
-        Head(
-            layer=layer + 1,
-            head=head + 1,
-            newest=float(attention[:, layer, head, -1].mean()),
-            latest=float(attention[:, layer, head, -_LATEST:].sum(axis=1).mean()),
-            same_category=_lift(attention[:, layer, head], same, earlier),
-            engaged=_lift(attention[:, layer, head], engaged, real),
-            spread=float(spread[:, layer, head].mean()),
-        )
-        for layer in range(attention.shape[1])
-        for head in range(attention.shape[2])
-    ]
 
 
 def measure_causes(model: SessionModel, item_vectors: npt.NDArray[np.float32], sessions: Sessions) -> Causes | None:
@@ -136,13 +68,3 @@ def measure_causes(model: SessionModel, item_vectors: npt.NDArray[np.float32], s
         random=float(random.mean()),
         histories=len(random),
     )
-
-
-def _lift(attention: npt.NDArray[np.float64], chosen: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> float:
-    """Attention per chosen event over attention per event among all, where there are both; 1 where there never are."""
-    some = chosen.any(axis=1) & (among & ~chosen).any(axis=1)
-    if not some.any():
-        return 1.0
-    attention, chosen, among = attention[some], chosen[some], among[some]
-    share = (attention * chosen).sum(axis=1) / np.maximum((attention * among).sum(axis=1), 1e-12)
-    return float(share.mean() / (chosen.sum(axis=1) / among.sum(axis=1)).mean())

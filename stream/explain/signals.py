@@ -31,8 +31,7 @@ class Signals:
     that contributions may be spoken of; personal_share float32 [T]: share of the absolute contributions that comes from
     the user and the session; category_match float32 [T]: share of the history in the item's category, and
     category_titles int64 [T]: how many different titles of the category were watched and not skipped; popularity and
-    trend float32 [T]: percentiles, NaN where unknown; recency_bias float32 [S]: correlation of the attention with the
-    order of the events.
+    trend float32 [T]: percentiles, NaN where unknown.
     """
 
     contribution: Doubles
@@ -44,7 +43,6 @@ class Signals:
     category_titles: Ints
     popularity: Floats
     trend: Floats
-    recency_bias: Floats
 
 
 def attribute(slates: Slates, scores: Scores, models: Models) -> Signals:
@@ -74,24 +72,7 @@ def attribute(slates: Slates, scores: Scores, models: Models) -> Signals:
         category_titles=category_titles,
         popularity=np.where(known, bundle.catalog.popularity[slates.item], np.nan).astype(np.float32),
         trend=trend.astype(np.float32),
-        recency_bias=recency_bias(scores.reading.attention, slates.histories.length),
     )
-
-
-def recency_bias(attention: Floats, length: Ints) -> Floats:
-    """Pearson correlation of attention with the order of the events, float32 [S]; 0 where either is constant.
-
-    attention is float32 [S, W] with the newest event in the last column; length int64 [S].
-    """
-    columns = np.arange(attention.shape[1])
-    there = columns >= attention.shape[1] - length[:, None]
-    count = np.maximum(length, 1)[:, None]
-    order = np.where(there, columns - (columns * there).sum(axis=1, keepdims=True) / count, 0.0)
-    weight = np.where(there, attention - attention.sum(axis=1, keepdims=True) / count, 0.0)
-    spread = np.sqrt((order**2).sum(axis=1) * (weight**2).sum(axis=1))
-    # Equal weights differ by float32 noise only; a correlation with noise would say something.
-    flat = spread <= 1e-6 * count[:, 0]
-    return np.where(flat, 0.0, (order * weight).sum(axis=1) / np.where(flat, 1.0, spread)).astype(np.float32)
 
 
 def _residual(shap: Doubles, raw: Doubles) -> tuple[Doubles, Bools]:

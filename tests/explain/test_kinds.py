@@ -20,7 +20,7 @@ from stream.explain.models import Models
 from stream.explain.pipeline import Explainer, select
 from stream.explain.scores import score
 from stream.explain.selector import Policy
-from stream.explain.signals import attribute, recency_bias
+from stream.explain.signals import attribute
 from stream.explain.wording import LOCALES, wording_for
 from tests.bundles import tiny_bundle, tiny_impression
 
@@ -180,12 +180,6 @@ def test_contributions_and_base_add_up_to_the_raw_score(models: Models, many: li
     findings = investigate(models, many, "evidence")
     assert findings.signals.sound.all()
     assert np.abs(findings.signals.residual).max() < 1e-5
-
-
-def test_attention_that_grows_with_every_event_is_all_recency() -> None:
-    attention = np.array([[0, 0.1, 0.2, 0.3, 0.4], [0, 0.4, 0.3, 0.2, 0.1], [0, 0, 0, 0, 1], [0.2] * 5], np.float32)
-    bias = recency_bias(attention, np.array([4, 4, 1, 5]))
-    np.testing.assert_allclose(bias, [1, -1, 0, 0], atol=1e-6)
 
 
 def test_a_probability_is_explained_like_a_raw_score(tmp_path_factory: pytest.TempPathFactory) -> None:
