@@ -1,7 +1,7 @@
 """How personal the shipped bundle's recommendations are: ``python -m bench.basis``.
 
-Prints the quantiles of ``personal_share`` on held-out impressions, the terciles among them, which are the thresholds of
-``stream/explain/basis.py`` once rounded, and what share of the items each step gets.
+Prints the quantiles of ``personal_share`` on held-out impressions, the terciles among them, and what share of the items
+each step of ``stream/explain/basis.py`` gets.
 """
 
 from __future__ import annotations

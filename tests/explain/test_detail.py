@@ -244,7 +244,7 @@ def test_a_sensitive_feature_is_named_in_no_sentence_and_on_no_terminal(
 
 @pytest.mark.parametrize(
     ("share", "step"),
-    [(1.0, "personal"), (0.83, "personal"), (0.8, "mixed"), (0.77, "mixed"), (0.76, "popular"), (0.0, "popular"),
+    [(1.0, "personal"), (0.8, "personal"), (0.79, "mixed"), (0.67, "mixed"), (0.66, "popular"), (0.0, "popular"),
      (float("nan"), None)],
 )  # fmt: skip
 def test_the_share_has_three_steps(share: float, step: Any) -> None:

@@ -24,9 +24,9 @@ PHRASES = Phrases(
         "trending.rising": "Im Trend in deiner Region: steigt schneller als {percent} aller Titel.",
         "trending.popular": "Beliebt: wird öfter angesehen als {percent} aller Titel.",
         "personalized": "Für dich empfohlen.",
-        "basis.personal": "Fast ganz nach deinen eigenen Gewohnheiten ausgewählt.",
+        "basis.personal": "Ganz überwiegend nach deinen eigenen Gewohnheiten ausgewählt.",
         "basis.mixed": (
-            "Vor allem nach deinen Gewohnheiten ausgewählt, ein wenig auch danach, wie der Titel bei anderen ankommt."
+            "Vor allem nach deinen Gewohnheiten ausgewählt, zum Teil auch danach, wie der Titel bei anderen ankommt."
         ),
         "basis.popular": "Zu einem guten Teil danach ausgewählt, wie der Titel bei anderen ankommt.",
         "recourse.history": (

@@ -22,8 +22,8 @@ PHRASES = Phrases(
         "trending.rising": "Trending in your region: rising faster than {percent} of all titles.",
         "trending.popular": "Popular: watched more than {percent} of all titles.",
         "personalized": "Recommended for you.",
-        "basis.personal": "Chosen almost entirely by your own habits.",
-        "basis.mixed": "Chosen mostly by your own habits, and a little by how it does with others.",
+        "basis.personal": "Chosen mainly by your own habits.",
+        "basis.mixed": "Chosen mostly by your own habits, and in part by how it does with others.",
         "basis.popular": "Chosen in good part by how it does with others.",
         "recourse.history": (
             "To see less like this, take {titles} out of your history: this would then probably not be shown."

@@ -24,8 +24,8 @@ PHRASES = Phrases(
         "trending.rising": "Tendencia en tu región: sube más rápido que el {percent} de los títulos.",
         "trending.popular": "Popular: se ve más que el {percent} de los títulos.",
         "personalized": "Recomendado para ti.",
-        "basis.personal": "Elegido casi por completo según tus propios hábitos.",
-        "basis.mixed": "Elegido sobre todo según tus propios hábitos y un poco según su acogida entre los demás.",
+        "basis.personal": "Elegido principalmente según tus propios hábitos.",
+        "basis.mixed": "Elegido sobre todo según tus propios hábitos y en parte según su acogida entre los demás.",
         "basis.popular": "Elegido en buena parte según su acogida entre los demás.",
         "recourse.history": (
             "Para ver menos títulos así, quita {titles} de tu historial: este probablemente dejaría de aparecer."

@@ -25,8 +25,10 @@ PHRASES = Phrases(
         "trending.rising": "Tendance dans votre région\u00a0: progresse plus vite que {percent} des titres.",
         "trending.popular": "Populaire\u00a0: plus regardé que {percent} des titres.",
         "personalized": "Recommandé pour vous.",
-        "basis.personal": "Choisi presque entièrement d’après vos propres habitudes.",
-        "basis.mixed": "Choisi surtout d’après vos propres habitudes, et un peu d’après son accueil chez les autres.",
+        "basis.personal": "Choisi principalement d’après vos propres habitudes.",
+        "basis.mixed": (
+            "Choisi surtout d’après vos propres habitudes, et en partie d’après son accueil chez les autres."
+        ),
         "basis.popular": "Choisi en bonne partie d’après son accueil chez les autres.",
         "recourse.history": (
             "Pour voir moins de titres de ce genre, retirez {titles} de votre historique\u00a0: celui-ci ne serait "

@@ -25,7 +25,7 @@ PHRASES = Phrases(
         "trending.rising": "お住まいの地域で話題：全作品の{percent}を上回る勢いで伸びています。",
         "trending.popular": "人気作：全作品の{percent}より多く視聴されています。",
         "personalized": "あなたへのおすすめです。",
-        "basis.personal": "ほぼすべて、あなたの視聴傾向をもとに選ばれました。",
+        "basis.personal": "ほとんどあなたの視聴傾向をもとに選ばれました。",
         "basis.mixed": "主にあなたの視聴傾向、一部はほかの視聴者の反応をもとに選ばれました。",
         "basis.popular": "ほかの視聴者の反応も大きく考慮して選ばれました。",
         "recourse.history": (
