@@ -101,9 +101,8 @@ def with_first(**changes: Callable[[Any], Any]) -> Callable[[Rows], Rows]:
         (with_first(item_id=lambda _: "s999"), "not shown"),
         (lambda rows: rows[1:], "not archived"),
         (lambda rows: [rows[0], *rows], "twice"),
-        (with_first(explanation_text_hash=flipped, wording_hash=lambda _: b"otherone"), "reworded"),
     ],
-    ids=["text", "citation", "contribution", "status", "item", "row removed", "row added", "other templates"],
+    ids=["text", "citation", "contribution", "status", "item", "row removed", "row added"],
 )
 def test_a_changed_row_is_named(
     explained: Explained, tmp_path: Path, change: Callable[[Rows], Rows], said: str
@@ -117,6 +116,7 @@ def test_a_changed_row_is_named(
 def test_changed_templates_are_told_apart_from_a_changed_row(explained: Explained, tmp_path: Path) -> None:
     change = with_first(explanation_text_hash=flipped, wording_hash=lambda _: b"otherone")
     said = explained.replay(3, archive_url=explained.tampered(tmp_path / "archive", change, 3)).output
+    assert "reworded" in said
     assert "templates that have changed since" in said
     assert "Not the same" not in said
 

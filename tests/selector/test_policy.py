@@ -23,7 +23,7 @@ from stream.replay.archived import ArchivedSlate, Source
 from stream.replay.judge import explainer_for, replay
 from stream.settings import BUNDLED_MODEL
 
-SLATES = 200
+SLATES = 100
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Selector]:
     """Give the shipped bundle with a selector that learned from a few hundred simulated users."""
     folder = tmp_path_factory.mktemp("learned") / "bundle"
     shutil.copytree(BUNDLED_MODEL, folder)
-    selector, _ = train(simulated(Bundle.load(folder), 600, seed=3), exploration=MAX_EXPLORATION)
+    selector, _ = train(simulated(Bundle.load(folder), 400, seed=3), exploration=MAX_EXPLORATION)
     return attach(folder, selector.files()), selector
 
 
@@ -58,7 +58,7 @@ def test_only_claims_that_hold_are_made_and_all_types_are_used(learned: Explaine
 
 def test_a_slate_explained_again_alone_gives_the_same_texts(learned: Explainer, slates: list[Any]) -> None:
     again = Explainer(learned.bundle, learned.policy)
-    for told, slate in zip(learned.explain(slates[:40]), slates[:40], strict=True):
+    for told, slate in zip(learned.explain(slates[:20]), slates[:20], strict=True):
         [alone] = again.explain([slate])
         assert [item["text"] for item in alone["items"]] == [item["text"] for item in told["items"]]
 
@@ -78,7 +78,7 @@ def test_more_exploration_than_the_settings_allow_is_refused(learned: Explainer)
 
 def test_exploration_stays_within_its_bound(learned: Explainer, served: tuple[Bundle, Selector]) -> None:
     bundle, selector = served
-    many = list(impressions(bundle, simulate(1_000, 18)))
+    many = list(impressions(bundle, simulate(400, 18)))
     share = (draws(many) < selector.exploration).mean()
     assert share == pytest.approx(selector.exploration, abs=4 * np.sqrt(0.1 * 0.9 / (20 * len(many))))
 
