@@ -2,8 +2,8 @@
 
 The life of a batch::
 
-    1. taken       noack_take: nothing is acknowledged but by us
-    2. answered    decode, explain, encode, in one thread beside the event loop, batch after batch
+    1. gathered    nothing is acknowledged but by us; a thread beside the event loop takes what is there
+    2. answered    decode, explain, encode, in that thread, batch after batch
     3. sent        explanations, audits, dead letters; the next batch is answered meanwhile
     4. delivered   every output acknowledged by the broker
     5. let go      after the batch before it: offsets acknowledged, and committed within a second
@@ -12,17 +12,19 @@ The life of a batch::
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import structlog
 from faust.types import TP, EventT
 from prometheus_client import Histogram
 
 from stream.agents.batch import Answer, BatchWork, Received
+from stream.agents.inbox import Inbox
 from stream.agents.lookup import limits_of, origin_of
 from stream.app import WorkerApp
 from stream.connections import codec_of
@@ -35,6 +37,22 @@ from stream.topics import TOPICS
 log = structlog.get_logger("whyrec.explain")
 
 
+_GATHERED_BATCHES: Final = 4
+_FULL_PAUSE_S: Final = 0.005
+_DRAIN_POLL_S: Final = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A batch on its way: what was taken, what was answered, and the broker's word on it, still to come."""
+
+    events: list[EventT]
+    batch: list[Received]
+    answer: Answer
+    receipt: Receipt
+    sent: float
+
+
 class ExplainAgent:
     """Batches in flight between Kafka and Kafka. Nothing may leave :meth:`body`: Faust would skip what it dropped."""
 
@@ -42,18 +60,27 @@ class ExplainAgent:
         self._app = app
         self._work = work
         self._delivery = delivery
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="explain")
-        self._slots = asyncio.Semaphore(app.settings.batches_in_flight)
+        settings = app.settings
+        self._inbox: Inbox[EventT] = Inbox(
+            settings.batch_max_slates, settings.batch_max_bytes, settings.batch_max_wait_ms / 1000
+        )
+        self._slots = threading.Semaphore(settings.batches_in_flight)
         self._flights: set[asyncio.Task[None]] = set()
         self._latest: asyncio.Task[None] | None = None
         self._handing_over = False
 
     async def body(self, stream: Any) -> None:
-        """Take batches until the application stops."""
-        settings = self._app.settings
+        """Gather messages until the application stops."""
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._answer_all, args=(loop,), name="explain", daemon=True).start()
+        most = _GATHERED_BATCHES * self._app.settings.batch_max_slates
+        stream.enable_acks = False
         try:
-            async for events in stream.noack_take(settings.batch_max_slates, within=settings.batch_max_wait_ms / 1000):
-                await self._take(events)
+            async for event in stream.events():
+                while len(self._inbox) >= most:  # noqa: ASYNC110 (the other side is a thread)
+                    await asyncio.sleep(_FULL_PAUSE_S)
+                if self._is_current(event):
+                    self._inbox.put(event, len(event.message.value or b""))
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 (whatever it is, going on would lose messages)
@@ -62,74 +89,81 @@ class ExplainAgent:
     async def drain(self, limit_s: float) -> None:
         """Finish the batches in flight and take no more until partitions are assigned again."""
         self._handing_over = True
-        if not self._flights:
-            return
-        _, unfinished = await asyncio.wait(set(self._flights), timeout=limit_s)
+        self._inbox.clear()  # read again by whoever comes next
+        give_up = time.monotonic() + limit_s
+        while (unfinished := self._inbox.unfinished) and time.monotonic() < give_up:  # noqa: ASYNC110 (as above)
+            await asyncio.sleep(_DRAIN_POLL_S)
         if unfinished:
-            log.warning("batches unfinished; they will be done again", batches=len(unfinished), limit_s=limit_s)
+            log.warning("batches unfinished; they will be done again", batches=unfinished, limit_s=limit_s)
 
     async def resume(self, _app: Any, _assigned: set[TP], **_: Any) -> None:
         """Take batches again."""
         self._handing_over = False
 
-    async def _take(self, events: Sequence[EventT]) -> None:
-        await self._slots.acquire()
+    def _is_current(self, event: EventT) -> bool:
         # What was read before a rebalance is read again by whoever has the partition now.
-        current = [event for event in events if self._is_current(event.message.generation_id)]
-        if not current:
-            self._slots.release()
-            return
-        computing = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._answer_and_send, [_received(event) for event in current]
-        )
-        self._app.metrics.events_in.inc(len(current))
-        self._app.metrics.batch.observe(len(current))
-        self._latest = asyncio.create_task(self._land(current, computing, self._latest))
+        return not self._handing_over and event.message.generation_id == self._app.consumer_generation_id
+
+    def _answer_all(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer batch after batch; the producer's queue, when full, may hold this thread up, but never the loop."""
+        try:
+            while True:
+                self._slots.acquire()
+                current = [event for event in self._inbox.take() if self._is_current(event)]
+                if not current:
+                    self._end_flight()
+                    continue
+                flight = self._answer_and_send(current)
+                loop.call_soon_threadsafe(self._take_off, flight)
+        except BaseException as error:  # noqa: BLE001 (nothing was let go: whoever comes next does it again)
+            if not loop.is_closed():
+                self._app.give_up(error)
+
+    def _answer_and_send(self, events: list[EventT]) -> Flight:
+        metrics = self._app.metrics
+        metrics.events_in.inc(len(events))
+        metrics.batch.observe(len(events))
+        began = time.perf_counter()
+        batch = [_received(event) for event in events]
+        answer = self._work.answer(batch)
+        sent = time.perf_counter()
+        metrics.compute.observe(sent - began)
+        return Flight(events, batch, answer, self._delivery.send(answer.outputs), sent)
+
+    def _take_off(self, flight: Flight) -> None:
+        self._latest = asyncio.create_task(self._land(flight, self._latest))
         self._flights.add(self._latest)
         self._latest.add_done_callback(self._flights.discard)
 
-    def _is_current(self, generation: int | None) -> bool:
-        return not self._handing_over and generation == self._app.consumer_generation_id
+    def _end_flight(self) -> None:
+        self._inbox.finish()
+        self._slots.release()
 
-    def _answer_and_send(self, batch: list[Received]) -> tuple[list[Received], Answer, Receipt, float]:
-        """Run in the thread; the producer's queue, when full, may hold it up, but never the event loop."""
-        began = time.perf_counter()
-        answer = self._work.answer(batch)
-        sent = time.perf_counter()
-        self._app.metrics.compute.observe(sent - began)
-        return batch, answer, self._delivery.send(answer.outputs), sent
-
-    async def _land(
-        self,
-        events: list[EventT],
-        computing: asyncio.Future[tuple[list[Received], Answer, Receipt, float]],
-        previous: asyncio.Task[None] | None,
-    ) -> None:
+    async def _land(self, flight: Flight, previous: asyncio.Task[None] | None) -> None:
+        batch, answer = flight.batch, flight.answer
         try:
-            batch, answer, receipt, sent = await computing
-            refused = await asyncio.wrap_future(receipt.future)
+            refused = await asyncio.wrap_future(flight.receipt.future)
             if refused:
                 await self._bury(batch, answer, refused)
-            self._app.metrics.delivery.observe(time.perf_counter() - sent)
+            self._app.metrics.delivery.observe(time.perf_counter() - flight.sent)
             if previous is not None:
                 await previous
-            self._let_go(events, answer)
+            self._let_go(flight.events, answer)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 (not delivered: no later batch may be let go either)
             self._app.give_up(error)
         finally:
-            self._slots.release()
+            self._end_flight()
 
     async def _bury(self, batch: list[Received], answer: Answer, refused: Sequence[Refused]) -> None:
-        loop = asyncio.get_running_loop()
         burial = self._work.bury_refused(batch, answer, refused)
         answer.explained -= len(burial.owners)
         answer.dead.update(burial.dead)
-        receipt = await loop.run_in_executor(self._thread, self._delivery.send, burial.outputs)
+        receipt = await asyncio.to_thread(self._delivery.send, burial.outputs)
         if await asyncio.wrap_future(receipt.future):
             last = self._work.bury_without_original(batch, burial)
-            receipt = await loop.run_in_executor(self._thread, self._delivery.send, last.outputs)
+            receipt = await asyncio.to_thread(self._delivery.send, last.outputs)
             if still := await asyncio.wrap_future(receipt.future):
                 raise DeliveryError(f"the dead-letter topic takes not even a message without value: {still[0].error}")
 
@@ -173,6 +207,8 @@ def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], E
         max_exploration=settings.max_exploration,
         observe=observe,
     )
+    # Compile what writes Avro, or load it from numba's cache, before partitions come: seconds, once on a machine.
+    explainer.encode([])
     origin = origin_of(settings.bootstrap_servers, settings.topic("impressions"))
     topic_id = "" if origin is None else origin.topic
     limits = limits_of(settings.bootstrap_servers, [settings.topic(role) for role in TOPICS])

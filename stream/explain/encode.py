@@ -178,8 +178,10 @@ class Encoder:
         if (known > 0).all():
             sizes = starts[known + 1] - starts[known]
             ends = np.cumsum(sizes)
-            gathered = np.repeat(starts[known] - ends + sizes, sizes) + np.arange(int(sizes.sum()))
-            return Strings(data[gathered], np.concatenate([np.zeros(1, np.int64), ends]))
+            places = np.repeat(starts[known] - ends + sizes, sizes) + np.arange(int(sizes.sum()))
+            gathered = data[places]
+            gathered.setflags(write=False)  # as all others: one signature, compiled once
+            return Strings(gathered, np.concatenate([np.zeros(1, np.int64), ends]))
         return Strings.of([_string(item["item_id"]) for slate in slates.impressions for item in slate["items"]])
 
     def _explanation_heads(self, findings: Findings, policy: str, produced_at_ms: int) -> list[bytes]:
@@ -282,7 +284,8 @@ def _cut(kernel: Any, strings: tuple[Strings, ...], room: int, columns: tuple[An
     # The bundle's strings are part of the bound; these come on top.
     size = room + sum(len(each.data) for each in strings)
     out = np.empty(size, np.uint8)
-    ends = kernel(out, *(part for each in strings for part in (each.data, each.starts)), *columns)
+    numbers = map(np.ascontiguousarray, columns)
+    ends = kernel(out, *(part for each in strings for part in (each.data, each.starts)), *numbers)
     data, edges = out[: ends[-1] if len(ends) else 0].tobytes(), [0, *ends.tolist()]
     return [data[start:end] for start, end in pairwise(edges)]
 
