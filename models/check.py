@@ -12,7 +12,9 @@ import numpy.typing as npt
 from models.attribution.treeshap import TreeShap
 from models.bundle import Bundle
 from models.errors import BundleError
+from models.exemplars.index import Exemplars
 from models.reranker.runtime import Reranker
+from models.selector.runtime import Selector
 from models.session.runtime import SessionModel, left_pad
 
 _SESSIONS = 12
@@ -40,7 +42,7 @@ def check(directory: Path) -> list[Finding]:
     return findings
 
 
-_STAGES = ("bundle", "session model", "re-ranker")
+_STAGES = ("bundle", "session model", "re-ranker", "exemplars", "selector")
 
 
 def _stage(findings: list[Finding]) -> str:
@@ -68,6 +70,8 @@ def _checks(directory: Path) -> Iterator[Finding]:
     reranker = Reranker.load(bundle)
     yield Finding("re-ranker", fits=True, says=f"{reranker.booster.num_trees()} trees, output {reranker.output}")
     yield from _reranker_checks(bundle, reranker)
+    yield _exemplars(Exemplars.load(bundle))
+    yield _selector(Selector.load(bundle))
 
 
 def _session_checks(bundle: Bundle, model: SessionModel) -> Iterator[Finding]:
@@ -165,6 +169,20 @@ def _reranker_checks(bundle: Bundle, reranker: Reranker) -> Iterator[Finding]:
         fits=None,
         says=", ".join(category) if category else "none: category_match will never be said",
     )
+
+
+def _exemplars(found: Exemplars | None) -> Finding:
+    if found is None or not len(found.users):
+        return Finding("exemplars", fits=None, says="none: of similar moments only the user's own are told")
+    return Finding(
+        "exemplars", fits=True, says=f"{len(found.users):,} moments, each shared by {found.users.min():,} users or more"
+    )
+
+
+def _selector(found: Selector | None) -> Finding:
+    if found is None:
+        return Finding("selector", fits=None, says="none: the policy learned cannot be served")
+    return Finding("selector", fits=True, says=f"learned@{found.version}, explores in {found.exploration:.1%} of items")
 
 
 def _apart(candidates: npt.NDArray[np.float32], one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:

@@ -207,6 +207,8 @@ def _print_selector(console: Console, report: SelectorReport) -> None:
     for predicted, came in report.reliability:
         table.add_row(f"{predicted:.3f}", f"{came:.3f}")
     console.print(table)
+    if report.gain.mean <= report.gain.margin:
+        console.print("[yellow]not shown to help more than the fixed order:[/] bring more feedback", highlight=False)
     drivers = ", ".join(f"{name} {size:.2f}" for name, size in report.drivers if size >= 0.01)
     console.print(f"goes by (mean absolute SHAP value): {drivers}", highlight=False, soft_wrap=True)
 
