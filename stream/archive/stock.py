@@ -48,7 +48,7 @@ class Stock:
     state: State
     live: tuple[tuple[ObjectName, ObjectRef], ...]
     lingering: Mapping[str, Change]
-    unclaimed: tuple[ObjectName, ...] = ()
+    unclaimed: tuple[ObjectName, ...]
 
 
 def places(
@@ -102,9 +102,8 @@ class Warehouse:
             raise DamagedObject(f"{', '.join(missing)} should exist and does not; run `whyrec archive verify`")
         lingering = {key: state.removed[key] for key in listed if key in state.removed}
         known = {ref.key for _, ref in live} | lingering.keys()
-        return Stock(
-            place, state, tuple(live), lingering, tuple(name for key, name in listed.items() if key not in known)
-        )
+        unclaimed = tuple(name for key, name in listed.items() if key not in known)
+        return Stock(place, state, tuple(live), lingering, unclaimed)
 
     def get(self, ref: ObjectRef) -> bytes:
         """Read an object that readers saw when stock was taken.

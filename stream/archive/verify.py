@@ -14,9 +14,9 @@ Its rules:
  9. No object is named twice, be it by entries or as added by changes.
 10. No impression stands twice in a chain, by source offset and item, and the source offsets of an object are among
     its entry's (only where the facts include them: this reads the columns).
-11. Every Parquet object is named by an entry or a change. A leftover, which bears the first offset of an entry or the
-    end of the chain, or the number of a change or the next, is a notice until it is a day old: it may still be a slow
-    writer's.
+11. Every Parquet object is named by an entry or a change. A leftover, which bears the first offset of an entry, the end
+    of the chain, or the number of a change, is a notice until it is a day old: it may still be a slow writer's. One
+    that the next change of its place can name is a notice for ever, however slow that is.
 12. A gap is a notice: those offsets were lost to retention before the sink came, and this says so.
 13. Every key below ``_changes/`` is a change's key, its bytes are a change in canonical form, and it says what its key
     says: date, region, number.
@@ -339,25 +339,33 @@ def _unclaimed(stored: Mapping[str, float], seen: _Seen) -> Iterable[Finding]:
     for key, age_s in sorted(stored.items()):
         if key in seen.named or not key.endswith(".parquet"):
             continue
-        leftover = _is_leftover(key, seen)
-        if leftover and age_s < LEFTOVER_AGE_S:
+        fate = _fate(key, seen)
+        if fate == "open":
+            yield Finding(11, "notice", key, "is named by no change: a task's that runs, or the next one's to use")
+        elif fate == "left" and age_s < LEFTOVER_AGE_S:
             yield Finding(11, "notice", key, "is named by no entry: a writer's that is slow, or crashed today")
-        elif leftover:
+        elif fate == "left":
             what = f"is named by no entry and {age_s / 3600:.0f} h old: a crash's; whyrec archive sweep removes it"
             yield Finding(11, "error", key, what, leftover=True)
         else:
             yield Finding(11, "error", key, "is named by no entry, and no writer of ours would have named it so")
 
 
-def _is_leftover(key: str, seen: _Seen) -> bool:
+def _fate(key: str, seen: _Seen) -> Literal["open", "left", "foreign"]:
+    """Say of an object that nobody names whether a task may name it yet, a crash left it, or it is not ours."""
     name = changelog.object_name(key)
     if name is None:
-        return False
-    if name.tier and key.removeprefix(name.tier) in seen.named:
-        return True  # half a move
+        return "foreign"
+    hot = key.removeprefix(name.tier)
+    if name.tier and hot in seen.named:
+        return "left" if hot in seen.removed else "open"
     if name.number is None:
-        return not name.tier and name.first in seen.beginnings.get(name.chain, {0})
-    return name.number <= seen.states.get(name.place, State()).number
+        ours = not name.tier and name.first in seen.beginnings.get(name.chain, {0})
+        return "left" if ours else "foreign"
+    number = seen.states.get(name.place, State()).number
+    if name.number == number:
+        return "open"
+    return "left" if name.number < number else "foreign"
 
 
 def _lingering(stored: Mapping[str, float], seen: _Seen, now_ms: int | None) -> Iterable[Finding]:

@@ -12,9 +12,9 @@ from stream.archive.verify import Verdict, verify
 PATIENCE_S = 90.0
 
 
-def verdict_of(store: Store, now_ms: int | None = None) -> Verdict:
-    """The verifier's word, rows included."""
-    stored = {info.key: 0.0 for info in store.list("") if not info.key.startswith(commitlog.COMMITS)}
+def verdict_of(store: Store, now_ms: int | None = None, age_s: float = 0.0) -> Verdict:
+    """The verifier's word, rows included; every object is ``age_s`` old."""
+    stored = {info.key: age_s for info in store.list("") if not info.key.startswith(commitlog.COMMITS)}
     holds, changes = list(reader.raw_holds(store)), list(reader.raw_changes(store))
     look = reader.facts_of(store, deep=True)
     return verify(reader.raw_entries(store), look, stored, changes=changes, holds=holds, now_ms=now_ms)

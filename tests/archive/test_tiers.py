@@ -15,15 +15,15 @@ from stream.archive.holds import Holds, Scope, release
 from stream.archive.objects import MemoryStore
 from stream.archive.policy import TIERS, age_days
 from tests.archive.aging import OPEN_HOURS, Aging, user
-from tests.archive.checks import archived_items, items_of
+from tests.archive.checks import archived_items, items_of, verdict_of
+from tests.archive.meddled import MeddledStore
 
 CLOSED = 1.5
 COLD = TIERS["hot"].until_days + CLOSED
 GONE = TIERS["cold"].until_days + CLOSED
 
 
-@pytest.fixture
-def archive() -> Aging:
+def filled() -> Aging:
     """One day of two partitions and a second region: three flushes, two, and one."""
     aging = Aging(MemoryStore())
     for first in (0, 6, 12):
@@ -32,6 +32,11 @@ def archive() -> Aging:
         aging.commit(range(first, first + 6), partition=1)
     aging.commit(range(18, 21), region="US")
     return aging
+
+
+@pytest.fixture
+def archive() -> Aging:
+    return filled()
 
 
 EVERYTHING = sorted([*items_of(0, range(21)), *items_of(1, range(12))])
@@ -253,3 +258,40 @@ def test_a_place_with_nothing_to_do_is_known_by_its_names_alone(archive: Aging) 
     assert [tiers.settled(*each, archive.clock()) for each in stock.places(archive.store).items()] == [False, True]
     archive.clock.day = GONE
     assert [tiers.settled(*each, archive.clock()) for each in stock.places(archive.store).items()] == [False, False]
+
+
+def test_a_task_that_slept_for_a_week_finds_what_it_made_and_sweep_left() -> None:
+    at, calls = 0, 1
+    while at < calls:
+        aging = filled()
+        aging.clock.day = COLD
+
+        def sleep(aging: Aging = aging) -> None:
+            aging.clock.day += 7
+            for finding in verdict_of(aging.store, int(aging.clock() * 1000), age_s=7 * 86_400.0).findings:
+                assert finding.leftover or finding.severity == "notice", finding
+                if finding.leftover:
+                    aging.store.delete(finding.key)  # as sweep does
+
+        store = MeddledStore(aging.store, at, sleep)
+        aging.tier(store)
+        assert archived_items(aging.store) == EVERYTHING, at
+        assert aging.verdict().findings == ()
+        at, calls = at + 1, store.calls
+    assert at > 20
+
+
+def test_days_and_regions_are_chosen_after_compaction_as_before(archive: Aging) -> None:
+    archive.commit(range(30, 34), day=1)
+    choices: list[dict[str, str]] = [
+        *({"region": "EU"}, {"region": "US"}, {"since": "2026-09-22"}, {"until": "2026-09-21"}),
+        *({"since": "2026-09-21", "until": "2026-09-21", "region": "EU"}, {"since": "2026-09-23"}),
+    ]
+
+    def counts() -> list[int]:
+        return [sum(ref.rows for ref in reader.objects(archive.store, **choice)) for choice in choices]
+
+    before = counts()
+    archive.clock.day = 3
+    archive.tier()
+    assert counts() == before == [68, 6, 8, 66, 60, 0]
