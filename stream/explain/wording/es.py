@@ -13,7 +13,7 @@ PHRASES = Phrases(
         "watch_history": "Porque {actions}.",
         "action.view": "viste {titles}",
         "action.like": "le diste «Me gusta» a {titles}",
-        "action.complete": "viste {titles} hasta el final",
+        "action.complete": "terminaste {titles}",
         "action.share": "compartiste {titles}",
         "action.skip": "te saltaste {titles}",
         "action.other": "abriste {titles}",

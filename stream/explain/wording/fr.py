@@ -14,7 +14,7 @@ PHRASES = Phrases(
         "watch_history": "Parce que vous avez {actions}.",
         "action.view": "regardé {titles}",
         "action.like": "aimé {titles}",
-        "action.complete": "regardé {titles} jusqu’au bout",
+        "action.complete": "terminé {titles}",
         "action.share": "partagé {titles}",
         "action.skip": "passé {titles}",
         "action.other": "ouvert {titles}",
@@ -27,9 +27,9 @@ PHRASES = Phrases(
         "personalized": "Recommandé pour vous.",
         "basis.personal": "Choisi principalement d’après vos propres habitudes.",
         "basis.mixed": (
-            "Choisi surtout d’après vos propres habitudes, et en partie d’après son accueil chez les autres."
+            "Choisi surtout d’après vos propres habitudes, et en partie d’après l’accueil que lui font les autres."
         ),
-        "basis.popular": "Choisi en bonne partie d’après son accueil chez les autres.",
+        "basis.popular": "Choisi en bonne partie d’après l’accueil que lui font les autres.",
         "recourse.history": (
             "Pour voir moins de titres de ce genre, retirez {titles} de votre historique\u00a0: celui-ci ne serait "
             "alors probablement plus proposé."
