@@ -28,6 +28,9 @@ CITED: Final = 2
 CANDIDATES: Final = 3
 """Past events per item that masking proposes and the other removals try."""
 
+EVENTS: Final = 8
+"""Past events per slate that are tried at most, whatever its items ask for: what bounds the cost of a slate."""
+
 ATTENTION_THRESHOLD: Final = 0.5
 """The reference's rule: the two events that got most attention got more than this."""
 
@@ -58,14 +61,16 @@ def by_evidence(laboratory: Laboratory) -> Ints:
     """Propose by masking, confirm by the other removals, the second given the first; int64 [T, CITED], -1 for none.
 
     Only what was watched can be a reason; a skip may well have moved the item, but nobody wants to be told so. The
-    best CANDIDATES by relative masking effect are tried. Of those that hold, the one is cited whose absence costs the
-    item most relative to the slate, as the mean of all removals; and after it the next, if it is another title, and
-    its deletion still lowers the score once the first is gone.
+    EVENTS that do most for the slate are looked at, and of them, for each item, the best CANDIDATES by relative masking
+    effect. Of those that hold, the one is cited whose absence costs the item most relative to the slate, as the mean of
+    all removals; and after it the next, if it is another title, and its deletion still lowers the score once the first
+    is gone.
     """
     slates, margin = laboratory.slates, laboratory.margin
     propose = laboratory.proposing_margin
     able = laboratory.scores.matches[:, None] & (laboratory.raw > propose) & (laboratory.relative > propose)
     able &= laboratory.watched[slates.slate]
+    able &= _worth_trying(slates, np.where(able, laboratory.relative, 0.0))
     candidates = _largest(np.where(able, laboratory.relative, -np.inf), CANDIDATES)
     falls = laboratory.measure(candidates)
     strength = np.where(falls.least > margin, falls.relative, -np.inf)
@@ -81,6 +86,17 @@ def by_evidence(laboratory: Laboratory) -> Ints:
         falls_after = laboratory.effect(item, laboratory.deleted(item, given), laboratory.deleted(item, given, other))
         second[item] = np.where(np.min(falls_after, axis=0) > margin, other, -1)
     return np.column_stack([first, second])
+
+
+def _worth_trying(slates: Slates, gain: Floats) -> Bools:
+    """Mark, for each item, the events that do most for all items of its slate together: bool [T, W]; gain [T, W]."""
+    together = np.zeros(slates.histories.item.shape, dtype=np.float32)
+    np.add.at(together, slates.slate, gain)
+    most = _largest(np.where(together > 0, together, -np.inf), EVENTS)
+    row, place = np.nonzero(most >= 0)
+    worth = np.zeros(together.shape, dtype=np.bool_)
+    worth[row, most[row, place]] = True
+    return worth[slates.slate]
 
 
 def _strongest(laboratory: Laboratory, candidates: Ints, strength: Floats) -> Ints:
