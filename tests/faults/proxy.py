@@ -23,7 +23,7 @@ _PIECE: Final = 65_536
 class Proxy:
     """Listens on a free port and forwards to another; ``mood`` counts for every request from then on.
 
-    ``only`` restricts it to requests of one method. ``hits`` counts the requests that were ill treated.
+    ``only`` restricts it to requests whose first line contains this. ``hits`` counts those ill treated.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -77,7 +77,7 @@ class Proxy:
 
     async def _one_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
-        mood = self.mood if self.only is None or head.startswith(self.only) else "well"
+        mood = self.mood if self.only is None or self.only in head.partition(b"\r\n")[0] else "well"
         if mood != "well":
             self.hits += 1
         if mood == "refusing":

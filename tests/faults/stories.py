@@ -141,7 +141,7 @@ def a_broker_that_is_killed_and_comes_back(scene: Scene, stage: Stage, runs: int
     return runs
 
 
-def _store_that_is(mood: Mood, *, only: bytes | None = b"PUT") -> Story:
+def _store_that_is(mood: Mood, *, only: bytes | None = b"PUT ") -> Story:
     def story(scene: Scene, stage: Stage, runs: int) -> int:
         worker = scene.worker("sink", instance_id="sink-0")
         worker.start()
