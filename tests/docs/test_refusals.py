@@ -29,7 +29,7 @@ def refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytes
 @pytest.mark.parametrize(
     ("variable", "value", "wanted"),
     [
-        ("WHYREC_POLICY", "guess", "'evidence' or 'attention'"),
+        ("WHYREC_POLICY", "guess", "'evidence', 'attention' or 'learned'"),
         ("WHYREC_PARTITIONS", "0", "greater than 0"),
         ("WHYREC_METRICS_PORT", "abc", "integer"),
     ],
