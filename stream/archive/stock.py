@@ -40,8 +40,8 @@ class Stock:
     """What a task finds at a place.
 
     ``live`` are the objects that readers see, with what their names say; ``lingering`` the keys of objects that a
-    change removed and that still exist, with that change; ``unclaimed`` the
-    names of those that nobody names: a crash left them, or somebody is about to.
+    change removed and that still exist, with that change; ``unclaimed`` the names of those that nobody names: a crash
+    left them, or somebody is about to.
     """
 
     place: Place
@@ -155,10 +155,11 @@ class Warehouse:
         try:
             self.store.put_if_absent(change.key, data)
         except ObjectExists:
-            # Two that do the same make the same object: what the winner names must stay.
-            valid = reader.state(self.store, stock.place).added
+            # Two that do the same make the same object: what the winner names, or another may yet, must stay.
+            state = reader.state(self.store, stock.place)
             for ref in done.added:
-                if ref.key not in valid:
+                name = changes.object_name(ref.key)
+                if name is not None and self._is_dead(name, stock, state):
                     self.store.delete(ref.key)
             raise Contended(
                 f"{stock.place.date} {stock.place.region}: another task was first with change {change.key}; run again"
@@ -209,22 +210,24 @@ class Warehouse:
             for ref in change.removed
             if ref.key == key and change.written_at_ms <= due_ms
         ]
-        cleared += [ObjectRef(name.key, "", 0, 0) for name in stock.unclaimed if self._is_dead(name, stock)]
+        cleared += [
+            ObjectRef(name.key, "", 0, 0) for name in stock.unclaimed if self._is_dead(name, stock, stock.state)
+        ]
         for ref in cleared:
             self.store.delete(ref.key)
         return cleared
 
-    def _is_dead(self, name: ObjectName, stock: Stock) -> bool:
+    def _is_dead(self, name: ObjectName, stock: Stock, state: State) -> bool:
         """Say whether an object that nobody named never will be: the entry or the change that could is another's."""
-        if name.key in stock.state.added or name.key in stock.state.removed:
+        if name.key in state.added or name.key in state.removed:
             return False  # made again and named since stock was taken
         hot = name.key.removeprefix(name.tier)
+        if name.tier and hot in state.removed:
+            return True  # a copy, and whoever was moving it cannot enter that any more
         if name.tier and any(ref.key == hot for _, ref in stock.live):
-            return False  # a copy of it: somebody may be moving it now
-        if name.tier and hot in stock.state.removed:
-            return True  # and whoever was moving it cannot enter that any more
+            return False  # a copy that somebody may be moving now
         if name.number is not None:
-            return name.number < stock.state.number
+            return name.number < state.number
         return self._named_by(name.chain.key(name.first or 0)) is not None
 
     def holds(self) -> Holds:
