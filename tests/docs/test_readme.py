@@ -15,7 +15,9 @@ import pytest
 from models.bundle import Bundle
 from models.data.simulator import simulate
 from models.data.slates import impressions
+from stream.archive.store import open_store
 from stream.settings import BUNDLED_MODEL
+from tests.archive.test_pull import fill
 from tests.parts.fixtures import ExistingKafka, ExistingS3Server
 from tests.parts.kafka import Kafka
 from tests.parts.s3_server import S3Server
@@ -107,6 +109,15 @@ def test_the_movielens_block_replays_real_histories(
     )
     assert "whole" in printed
     assert f"{500 * 20:,} impressions" in printed
+
+
+def test_the_compliance_block_signs_verifies_and_pulls(tmp_path: Path) -> None:
+    (block,) = blocks("sh", "What compliance does")
+    fill(open_store(str(tmp_path / "archive")))
+    printed = run(block, tmp_path)
+    assert "whole" in printed
+    assert ": valid" in printed
+    assert len((tmp_path / "case-17" / "rows.csv").read_text().splitlines()) == 1 + 12
 
 
 def test_the_commands_shown_are_the_commands_there_are(tmp_path: Path) -> None:
