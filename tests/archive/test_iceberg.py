@@ -55,6 +55,9 @@ def test_the_table_follows_the_archive(kind: str, tmp_path: Path, request: pytes
         again = iceberg.refresh(opened, store.url, reader.objects(store))
         assert (again.added, again.removed, again.metadata) == (0, 0, done.metadata)
     assert verdict_of(store).sound
+    if kind == "s3":
+        kept = [(tmp_path / "catalog.db").read_bytes(), *(store.get(info.key) for info in store.list(iceberg.FOLDER))]
+        assert not any(server.secret_key.encode() in each for each in kept)
 
 
 def test_filters_find_users_requests_and_regions(tmp_path: Path) -> None:
