@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from models.attribution.history import Floats, Histories, Ints, Runs
+from models.attribution.history import Asked, Floats, Histories, Ints, Runs
 from models.errors import SessionInputError
 
 if TYPE_CHECKING:
@@ -37,19 +37,26 @@ class Swaps:
 
     def vectors(self, row: Ints, column: Ints) -> Floats:
         """Session vector with an event swapped, float32 [n, d]; row and column, int64 [n], may repeat."""
-        new = self._place[row, column] < 0
-        if new.any():
-            keys = np.unique(row[new] * self._histories.width + column[new])
-            self._run(*np.divmod(keys, self._histories.width))
+        new = self.asked(row, column)
+        if len(new.keys):
+            self.keep(new.keys, self._runs.vectors(new.changed, new.row, new.kept, new.moved))
         return np.concatenate(self._vectors)[self._place[row, column]]
 
-    def _run(self, row: Ints, column: Ints) -> None:
+    def asked(self, row: Ints, column: Ints) -> Asked:
+        """Say what has not been run yet."""
+        new = self._place[row, column] < 0
+        keys = np.unique(row[new] * self._histories.width + column[new])
+        row, column = np.divmod(keys, self._histories.width)
         whole, each = self._histories, np.arange(len(row))
         asked = Histories(whole.item[row], whole.engagement[row], whole.length[row])
         asked.item[each, column], asked.engagement[each, column] = self._event
-        self._place[row, column] = self._count + each
-        self._count += len(row)
-        self._vectors.append(self._runs.vectors(asked, row, column, np.zeros_like(row)))
+        return Asked(asked, row, column, np.zeros_like(row), keys)
+
+    def keep(self, keys: Ints, vectors: Floats) -> None:
+        """Keep what was run."""
+        self._place.reshape(-1)[keys] = self._count + np.arange(len(keys))
+        self._count += len(keys)
+        self._vectors.append(vectors)
 
 
 def blanking(model: SessionModel, histories: Histories) -> Floats:

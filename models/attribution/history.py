@@ -21,8 +21,9 @@ takes up the session there (``Reading.state``) and computes only the rows after 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -157,6 +158,42 @@ class Runs:
         return vectors
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Runs that somebody asks for: the arguments of `Runs.vectors`, and the keys under which they are kept."""
+
+    changed: Histories
+    row: Ints
+    kept: Ints
+    moved: Ints
+    keys: Ints
+
+
+class Asker(Protocol):
+    """Keeps session vectors of one kind of removal, each run once."""
+
+    def asked(self, row: Ints, column: Ints) -> Asked:
+        """Say what of this has not been run yet; row and column are int64 [n], and may repeat."""
+
+    def keep(self, keys: Ints, vectors: Floats) -> None:
+        """Keep what was run."""
+
+
+def run_together(runs: Runs, askers: Sequence[tuple[Asker, Ints, Ints]]) -> None:
+    """Run what several askers have not got yet in few calls to the model: that is worth more than a run saved."""
+    asked = [asker.asked(row, column) for asker, row, column in askers]
+    changed = Histories(
+        np.concatenate([each.changed.item for each in asked]),
+        np.concatenate([each.changed.engagement for each in asked]),
+        np.concatenate([each.changed.length for each in asked]),
+    )
+    row, kept, moved = (np.concatenate([getattr(each, name) for each in asked]) for name in ("row", "kept", "moved"))
+    vectors = runs.vectors(changed, row, kept, moved)
+    ends = np.cumsum([len(each.keys) for each in asked])
+    for (asker, _, _), each, end in zip(askers, asked, ends.tolist(), strict=True):
+        asker.keep(each.keys, vectors[end - len(each.keys) : end])
+
+
 class Deletions:
     """Session vectors with events deleted, each run once, however many items ask for it."""
 
@@ -172,14 +209,23 @@ class Deletions:
         width = self._histories.width
         # A column that is out of range stands for "no second event", so that one key serves both.
         second = np.full_like(column, width) if other is None else other
-        low, high = np.minimum(column, second), np.maximum(column, second)
-        keys = (row * width + low) * (width + 1) + high
+        keys = self._key(row, np.minimum(column, second), np.maximum(column, second))
         missing = np.setdiff1d(keys, self._keys)
         if len(missing):
-            self._run(missing)
+            new = self._asked(missing)
+            self.keep(new.keys, self._runs.vectors(new.changed, new.row, new.kept, new.moved))
         return self._vectors[np.searchsorted(self._keys, keys)]
 
-    def _run(self, keys: Ints) -> None:
+    def asked(self, row: Ints, column: Ints) -> Asked:
+        """Say what single deletions have not been run yet."""
+        keys = self._key(row, column, np.full_like(column, self._histories.width))
+        return self._asked(np.setdiff1d(keys, self._keys))
+
+    def _key(self, row: Ints, low: Ints, high: Ints) -> Ints:
+        width = self._histories.width
+        return (row * width + low) * (width + 1) + high
+
+    def _asked(self, keys: Ints) -> Asked:
         width = self._histories.width
         single, high = np.divmod(keys, width + 1)
         row, low = np.divmod(single, width)
@@ -189,7 +235,10 @@ class Deletions:
         if len(pairs):
             twice = left.delete(pairs, high[pairs])
             left.item[pairs], left.engagement[pairs], left.length[pairs] = twice.item, twice.engagement, twice.length
-        vectors = self._runs.vectors(left, row, low, np.where(high < width, 2, 1))
+        return Asked(left, row, low, np.where(high < width, 2, 1), keys)
+
+    def keep(self, keys: Ints, vectors: Floats) -> None:
+        """Keep what was run."""
         keys = np.concatenate([self._keys, keys])
         order = np.argsort(keys)
         self._keys = keys[order]

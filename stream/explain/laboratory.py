@@ -2,7 +2,7 @@
 
 An event can be taken away in three ways (``models/attribution/history.py``). Masking is known for all events at once,
 though only nearly where the session model says so; deletion, blanking and exact masking are run for the events that are
-asked for, once each, however many items ask, and only while nothing has failed. How much an event
+asked for, once each, however many items ask. How much an event
 did for an item is the *fall* of the item's score without it, in itself and relative to the slate.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.attribution.blank import HIDDEN, Swaps
-from models.attribution.history import Deletions
+from models.attribution.history import Deletions, Runs, run_together
 from models.reranker.runtime import Reranker
 from stream.explain.columns import Floats, Ints, Slates, watched
 from stream.explain.models import Models
@@ -60,6 +60,7 @@ class Laboratory:
         self.rank = ranks(slates.slate, scores.reranking, slates.position)
         self._models = models
         session, state = models.session, scores.reading.state
+        self._runs = Runs(session, slates.histories, state)
         self._deletions = Deletions(session, slates.histories, state)
         self._blanks = Swaps(session, slates.histories, session.blank_event, state) if session.has_blank else None
         # Where the effects of masking are only nearly known, what they propose is masked exactly.
@@ -85,7 +86,8 @@ class Laboratory:
     def measure(self, column: Ints) -> Falls:
         """Take each event away by itself, in every way that the session model allows; column int64 [T, C], -1: none.
 
-        What an event has failed by one removal is not tried by the next.
+        What an event has failed by one removal is not tried by the next, unless runs are so short that it costs more
+        to ask for them one after the other.
         """
         item, place = np.nonzero(column >= 0)
         event = column[item, place]
@@ -100,6 +102,10 @@ class Laboratory:
     def _measure(self, item: Ints, event: Ints) -> None:
         slate = self.slates.slate[item]
         before = self.scores.reading.vector[slate]
+        if self._blanks is not None and self._masks is not None:
+            older = event < self.slates.histories.width - 2
+            hidden = (self._masks, slate[older], event[older])
+            run_together(self._runs, [(self._deletions, slate, event), (self._blanks, slate, event), hidden])
         drop, centred = self.effect(item, before, self.deleted(item, event))
         least, relative, removals = np.minimum(drop, centred), centred.copy(), 1
         for swaps in (self._blanks, self._masks):
