@@ -287,7 +287,7 @@ def _signatures(digests: list[Digest], keyring: Keyring, trust: str | None) -> I
     heirs = {key.id for key in keyring.line[root:]}
     if trust is None and digests:
         what = "is taken on trust as the root; pin it with --trust"
-        yield Finding(33, "notice", f"{KEYS}{keyring.line[0].id if keyring.line else ''}", what)
+        yield Finding(33, "notice", keys.key_of(keyring.line[0]) if keyring.line else KEYS, what)
     elif digests and not any(digest.key in heirs for digest in digests):
         what = "is trusted, but neither it nor a successor has signed any of the digests"
         yield Finding(33, "error", f"{KEYS}{trust}.json", what)

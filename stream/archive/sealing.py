@@ -26,7 +26,7 @@ def read(store: Store, trust: str | None = None) -> Signed:
 
 
 def seal(store: Store, private: PrivateKey, date: str | None, clock: Callable[[], float]) -> Digest:
-    """Write the digest of a date (by default today, UTC) and return it.
+    """Write the digest of a date and return it; without a date today's (UTC), or the one there is of today.
 
     What was signed before is looked for first, and what came since must continue it: a digest of a chain that lost
     its tail would make the loss official.
@@ -38,8 +38,7 @@ def seal(store: Store, private: PrivateKey, date: str | None, clock: Callable[[]
     """
     now_s = clock()
     today = dt.datetime.fromtimestamp(now_s, dt.UTC).date().isoformat()
-    date = today if date is None else date
-    if date > today:
+    if date is not None and date > today:
         raise InvalidDigest(f"{date} is in the future; today is {today}")
     signed = _sound(store)
     current = signed.keyring.current
@@ -48,6 +47,9 @@ def seal(store: Store, private: PrivateKey, date: str | None, clock: Callable[[]
             f"{store.url}: digests are signed by {'no key yet' if current is None else current.id}, "
             f"not by {private.id}; see `whyrec archive keys list`"
         )
+    if date is None and signed.last is not None and signed.last[0].date == today:
+        return signed.last[0]
+    date = today if date is None else date
     before = signed.ends()
     ends = {}
     for chain, infos in groupby(_links(store), key=lambda info: info.key.rpartition("/")[0] + "/"):

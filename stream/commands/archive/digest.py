@@ -95,12 +95,13 @@ def list_keys(url: str | None = options.URL) -> None:
     from stream.archive.store import open_archive
 
     signed = sealing.read(open_archive(options.settings_at(url)))
-    table = Table("key", "for", "made", "signed by", "digests")
+    table = Table("key", "for", "in force", "made", "signed by", "digests")
     for key in (*signed.keyring.line, *signed.keyring.receipts):
         made = datetime.fromtimestamp(key.made_at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-        name = f"[bold]{key.id}[/]" if key == signed.keyring.current else key.id
+        replaced = key.use == "digests" and key != signed.keyring.current
         by = "itself" if key.signed_by == key.id else key.signed_by
-        table.add_row(name, key.use, made, by, f"{sum(digest.key == key.id for digest, _ in signed.digests):,}")
+        made_by_it = sum(digest.key == key.id for digest, _ in signed.digests)
+        table.add_row(key.id, key.use, "no, replaced" if replaced else "yes", made, by, f"{made_by_it:,}")
     Console().print(table)
 
 
