@@ -107,6 +107,13 @@ def _session_checks(bundle: Bundle, model: SessionModel) -> Iterator[Finding]:
     )
     yield _attention(together.attention, np.array(lengths))
     yield _without(bundle, model, items, received)
+    yield Finding(
+        "blank event",
+        fits=None,
+        says="known: what is cited survives masking, deletion and blanking"
+        if model.has_blank
+        else "not known: what is cited survives masking and deletion, but is not tried by blanking",
+    )
     if not model.has_engagements:
         yield Finding("engagements", fits=None, says="the model does not read what users did with the items")
 

@@ -14,6 +14,8 @@ from stream.audit.cases import Case
 from stream.audit.figures import BASELINES, KEYS, SLICES
 from stream.audit.judge import Judge
 from stream.audit.run import Audit
+from stream.explain.evidence import EVENTS
+from stream.explain.pipeline import Explainer
 from tests.explain.judge import Judge as PlainJudge
 
 PROMISED = ("true_deletion", "true_all_removals", "true_cause_first", "ig_top5", "drop_of_best", "confirmed_share")
@@ -82,3 +84,11 @@ def test_the_judge_deletes_as_plain_lists_do(shipped: Bundle, cases: list[Case])
             expected = np.minimum(list(fall.values()), list(relative.values()))
             np.testing.assert_allclose(verdict.least[0, :, event], expected, atol=1e-3)
             np.testing.assert_allclose(verdict.relative[:, event], list(relative.values()), atol=1e-3)
+
+
+def test_the_events_of_a_slate_that_are_tried_are_bounded(shipped: Bundle, cases: list[Case]) -> None:
+    named = [
+        {citation["event"] for item in explanation["items"] for citation in item["evidence"]["history"]}
+        for explanation in Explainer(shipped).explain([case.impression for case in cases])
+    ]
+    assert 4 < max(map(len, named)) <= EVENTS
