@@ -2,8 +2,8 @@
 
 An event can be taken away in three ways (``models/attribution/history.py``). Masking is known for all events at once,
 though only nearly where the session model says so; deletion, blanking and exact masking are run for the events that are
-asked for, once each, however many items ask. How much an event did for an item is the *fall* of the item's score without
-it, in itself and relative to the slate.
+asked for, once each, however many items ask. How much an event did for an item is the *fall* of the item's score
+without it, in itself and relative to the slate.
 """
 
 from __future__ import annotations
