@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     partitions: Positive = Field(12, description="partitions of a topic that `whyrec topics create` makes")
     replication_factor: Positive = Field(1, description="replicas of such a topic")
     fetch_min_bytes: Positive = Field(64 * 1024, description="the broker answers a fetch when it has so much")
-    fetch_max_wait_ms: Positive = Field(5, description="or after so long")
+    fetch_max_wait_ms: Positive = Field(10, description="or after so long")
     delivery_timeout_s: PositiveSeconds = Field(30.0, description="given to the broker to acknowledge an output")
 
     # Schema registry
@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     )
     batch_max_slates: Positive = Field(64, description="slates explained together at most")
     batch_max_bytes: Positive = Field(256 * 1024, description="a batch of long slates ends at so many bytes")
-    batch_max_wait_ms: Positive = Field(10, description="how long a batch waits to fill")
+    batch_max_wait_ms: Positive = Field(5, description="how long a batch waits to fill")
     batches_in_flight: Positive = Field(4, description="batches whose outputs may await acknowledgement at once")
     inference_threads: Positive = Field(1, description="threads of ONNX Runtime")
 
