@@ -13,10 +13,10 @@ app = typer.Typer()
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
-def _run(context: typer.Context, name: str) -> None:
+def _run(context: typer.Context, name: str, module: str = "") -> None:
     from stream.errors import ConfigurationError
 
-    module = f"bench.{name}"
+    module = module or f"bench.{name}"
     if find_spec(module) is None:
         raise ConfigurationError(f"{module} is not installed here; run this in a checkout of whyrec")
     sys.argv = [f"whyrec bench {name}", *context.args]
@@ -65,15 +65,6 @@ def stream(context: typer.Context) -> None:
 
 
 @app.command(context_settings=_PASSED_ON, add_help_option=False)
-def transports(context: typer.Context) -> None:
-    """Do the same job with a bare consumer and on other frameworks: what the transport costs.
-
-    Example: whyrec bench transports --rate 100 --duration 20
-    """
-    _run(context, "transports")
-
-
-@app.command(context_settings=_PASSED_ON, add_help_option=False)
 def archive(context: typer.Context) -> None:
     """Measure bytes per archived impression, and how fast the sink takes them in.
 
@@ -93,8 +84,8 @@ def pull(context: typer.Context) -> None:
 
 @app.command(context_settings=_PASSED_ON, add_help_option=False)
 def peers(context: typer.Context) -> None:
-    """Do the whole job as a good engineer would assemble it from the same parts.
+    """Do the same job with a bare consumer and on another framework: what the transport costs.
 
-    Example: whyrec bench peers --json peers.json
+    Example: whyrec bench peers --rate 100 --duration 20
     """
-    _run(context, "peers")
+    _run(context, "peers", module="bench.transports")
