@@ -22,7 +22,10 @@ from stream.explain.models import Models
 from stream.explain.scores import Scores
 
 NEARLY: Final = 0.5
-"""Share of the margin that a nearly known effect of masking must exceed for its event to be tried."""
+"""Share of the margin that a nearly known effect of masking must exceed for its event to be tried.
+
+What that misses: ``python -m bench.proposals``.
+"""
 
 MAX_RERANKED_ROWS: Final = 65_536
 """Rows of features that are laid out at once; large slates with long histories have more."""
