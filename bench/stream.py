@@ -89,6 +89,8 @@ def broker(bootstrap: str | None) -> Iterator[str]:
     if bootstrap is not None:
         yield bootstrap
         return
+    # The tests' broker lies beside this package in a checkout, which a command's own path does not name.
+    sys.path.append(str(Path(__file__).parents[1]))
     try:
         from tests.parts.kafka import Kafka
     except ImportError:
