@@ -1,123 +1,225 @@
-"""The plain assembly: the same parts as ours, put together the way one writes it first.
+"""What the transport costs: the same job, by the same Explainer, behind a bare consumer and behind frameworks.
 
-Per impression the session model, ``shap.TreeExplainer``, the attention rules, fastavro. It says less than we do: no
-citation is checked. ``bench/pipeline.py`` measures it beside ours.
+Each contender is a process of its own that takes impressions from Kafka, explains and encodes them, sends explanation
+and audit, and commits. All do it in batches. None but whyrec's worker keeps several batches in flight, survives a
+rebalance or a broker that is away without losing or repeating anything, or serves metrics: theirs is the plain form.
+CPU time counts from when a contender is ready to the last explanation.
+
+Run: python -m bench.peers --rate 100 --duration 20 --json FILE
 """
 
 from __future__ import annotations
 
-import io
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Sequence
-from typing import Any
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
 
-import fastavro
 import numpy as np
-import numpy.typing as npt
-import shap
+import psutil
 
+from bench.arrivals import Arrivals
+from bench.load import Parcels
+from bench.machine import describe, headline
+from bench.stream import broker
 from models.bundle import Bundle
-from models.reranker.runtime import Reranker
-from models.session.runtime import SessionModel, left_pad
-from schemas.codec import schema
-from schemas.events import ENGAGEMENTS, Impression
+from models.data.simulator import simulate
+from models.data.slates import impressions
+from schemas.events import Impression
+from stream.agents.batch import BatchWork, Received
+from stream.cluster import Cluster
+from stream.connections import codec_of
+from stream.delivery import Delivery
+from stream.demo.traffic import Traffic
+from stream.demo.worker_process import WorkerProcess
+from stream.explain.pipeline import Explainer
+from stream.settings import Settings
+from stream.topics import TOPICS
+
+_PATIENCE_S: Final = 120.0
+_READY: Final = "ready"
 
 
-class PlainAssembly:
-    """The same models, one thread, one impression or one slate after the other."""
+def _job(settings: Settings) -> tuple[BatchWork, Delivery]:
+    explainer = Explainer.load(settings.bundle_dir, policy=settings.policy)
+    explainer.encode([])
+    return BatchWork(explainer, codec_of(settings), settings), Delivery(settings.bootstrap_servers)
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
-        self._session = SessionModel(bundle)
-        self._booster = Reranker.load(bundle).booster
-        self._shap = shap.TreeExplainer(self._booster)  # which, for LightGBM, calls LightGBM's own contributions
-        self._explanation = fastavro.parse_schema(schema("explanation"))
 
-    def per_impression(self, slates: Sequence[Impression]) -> None:
-        """Explain one item at a time."""
-        for slate in slates:
-            items = []
-            for item in slate["items"]:
-                vector, attention = self._look(slate)
-                row = np.array([[*slate["user_features"], *item["item_features"], vector @ self._vector(item)]])
-                items.append(self._say(slate, item, attention, self._shap.shap_values(row)[0], row[0]))
-            self._write(slate, items)
+def _received(messages: Sequence[Any]) -> list[Received]:
+    return [
+        Received(m.topic(), m.partition(), m.offset(), m.key(), m.value(), list(m.headers() or ())) for m in messages
+    ]
 
-    def per_slate(self, slates: Sequence[Impression]) -> None:
-        """Explain the items of a slate together."""
-        for slate in slates:
-            vector, attention = self._look(slate)
-            rows = np.array(
-                [
-                    [*slate["user_features"], *item["item_features"], vector @ self._vector(item)]
-                    for item in slate["items"]
-                ]
-            )
-            values = self._shap.shap_values(rows)
-            items = [
-                self._say(slate, item, attention, phi, row)
-                for item, phi, row in zip(slate["items"], values, rows, strict=True)
-            ]
-            self._write(slate, items)
 
-    def _look(self, slate: Impression) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        items = self._bundle.catalog.index([event["item_id"] for event in slate["session"]])
-        kinds = np.array([1 + ENGAGEMENTS.index(event["engagement"]) for event in slate["session"]], dtype=np.int64)
-        length = self._session.max_length
-        found = self._session.run(left_pad([items], length), left_pad([kinds], length), without=False)
-        return found.vector[0], found.attention[0].mean(axis=(0, 1))
+def bare(settings: Settings) -> None:
+    """Do the job with confluent-kafka and nothing else."""
+    from confluent_kafka import Consumer
 
-    def _vector(self, item: Any) -> npt.NDArray[np.float32]:
-        row: int = self._bundle.catalog.index([item["item_id"]])[0]
-        vector: npt.NDArray[np.float32] = self._bundle.item_vectors[row]
-        return vector
+    work, delivery = _job(settings)
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.bootstrap_servers,
+            "group.id": settings.consumer_group,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "fetch.wait.max.ms": settings.fetch_max_wait_ms,
+            "fetch.min.bytes": settings.fetch_min_bytes,
+        }
+    )
+    consumer.subscribe([settings.topic("impressions")], on_assign=lambda *_: print(_READY, flush=True))
+    while True:
+        batch = _received(consumer.consume(settings.batch_max_slates, settings.batch_max_wait_ms / 1000))
+        if batch:
+            delivery.send(work.answer(batch).outputs).future.result()
+            consumer.commit(asynchronous=True)
 
-    def _say(
-        self,
-        slate: Impression,
-        item: Any,
-        attention: npt.NDArray[np.float32],
-        phi: npt.NDArray[np.float64],
-        row: npt.NDArray[np.float64],
-    ) -> dict[str, Any]:
-        """Apply the attention rules in their plainest form; what is said matters less here than what it costs."""
-        newest_two = np.argsort(attention)[-2:][::-1]
-        cites = float(attention[newest_two].sum()) > 0.5 and len(slate["session"]) > 1
-        titles = [self._bundle.catalog.titles[int(i) % len(self._bundle.catalog.titles)] for i in newest_two]
-        top = np.argsort(-np.abs(phi))[:5]
-        features = self._bundle.features
+
+def faststream(settings: Settings) -> None:
+    """Do the job as a batch subscriber of FastStream, on its driver for confluent-kafka."""
+    from faststream import AckPolicy, FastStream
+    from faststream.confluent import KafkaBroker, KafkaMessage
+
+    work, delivery = _job(settings)
+    kafka = KafkaBroker(settings.bootstrap_servers)
+
+    async def explain(_: list[Any], message: KafkaMessage) -> None:
+        raw = message.raw_message if isinstance(message.raw_message, tuple) else (message.raw_message,)
+        receipt = await asyncio.to_thread(lambda: delivery.send(work.answer(_received(raw)).outputs))
+        await asyncio.wrap_future(receipt.future)
+
+    kafka.subscriber(
+        settings.topic("impressions"),
+        group_id=settings.consumer_group,
+        auto_offset_reset="earliest",
+        ack_policy=AckPolicy.ACK,
+        batch=True,
+        max_records=settings.batch_max_slates,
+        polling_interval=settings.batch_max_wait_ms / 1000,
+        decoder=_undecoded,
+    )(explain)
+    app = FastStream(kafka)
+    app.after_startup(lambda: print(_READY, flush=True))
+    asyncio.run(app.run())
+
+
+async def _undecoded(_message: Any) -> list[bytes]:
+    return []
+
+
+CONTENDERS: Final[dict[str, Callable[[Settings], None]]] = {"bare": bare, "faststream": faststream}
+
+
+@contextlib.contextmanager
+def serving(name: str, chosen: dict[str, str], folder: Path) -> Iterator[int]:
+    """Run a contender while the context lasts; its process id, once it is ready."""
+    if name == "whyrec":
+        worker = WorkerProcess(chosen | {"log_format": "json"}, folder / "log", "--agents", "explain")
+        worker.start()
+        try:
+            worker.wait_until_ready()
+            yield worker.pid
+        finally:
+            worker.kill()
+        return
+    environment = {**os.environ, **{f"WHYREC_{field.upper()}": value for field, value in chosen.items()}}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.peers", "--serve", name], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        while process.stdout is not None and (line := process.stdout.readline()).strip() != _READY:
+            if not line:
+                raise SystemExit(f"{name} ended before it was ready")
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def measure(name: str, bootstrap: str, slates: list[Impression], rate: float, duration_s: float) -> dict[str, float]:
+    """Have one contender explain a load; CPU µs per impression, and latencies in ms."""
+    mark = f"bench-{uuid.uuid4().hex[:8]}"
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="whyrec-bench-")))
+        chosen = {
+            "bootstrap_servers": bootstrap,
+            "consumer_group": mark,
+            **{f"{role}_topic": f"{mark}-{topic.name}" for role, topic in TOPICS.items()},
+        }
+        settings = Settings.model_validate(chosen | {"partitions": 4})
+        cluster = Cluster(settings)
+        cluster.create()
+        stack.callback(cluster.delete)
+        pid = stack.enter_context(serving(name, chosen, folder))
+        codec, topic = codec_of(settings), settings.topic("impressions")
+        traffic = Traffic(bootstrap, topic, Parcels(slates, round(rate * duration_s), rate, codec, topic), rate)
+        arrivals = Arrivals(settings, codec, traffic.planned)
+        stack.callback(arrivals.halt)
+        arrivals.start()
+        process = psutil.Process(pid)
+        before = process.cpu_times()
+        traffic.start()
+        traffic.join()
+        give_up = time.monotonic() + _PATIENCE_S
+        while arrivals.events < traffic.sent and time.monotonic() < give_up:
+            time.sleep(0.01)
+        after = process.cpu_times()
+        p50, p99 = np.quantile(arrivals.latencies_ms() or [0.0], (0.5, 0.99)).tolist()
+        spent = after.user + after.system - before.user - before.system
         return {
-            "item_id": item["item_id"],
-            "position": item["position"],
-            "type": "watch_history" if cites else "personalized",
-            "status": "generic",
-            "text": f"Because you watched {titles[0]} and {titles[1]}" if cites else "Chosen for you",
-            "evidence": {
-                "history": [],
-                "features": [
-                    {
-                        "name": features[i].name,
-                        "display_name": features[i].display_name,
-                        "value": float(row[i]),
-                        "contribution": float(phi[i]),
-                    }
-                    for i in top.tolist()
-                ],
-                "personal_share": None,
-                "category_match": None,
-                "residual": None,
-            },
+            "sent": traffic.sent,
+            "explained": arrivals.events,
+            "cpu_us": spent / max(1, arrivals.items) * 1e6,
+            "p50_ms": p50,
+            "p99_ms": p99,
         }
 
-    def _write(self, slate: Impression, items: list[dict[str, Any]]) -> None:
-        fastavro.schemaless_writer(
-            io.BytesIO(),
-            self._explanation,
-            {
-                **{name: slate[name] for name in ("request_id", "timestamp_ms", "user_id_hash", "region", "locale")},
-                "model_version": slate["model_version"],
-                "policy": "plain",
-                "produced_at_ms": int(time.time() * 1000),
-                "items": items,
-            },
-        )
+
+def main() -> None:
+    """Measure one contender after another, round by round."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--serve", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--bootstrap", help="a Kafka that runs already; by default one is started")
+    parser.add_argument("--rate", type=float, default=100, help="slates per second")
+    parser.add_argument("--duration", type=float, default=20)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        CONTENDERS[arguments.serve](Settings())
+        return
+    everyone, bundle = simulate(8_000, 5), Bundle.load(Settings().bundle_dir)
+    slates = list(impressions(bundle, everyone.select(np.arange(1_000)), log=everyone))
+    names = ["bare", "whyrec", *(["faststream"] if find_spec("faststream") else [])]
+    samples: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    print(headline())
+    print(f"explain and encode, no archive; {arguments.rate:g} slates/s, {arguments.duration:g} s a round\n")
+    with broker(arguments.bootstrap) as bootstrap:
+        for _ in range(arguments.rounds):
+            for name in names:
+                samples[name].append(measure(name, bootstrap, slates, arguments.rate, arguments.duration))
+    print(f"{'':14}{'CPU µs per impression':>22}{'against bare':>14}{'p50 ms':>9}{'p99 ms':>9}{'explained':>11}")
+    base = float(np.median([each["cpu_us"] for each in samples["bare"]]))
+    for name, found in samples.items():
+        cpu, p50, p99 = (float(np.median([each[key] for each in found])) for key in ("cpu_us", "p50_ms", "p99_ms"))
+        whole = all(each["sent"] == each["explained"] for each in found)
+        print(f"{name:14}{cpu:>22.1f}{cpu / base:>13.2f}x{p50:>9.1f}{p99:>9.1f}{'all' if whole else 'not all':>11}")
+    if "faststream" not in samples:
+        print("\nFastStream is left out: python -m pip install 'faststream[confluent]'")
+    print("Quix Streams is left out: its newest release wants a confluent-kafka older than the one whyrec uses.")
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"machine": describe(), "samples": samples}) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 """What explaining costs without Kafka: our pipeline beside the plain assembly of the same parts, in one run.
 
 From Avro to Avro: an impression's bytes are decoded, explained, and the explanation and the audit record encoded. The
-plain assembly (``bench/peers.py``) starts from decoded impressions and writes no audit record, to its advantage. Both
+plain assembly (``bench/plain.py``) starts from decoded impressions and writes no audit record, to its advantage. Both
 use the same models and one thread. What is taken is processor time, so that other work on the machine adds as little
 as can be; samples of contenders take turns.
 
@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from bench.machine import describe, headline
-from bench.peers import PlainAssembly
+from bench.plain import PlainAssembly
 from bench.work import Work, peak_bandwidth, peak_flops, watch
 from models.bundle import Bundle
 from models.data.simulator import simulate

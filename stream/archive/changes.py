@@ -14,7 +14,6 @@ a change keeps the count and nothing that leads to a person: ``case`` is the num
 from __future__ import annotations
 
 import datetime as dt
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -246,17 +245,7 @@ def decode(data: bytes) -> Change:
         InvalidChange: not JSON, another format, a missing field, or not canonical.
 
     """
-    try:
-        document = json.loads(data)
-        if document["format"] != FORMAT:
-            raise InvalidChange(f"format {document['format']!r}; expected {FORMAT}: update whyrec")
-        change = _change(document)
-        is_canonical = encode(change) == data
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidChange(f"no change: {type(error).__name__} {error}") from error
-    if not is_canonical:
-        raise InvalidChange("not in canonical form: was it written by another program, or edited?")
-    return change
+    return canonical.decode(data, range(FORMAT, FORMAT + 1), _change, encode, what="change", invalid=InvalidChange)
 
 
 def parse_key(key: str) -> tuple[Place, int]:

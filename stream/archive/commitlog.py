@@ -13,12 +13,12 @@ Format 1 kept the watermark by partition alone. Its entries are read, and their 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from stream.archive import canonical
 from stream.archive.intervals import Intervals
 from stream.archive.sources import Source, Sources, adopted
 from stream.errors import ArchiveError
@@ -252,9 +252,7 @@ def encode(entry: Entry) -> bytes:
         "writer": entry.writer,
         "written_at_ms": entry.written_at_ms,
     }
-    return (
-        json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode() + b"\n"
-    )
+    return canonical.encode(document)
 
 
 def decode(data: bytes) -> Entry:
@@ -264,17 +262,7 @@ def decode(data: bytes) -> Entry:
         InvalidEntry: not JSON, another format, a missing field, or not canonical.
 
     """
-    try:
-        document = json.loads(data)
-        if document["format"] not in range(1, FORMAT + 1):
-            raise InvalidEntry(f"format {document['format']!r}; expected 1 to {FORMAT}: update whyrec")
-        entry = _entry(document)
-        canonical = encode(entry) == data
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidEntry(f"no commit entry: {type(error).__name__} {error}") from error
-    if not canonical:
-        raise InvalidEntry("not in canonical form: was it written by another program, or edited?")
-    return entry
+    return canonical.decode(data, range(1, FORMAT + 1), _entry, encode, what="commit entry", invalid=InvalidEntry)
 
 
 def is_entry_key(key: str) -> bool:

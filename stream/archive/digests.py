@@ -194,24 +194,23 @@ def decode(data: bytes) -> Digest:
         InvalidDigest: not what :func:`make` writes.
 
     """
-    try:
-        document = json.loads(data)
-        if document["format"] != FORMAT:
-            raise InvalidDigest(f"format {document['format']!r}; expected {FORMAT}: update whyrec")
-        digest = Digest(
-            document["date"],
-            document["written_at_ms"],
-            document["previous"],
-            {chain: End(end["next"], end["sha256"]) for chain, end in document["chains"].items()},
-            document["key"],
-            document["signature"],
-        )
-        is_canonical = canonical.encode(_document(digest) | {"signature": digest.signature}) == data
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidDigest(f"no digest: {type(error).__name__} {error}") from error
-    if not is_canonical:
-        raise InvalidDigest("not in canonical form: was it edited?")
-    return digest
+    formats = range(FORMAT, FORMAT + 1)
+    return canonical.decode(data, formats, _digest, _encode, what="digest", invalid=InvalidDigest)
+
+
+def _digest(document: dict[str, Any]) -> Digest:
+    return Digest(
+        document["date"],
+        document["written_at_ms"],
+        document["previous"],
+        {chain: End(end["next"], end["sha256"]) for chain, end in document["chains"].items()},
+        document["key"],
+        document["signature"],
+    )
+
+
+def _encode(digest: Digest) -> bytes:
+    return canonical.encode(_document(digest) | {"signature": digest.signature})
 
 
 def read(stored: Iterable[tuple[str, bytes]], trust: str | None = None) -> Signed:

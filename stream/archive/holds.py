@@ -8,7 +8,6 @@ it must be found; it stays after the release, as part of why the rows were kept.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any, Final
@@ -163,17 +162,8 @@ def decode(data: bytes) -> Record:
         InvalidHold: not JSON, another format, a missing field, or not canonical.
 
     """
-    try:
-        document = json.loads(data)
-        if document["format"] != FORMAT:
-            raise InvalidHold(f"format {document['format']!r}; expected {FORMAT}: update whyrec")
-        record = _record(document)
-        is_canonical = encode(record) == data
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidHold(f"no record of a hold: {type(error).__name__} {error}") from error
-    if not is_canonical:
-        raise InvalidHold("not in canonical form: was it written by another program, or edited?")
-    return record
+    formats = range(FORMAT, FORMAT + 1)
+    return canonical.decode(data, formats, _record, encode, what="record of a hold", invalid=InvalidHold)
 
 
 def _record(document: dict[str, Any]) -> Record:

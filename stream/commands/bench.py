@@ -13,10 +13,10 @@ app = typer.Typer()
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
-def _run(context: typer.Context, name: str, module: str = "") -> None:
+def _run(context: typer.Context, name: str) -> None:
     from stream.errors import ConfigurationError
 
-    module = module or f"bench.{name}"
+    module = f"bench.{name}"
     if find_spec(module) is None:
         raise ConfigurationError(f"{module} is not installed here; run this in a checkout of whyrec")
     sys.argv = [f"whyrec bench {name}", *context.args]
@@ -88,4 +88,4 @@ def peers(context: typer.Context) -> None:
 
     Example: whyrec bench peers --rate 100 --duration 20
     """
-    _run(context, "peers", module="bench.transports")
+    _run(context, "peers")

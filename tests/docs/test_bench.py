@@ -14,7 +14,6 @@ NAMES = [command.callback.__name__ for command in app.registered_commands if com
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_has_a_module_that_takes_json(name: str) -> None:
-    name = {"peers": "transports"}.get(name, name)
     text = (BENCH / f"{name}.py").read_text("utf-8")
     assert f"python -m bench.{name}" in text
     assert "--json" in text
