@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType, TopicDescription
 
 from stream.archive.commitlog import Origin
 from stream.errors import ConfigurationError
@@ -20,6 +20,7 @@ log = structlog.get_logger("whyrec.sink")
 _LOOK_LIMIT_S: Final = 10.0
 _ASK_LIMIT_S: Final = 15.0
 _WATCH_EVERY_S: Final = 1.0
+_URL_SAFE: Final = str.maketrans("+/", "-_")
 _EMBEDDED: Final = "mockCluster"
 """How the embedded broker's ids begin. It knows no topic ids or settings, and would keep us waiting for an answer."""
 
@@ -45,12 +46,23 @@ def origin_of(bootstrap_servers: str, topic: str) -> Origin | None:
         if cluster.startswith(_EMBEDDED):
             return None
         asked = admin.describe_topics(TopicCollection([topic]), request_timeout=_ASK_LIMIT_S)
-        found = asked[topic].result().topic_id
+        found = topic_id(asked[topic].result())
     except KafkaException as error:
         _require_hopeless(error, f"the id of {topic}")
         log.warning("the broker does not tell a topic's id; a topic made anew is not recognised", error=str(error))
         return None
-    return Origin(cluster, str(found)) if found is not None else None
+    return Origin(cluster, found) if found is not None else None
+
+
+def topic_id(described: TopicDescription) -> str | None:
+    """Return a topic's id as Kafka's own tools print it, or None where the broker has none.
+
+    Kafka writes ids in the URL-safe alphabet of Base64 (RFC 4648, section 5); the client in the other one, whose ``/``
+    would be a folder in the name of a chain.
+    """
+    if described.topic_id is None:
+        return None
+    return str(described.topic_id).translate(_URL_SAFE)
 
 
 def limits_of(bootstrap_servers: str, topics: Sequence[str]) -> dict[str, int]:
@@ -90,7 +102,7 @@ def made_anew(bootstrap_servers: str, topics: Sequence[str]) -> str | None:
         for topic, origin in known.items():
             # Deleted and not yet there again, or no broker that answers: go on asking.
             with contextlib.suppress(KafkaException):
-                if str(asked[topic].result().topic_id) != origin.topic:
+                if topic_id(asked[topic].result()) != origin.topic:
                     return topic
 
 
