@@ -45,8 +45,16 @@ class Ours:
         self._codec = Codec()
         self._last = 0.0
         self.seconds: dict[str, float] = {}
+        self.works: dict[str, Work] = {}
         self.bytes_in = self.bytes_out = 0
         self.explainer = Explainer(bundle, policy, observe=self._observe)
+        self._work: Work | None = None
+
+    def watch(self) -> None:
+        """Count from now on, for each stage, the work of the session model."""
+        self._work = watch(self.explainer._models.session)  # noqa: SLF001
+        self.seconds.clear()
+        self.bytes_in = self.bytes_out = 0
 
     def messages(self, slates: Sequence[Impression]) -> list[Encoded]:
         """Make what arrives."""
@@ -71,6 +79,8 @@ class Ours:
         now = time.thread_time()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
+        if self._work is not None:
+            self._work.pour(self.works.setdefault(stage, Work()))
 
 
 def slates_of(bundle: Bundle, items: int, users: int = 1_000) -> list[Impression]:
@@ -112,11 +122,8 @@ def budget(bundle: Bundle, slates: Sequence[Impression], batch: int) -> list[dic
     ours = Ours(bundle)
     messages = ours.messages(slates)
     ours(messages[:batch])
-    ours.seconds.clear()
-    ours.bytes_in = ours.bytes_out = 0
-    # Stage by stage of this run, in the order of its stages: whole passes are scores, the others are verification.
+    ours.watch()
     models = ours.explainer._models  # noqa: SLF001
-    whole, again = watch(models.session)
     scored = _watch_rows(models.reranker)
     for start in range(0, len(messages) - batch + 1, batch):
         ours(messages[start : start + batch])
@@ -125,7 +132,9 @@ def budget(bundle: Bundle, slates: Sequence[Impression], batch: int) -> list[dic
     trees = models.reranker.booster.num_trees()
 
     def flop_limit(work: Work) -> tuple[str, float]:
-        says = f"{work.flop / count / 1e6:.2f} MFLOP in {work.rows / count:.2f} rows, {work.calls} calls"
+        says = (
+            f"{work.flop / count / 1e6:.2f} MFLOP in {work.rows / count:.2f} rows of {work.sessions / count:.2f} runs"
+        )
         return f"{says} at {flops / 1e9:.0f} GFLOP/s", work.flop / count / flops * 1e6
 
     def byte_limit(size: float, what: str) -> tuple[str, float]:
@@ -133,8 +142,8 @@ def budget(bundle: Bundle, slates: Sequence[Impression], batch: int) -> list[dic
 
     limits = {
         "read": byte_limit(ours.bytes_in, "in"),
-        "score": flop_limit(whole),
-        "verify": flop_limit(again),
+        "score": flop_limit(ours.works["score"]),
+        "verify": flop_limit(ours.works["verify"]),
         "record": byte_limit(ours.bytes_out, "out"),
     }
     return [

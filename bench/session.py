@@ -1,7 +1,7 @@
 """What each question to the session model costs beside one plain run, by the number of events, in one run, one thread.
 
-`forward` is the vector and the attention; the others include it. `again k` takes a session up again and computes its
-newest k rows. Shares of the limit count matrix products only (``bench/work.py``).
+`forward` is the vector and the attention; `glance` what every event does nearly, `without` exactly, both including it.
+`again k` takes a session up again and computes its newest k rows. The limit counts matrix products (``bench/work.py``).
 
 Run: python -m bench.session [--json FILE]
 """
@@ -13,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from bench.machine import describe, headline
-from bench.work import Size, forward_flop, nearly_flop, peak_flops
+from bench.work import Size, forward_flop, peak_flops
+from models.attribution.history import Histories, Runs, glance
 from models.bundle import Bundle
 from models.session.runtime import SessionModel
 from stream.settings import BUNDLED_MODEL
@@ -35,16 +37,17 @@ def questions(model: SessionModel, bundle: Bundle, length: int, batch: int) -> d
     random = np.random.default_rng(length)
     items = random.integers(1, len(bundle.catalog) + 1, (batch, length))
     received = random.integers(1, len(bundle.manifest.engagements) + 1, (batch, length))
+    histories = Histories(items, received, np.full(batch, length))
     asked: dict[str, Callable[[], object]] = {
         "forward": lambda: model.run(items, received, without=False),
-        "nearly_without": lambda: model.run(items, received, without=False, nearly_without=True),
+        "glance": lambda: glance(model, histories),
         "without": lambda: model.run(items, received),
     }
-    state = model.run(items, received, without=False, state=True).state
+    runs, row = Runs(model, histories, glance(model, histories).state), np.arange(batch)
     for rows in AGAIN:
-        if state is not None and rows < length:
-            past = np.ascontiguousarray(state[:, :-rows])
-            asked[f"again {rows}"] = lambda past=past: model.resume(items, received, past)  # type: ignore[misc]
+        if rows < length:
+            kept = np.full(batch, length - rows)
+            asked[f"again {rows}"] = partial(runs.vectors, histories, row, kept, 0 * kept, 0 * kept - 1)
     return asked
 
 
@@ -78,9 +81,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     for length in LENGTHS:
         samples = measure(questions(model, bundle, length, arguments.batch), arguments.batch, arguments.rounds)
         forward = float(np.median(samples["forward"]))
-        limits = {"forward": forward_flop(size, length, length)}
-        limits["nearly_without"] = limits["forward"] + nearly_flop(size, length)
-        limits |= {f"again {rows}": forward_flop(size, length, rows) for rows in AGAIN}
+        events = np.array([length])
+        limits = {"forward": forward_flop(size, events, events).sum()}
+        limits["glance"] = limits["forward"] + length * forward_flop(size, events, np.array([1])).sum()
+        limits |= {f"again {rows}": forward_flop(size, events, np.array([rows])).sum() for rows in AGAIN}
         for name, times in samples.items():
             middle = float(np.median(times))
             limit = f"{limits[name] / flops * 1e6:.0f}" if name in limits else ""

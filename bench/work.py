@@ -9,11 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
+from models.session.rerun import Reruns
+from models.session.rerun.kernel import BEGIN, LAST, OWN
 from models.session.runtime import SessionModel
+
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -27,53 +32,62 @@ class Size:
 
 @dataclass
 class Work:
-    """Calls to ONNX Runtime, sessions in them, rows that they computed, and their operations."""
+    """Sessions that were run, whole or in part, the rows that were computed for them, and their operations."""
 
-    calls: int = 0
     sessions: int = 0
     rows: int = 0
     flop: float = 0.0
 
-    def add(self, size: Size, sessions: int, length: int, fresh: int, nearly: bool) -> None:
-        """Count one call: `fresh` of `length` rows of each session, and nearly_without for as many."""
-        self.calls += 1
-        self.sessions += sessions
-        self.rows += sessions * fresh
-        self.flop += sessions * (forward_flop(size, length, fresh) + nearly * nearly_flop(size, length))
+    def add(self, size: Size, length: Ints, fresh: Ints) -> None:
+        """Count runs of so many events each, of which the newest `fresh` rows are computed; int64 [n] each."""
+        self.sessions += len(fresh)
+        self.rows += int(fresh.sum())
+        self.flop += float(forward_flop(size, length, fresh).sum())
+
+    def pour(self, into: Work) -> None:
+        """Hand over what was counted, and begin anew."""
+        into.sessions, into.rows, into.flop = (
+            into.sessions + self.sessions,
+            into.rows + self.rows,
+            into.flop + self.flop,
+        )
+        self.sessions, self.rows, self.flop = 0, 0, 0.0
 
 
-def forward_flop(size: Size, length: int, fresh: int) -> float:
-    """Operations for the newest `fresh` rows of `length`, of which the last layer needs one."""
-    d, row = size.d, _row_flop(size)
+def forward_flop(size: Size, length: Ints, fresh: Ints) -> npt.NDArray[np.float64]:
+    """Operations for the newest `fresh` rows of `length`, of which the last layer needs one; int64 [n] each."""
+    d, row = size.d, 24.0 * size.d**2
     inner = fresh * (row + 4.0 * length * d)
     last = row + 4.0 * length * d * size.heads  # its keys and values are never formed
-    return (size.layers - 1) * inner + last + 2.0 * d * d
+    return np.asarray((size.layers - 1) * inner + last + 2.0 * d * d)
 
 
-def nearly_flop(size: Size, length: int) -> float:
-    """Operations for one row per event and layer, and for the last layer's keys and values."""
-    d = size.d
-    return length * (size.layers * (_row_flop(size) + 4.0 * length * d) + 4.0 * d * d + 2.0 * d * d)
-
-
-def _row_flop(size: Size) -> float:
-    return 8.0 * size.d**2 + 16.0 * size.d**2
-
-
-def watch(model: SessionModel) -> tuple[Work, Work]:
+def watch(model: SessionModel) -> Work:
     """Count from now on the work of a model: whole runs, and runs that take a session up again."""
-    whole, again = Work(), Work()
-    size = Size(model.layers, model.heads, model.dimension)
-    call = model._call  # noqa: SLF001 - the one place where every run passes
+    work, size = Work(), Size(model.layers, model.heads, model.dimension)
+    call, reruns = model._call, model.reruns  # noqa: SLF001 - the two places where every run passes
 
-    def counted(item_index: Any, engagement_index: Any, extras: Any, past: Any = None) -> Any:
-        sessions, length = item_index.shape
-        fresh = length - (0 if past is None else past.shape[1])
-        (whole if past is None else again).add(size, sessions, length, fresh, "nearly_without" in extras)
-        return call(item_index, engagement_index, extras, past)
+    def counted(item_index: Any, engagement_index: Any, extras: Any) -> Any:
+        length = np.full(len(item_index), item_index.shape[1])
+        work.add(size, length, length)
+        return call(item_index, engagement_index, extras)
 
     model._call = counted  # type: ignore[method-assign]  # noqa: SLF001
-    return whole, again
+    if reruns is not None:
+        model.reruns = cast("Reruns", _Counted(reruns, work, size))
+    return work
+
+
+@dataclass
+class _Counted:
+    reruns: Reruns
+    work: Work
+    size: Size
+
+    def vectors(self, state: Any, item: Any, engagement: Any, runs: Ints) -> Any:
+        begin, own, last = (runs[:, column] for column in (BEGIN, OWN, LAST))
+        self.work.add(self.size, last - begin, np.where(begin < last, last - own, 0))
+        return self.reruns.vectors(state, item, engagement, runs)
 
 
 def peak_flops() -> float:

@@ -1,6 +1,6 @@
 """The session vector with one event swapped for another, in its place: the blank one, or none that is seen.
 
-A blanked event says nothing (its embedding is zeroed); a hidden one is attended to by nobody. Only a graph that knows
+A blanked event says nothing (its embedding is zeroed); a hidden one is attended to by nobody. Only a model that knows
 the blank event, or that takes sessions up again, can be asked so (see ``models/session/runtime.py``).
 """
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from models.session.runtime import SessionModel
 
 
-HIDDEN: Final = (0, 1)
-"""Item and engagement index of an event that nobody sees."""
+HIDDEN: Final = None
+"""In place of an event: it stays, and nobody sees it. The newest cannot be hidden, since it asks."""
 
 
 class Swaps:
     """Session vectors with one event swapped, each run once, however many items ask for it."""
 
     def __init__(
-        self, model: SessionModel, histories: Histories, event: tuple[int, int], state: Floats | None = None
+        self, model: SessionModel, histories: Histories, event: tuple[int, int] | None, state: Floats | None = None
     ) -> None:
-        """event: item and engagement index; with the state of the histories' reading, what stands before is kept."""
+        """event: item and engagement index, or HIDDEN; with the histories' state, little is run again."""
         self._event = event
         self._histories = histories
         self._runs = Runs(model, histories, state)
@@ -39,7 +39,7 @@ class Swaps:
         """Session vector with an event swapped, float32 [n, d]; row and column, int64 [n], may repeat."""
         new = self.asked(row, column)
         if len(new.keys):
-            self.keep(new.keys, self._runs.vectors(new.changed, new.row, new.kept, new.moved))
+            self.keep(new.keys, self._runs.vectors(new.changed, new.row, new.kept, new.moved, new.hidden))
         return np.concatenate(self._vectors)[self._place[row, column]]
 
     def asked(self, row: Ints, column: Ints) -> Asked:
@@ -49,8 +49,10 @@ class Swaps:
         row, column = np.divmod(keys, self._histories.width)
         whole, each = self._histories, np.arange(len(row))
         asked = Histories(whole.item[row], whole.engagement[row], whole.length[row])
-        asked.item[each, column], asked.engagement[each, column] = self._event
-        return Asked(asked, row, column, np.zeros_like(row), keys)
+        hidden = column if self._event is HIDDEN else np.full_like(column, -1)
+        if self._event is not HIDDEN:
+            asked.item[each, column], asked.engagement[each, column] = self._event
+        return Asked(asked, row, column, np.zeros_like(row), hidden, keys)
 
     def keep(self, keys: Ints, vectors: Floats) -> None:
         """Keep what was run."""

@@ -16,31 +16,26 @@ blanking  the event keeps its place and says nothing: its embedding is zeroed   
 ========  ==========================================================================  =============================
 
 The model's attention looks back only, so what stands before an event does not depend on it. A run without the event
-takes up the session there (``Reading.state``) and computes only the rows after it: four instead of twenty on average.
+takes up the session there (``models/session/rerun``) and computes only the rows after it: five of twenty on average.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from models.errors import SessionInputError
+from models.session.rerun import plan
 
 if TYPE_CHECKING:
     from models.session.runtime import SessionModel
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
-
-_STEP: Final = 1 << 32
-_ROWS_AGAIN: Final = np.array([2, 4, 8, 16, 32])
-_WIDTHS_AGAIN: Final = 16
-"""Runs that take a session up again compute one of so many rows and have a multiple of so many columns: few calls, and
-both depend on the session alone, so that it gives the same bits in any company."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,25 +92,37 @@ class Reading:
 
 def read(model: SessionModel, histories: Histories, *, without: bool = True) -> Reading:
     """Run the session model once over each history."""
-    return _read(model, histories, "without" if without and model.has_without else "")
+    return _read(model, histories, without=without)
 
 
 def glance(model: SessionModel, histories: Histories) -> Reading:
-    """Read, with what every event does nearly, where the model can say so (else exactly), and state for `Runs`."""
-    near = "nearly_without" if model.has_nearly_without else "without" if model.has_without else ""
-    return _read(model, histories, near, state=model.state_size > 0)
+    """Read, with what `Runs` needs to take the sessions up again, and from that what every event does nearly.
+
+    Nearly: only the newest row learns that the event is gone; all other rows stay as they were with it. That is exact
+    for the newest two events, and else close (README): good for finding events that are worth a closer look.
+    A model that cannot take sessions up again says exactly what every event does, where it can.
+    """
+    if model.reruns is None:
+        return read(model, histories)
+    reading = _read(model, histories, without=False, state=True)
+    width, length = histories.width, histories.length
+    row, column = np.nonzero(np.arange(width) >= width - length[:, None])
+    item, engagement = histories.item[row], histories.engagement[row]
+    # Without the newest event the one before it asks, as in the shorter session; any other is hidden from the newest.
+    newest = column == width - 1
+    for each in (item, engagement):
+        each[newest, -1] = each[newest, max(width - 2, 0)]
+    changed = Histories(item, engagement, length[row] - newest)
+    kept, hidden = np.full_like(row, width - 1), np.where(newest, -1, column)
+    without = np.repeat(reading.vector[:, None], width, axis=1)
+    runs = Runs(model, histories, reading.state)
+    without[row, column] = runs.vectors(changed, row, kept, newest.astype(np.int64), hidden)
+    return replace(reading, without=without)
 
 
-def _read(model: SessionModel, histories: Histories, without: str, *, state: bool = False) -> Reading:
-    got = model.run(
-        histories.item,
-        histories.engagement,
-        without=without == "without",
-        nearly_without=without == "nearly_without",
-        state=state,
-    )
-    masked = got.nearly_without if without == "nearly_without" else got.without
-    return Reading(got.vector, got.attention.mean(axis=(1, 2)), masked, got.state)
+def _read(model: SessionModel, histories: Histories, *, without: bool, state: bool = False) -> Reading:
+    got = model.run(histories.item, histories.engagement, without=without, state=state)
+    return Reading(got.vector, got.attention.mean(axis=(1, 2)), got.without, got.state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,33 +136,17 @@ class Runs:
     histories: Histories
     state: Floats | None
 
-    def vectors(self, changed: Histories, row: Ints, kept: Ints, moved: Ints) -> Floats:
+    def vectors(self, changed: Histories, row: Ints, kept: Ints, moved: Ints, hidden: Ints) -> Floats:
         """Session vectors of changed histories, float32 [n, d].
 
         changed are n histories as wide as `histories`; what stands before column `kept` of history `row` (int64 [n]
-        each) also stands in them, `moved` columns to the right.
+        each) also stands in them, `moved` columns to the right. hidden, int64 [n]: a column that nobody attends to, -1
+        for none (``models.session.rerun.plan``); none may be hidden where the model cannot take sessions up again.
         """
-        if self.state is None:
+        if self.model.reruns is None or self.state is None:
             return read(self.model, changed, without=False).vector
-        columns = self.histories.width
-        width = np.minimum(-(-changed.length // _WIDTHS_AGAIN) * _WIDTHS_AGAIN, self.model.max_length)
-        fresh = columns - kept - moved
-        rows = _ROWS_AGAIN[np.minimum(np.searchsorted(_ROWS_AGAIN, fresh), len(_ROWS_AGAIN) - 1)]
-        rows = np.where(fresh <= rows, np.minimum(rows, width), width)
-        vectors = np.zeros((len(row), self.model.dimension), dtype=np.float32)
-        again = np.flatnonzero(changed.length > 0)
-        kinds, which = np.unique(width[again] * _STEP + rows[again], return_inverse=True)
-        flat = self.state.reshape(-1, self.state.shape[2])
-        for kind, (size, count) in enumerate(zip(*np.divmod(kinds, _STEP), strict=True)):
-            part = again[which == kind]
-            # A column left of the history is padding, and so is what stands at its place in the state.
-            known = np.arange(columns - size, columns - count) - moved[part, None]
-            past = flat[row[part, None] * columns + np.maximum(known, 0)]
-            at = np.maximum(np.arange(columns - size, columns), 0)
-            there = np.arange(size) >= size - changed.length[part, None]
-            item, engagement = (np.where(there, each[part][:, at], 0) for each in (changed.item, changed.engagement))
-            vectors[part] = self.model.resume(item, engagement, past)
-        return vectors
+        runs = plan(row, kept, moved, changed.length, self.histories.width, hidden)
+        return self.model.reruns.vectors(self.state, changed.item, changed.engagement, runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +157,7 @@ class Asked:
     row: Ints
     kept: Ints
     moved: Ints
+    hidden: Ints
     keys: Ints
 
 
@@ -187,8 +179,8 @@ def run_together(runs: Runs, askers: Sequence[tuple[Asker, Ints, Ints]]) -> None
         np.concatenate([each.changed.engagement for each in asked]),
         np.concatenate([each.changed.length for each in asked]),
     )
-    row, kept, moved = (np.concatenate([getattr(each, name) for each in asked]) for name in ("row", "kept", "moved"))
-    vectors = runs.vectors(changed, row, kept, moved)
+    names = ("row", "kept", "moved", "hidden")
+    vectors = runs.vectors(changed, *(np.concatenate([getattr(each, name) for each in asked]) for name in names))
     ends = np.cumsum([len(each.keys) for each in asked])
     for (asker, _, _), each, end in zip(askers, asked, ends.tolist(), strict=True):
         asker.keep(each.keys, vectors[end - len(each.keys) : end])
@@ -213,7 +205,7 @@ class Deletions:
         missing = np.setdiff1d(keys, self._keys)
         if len(missing):
             new = self._asked(missing)
-            self.keep(new.keys, self._runs.vectors(new.changed, new.row, new.kept, new.moved))
+            self.keep(new.keys, self._runs.vectors(new.changed, new.row, new.kept, new.moved, new.hidden))
         return self._vectors[np.searchsorted(self._keys, keys)]
 
     def asked(self, row: Ints, column: Ints) -> Asked:
@@ -235,7 +227,7 @@ class Deletions:
         if len(pairs):
             twice = left.delete(pairs, high[pairs])
             left.item[pairs], left.engagement[pairs], left.length[pairs] = twice.item, twice.engagement, twice.length
-        return Asked(left, row, low, np.where(high < width, 2, 1), keys)
+        return Asked(left, row, low, np.where(high < width, 2, 1), np.full_like(row, -1), keys)
 
     def keep(self, keys: Ints, vectors: Floats) -> None:
         """Keep what was run."""

@@ -21,24 +21,16 @@ half of the attention, the largest, the softmax over the others is formed as suc
 The *blank event* is an item index after the last, with an engagement index after the last: it says nothing, but keeps
 its place, so that a session can be asked what it would be with an event's embedding zeroed.
 
-``without`` costs many times what the rest does. ``nearly_without`` has the same shape and conventions, but only the
-newest row learns that event j is gone: it is asked again in every layer, and all other rows stay as they were with j.
-That is exact for the newest two events, and else close: good for finding the events that are worth a closer look, not
-for saying what they do. Both are computed on demand only: ``want_without`` (default true), ``want_nearly_without``
-(default false).
+``without`` costs many times what the rest does, so it is computed on demand only (``want_without``, default true).
 
 ``state`` is all that later rows read of a row: keys and values of each layer, and the normalised row that the last
-layer reads. Attention looks back only, so a session that differs from another from column c on need not be run whole:
-given as ``past`` [batch, known, ...], the first columns are not computed again, and their indices only tell padding
-from events. The numbers are the same.
-
-An item index of 0 with an engagement index is no padding but an event that is *hidden*: it keeps its place, and nobody
-attends to it. So one run gives exactly one row of ``without``, but for the newest event, which has to ask.
+layer reads. Attention looks back only, so a session that differs from another from some event on need not be run whole
+(``models/session/rerun``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +72,6 @@ class _Attended:
     after: str  # [B, rows, d]
     scores: str  # [B, heads, row, key], hidden keys far below all others
     attention: str  # [B, heads, row, key]
-    keys: str  # [B, heads, d / heads, L]
     values: str  # [B, heads, L, d / heads]
     context: str  # [B, heads, rows, d / heads]
     state: tuple[str, str]  # keys and values of the rows, [B, rows, d] each
@@ -96,7 +87,6 @@ class _Around:
     left: str  # [B, J, key], the events without event j
     length: str  # [1]
     vector: str  # [B, 1, d]
-    rows: str  # [B, L, d], which the last layer reads
 
 
 class _Writer:
@@ -108,19 +98,16 @@ class _Writer:
     def model(self) -> onnx.ModelProto:
         config, o = self.config, Nodes(self.constants)
         valid = o("Cast", "item_index", to=TensorProto.BOOL)  # [B, L]
-        length, known = o.size("item_index", 1), o.size("past", 1)
+        length = o.size("item_index", 1)
         key = o("Range", o.scalar(0), o("Squeeze", length), o.scalar(1))
-        row = o("Slice", key, known, length)
-        seen = o("And", o.widen(valid, 1), o("GreaterOrEqual", o.widen(row, 1), o.widen(key, 0)))  # [B, row, key]
-        past = o.split("past", 2 * config.layers - 1, config.d)
+        seen = o("And", o.widen(valid, 1), o("GreaterOrEqual", o.widen(key, 1), o.widen(key, 0)))  # [B, row, key]
 
-        h, attended = self.embed(o, known), []
+        h, attended = self.embed(o), []
         for depth in range(config.layers - 1):
-            attended.append(self.attend(o, depth, h, o.widen(seen, 1), past[2 * depth : 2 * depth + 2]))
+            attended.append(self.attend(o, depth, h, o.widen(seen, 1)))
             h = attended[-1].after
         rows = self.norm(o, h, f"layers.{config.layers - 1}.attention_norm")
         o.name(o("Concat", *(part for each in attended for part in each.state), rows, axis=2), "state")
-        rows = o("Concat", past[-1], rows, axis=1)
         vector, attention = self.read(o, o.take(h, o.ints(-1), axis=1), o.widen(rows, 1), o.widen(valid, 1))
 
         # An empty session has the zero vector, and attends to nothing.
@@ -132,27 +119,24 @@ class _Writer:
 
         others = o("Not", o("Equal", o.widen(key, 1), o.widen(key, 0)))  # [J, key]
         left = o("And", o.widen(valid, 1), others)  # [B, J, key]
-        around = _Around(valid, seen, others, left, length, vector, rows)
-        for name, write in (("without", self.without), ("nearly_without", self.nearly_without)):
-            nothing, everything = Nodes(self.constants, f"no {name}/"), Nodes(self.constants, f"{name}/")
-            made = write(everything, attended, around)
-            o.nodes.append(
-                helper.make_node(
-                    "If",
-                    [f"want_{name}"],
-                    [name],
-                    name=name,
-                    then_branch=everything.branch(made),
-                    else_branch=nothing.branch(nothing("Slice", vector, o.ints(0), o.ints(0), o.ints(1))),
-                )
+        nothing, everything = Nodes(self.constants, "no without/"), Nodes(self.constants, "without/")
+        made = self.without(everything, attended, _Around(valid, seen, others, left, length, vector))
+        o.nodes.append(
+            helper.make_node(
+                "If",
+                ["want_without"],
+                ["without"],
+                name="without",
+                then_branch=everything.branch(made),
+                else_branch=nothing.branch(nothing("Slice", vector, o.ints(0), o.ints(0), o.ints(1))),
             )
+        )
         return self.close(o)
 
     def close(self, o: Nodes) -> onnx.ModelProto:
         config, tensor = self.config, helper.make_tensor_value_info
         # An input that has a constant is an input with a default.
         o.constant("want_without", np.array(True))
-        o.constant("want_nearly_without", np.array(False))
         state = (2 * config.layers - 1) * config.d
         graph = helper.make_graph(
             o.nodes,
@@ -160,16 +144,13 @@ class _Writer:
             inputs=[
                 tensor("item_index", TensorProto.INT64, ["batch", "length"]),
                 tensor("engagement_index", TensorProto.INT64, ["batch", "length"]),
-                tensor("past", TensorProto.FLOAT, ["batch", "known", state]),
                 tensor("want_without", TensorProto.BOOL, []),
-                tensor("want_nearly_without", TensorProto.BOOL, []),
             ],
             outputs=[
                 tensor("session_vector", TensorProto.FLOAT, ["batch", config.d]),
                 tensor("attention", TensorProto.FLOAT, ["batch", config.layers, config.heads, "length"]),
                 tensor("without", TensorProto.FLOAT, ["batch", "events", config.d]),
-                tensor("nearly_without", TensorProto.FLOAT, ["batch", "nearly_events", config.d]),
-                tensor("state", TensorProto.FLOAT, ["batch", "rows", state]),
+                tensor("state", TensorProto.FLOAT, ["batch", "length", state]),
             ],
             initializer=list(self.constants.values()),
         )
@@ -182,44 +163,35 @@ class _Writer:
 
     # The parts of the model
 
-    def embed(self, o: Nodes, known: str) -> str:
-        """Turn the indices that are not known yet into rows [B, rows, d]; positions count events, not padding."""
+    def embed(self, o: Nodes) -> str:
+        """Turn the indices into rows [B, L, d]; positions count events, not padding."""
         scale = self.config.d**0.5
         items, engagements = (
             o.take(
                 o.constant(name, with_blank(self.weights[f"{name}.weight"]) * np.float32(scale)),
-                self.fresh(o, f"{name}_index", known),
+                f"{name}_index",
             )
             for name in ("item", "engagement")
         )
-        # A hidden event keeps its place: what counts is the distance from the first event.
-        some = o("Add", "item_index", "engagement_index")
-        begun = o("Greater", o("CumSum", some, o.scalar(1)), o.scalar(0))
-        count = o("CumSum", o("Cast", begun, to=TensorProto.INT64), o.scalar(1))
+        count = o("CumSum", o("Cast", o("Cast", "item_index", to=TensorProto.BOOL), to=TensorProto.INT64), o.scalar(1))
         place = o("Max", o("Sub", count, o.scalar(1)), o.scalar(0))
-        places = self.fresh(o, place, known)
-        positions = o.take(o.constant("position", sinusoids(self.config.max_length, self.config.d)), places)
+        positions = o.take(o.constant("position", sinusoids(self.config.max_length, self.config.d)), place)
         return o("Add", o("Add", items, engagements), positions)
 
-    def fresh(self, o: Nodes, columns: str, known: str) -> str:
-        """Cut off the columns whose rows are known."""
-        return o("Slice", columns, known, o.ints(2**31), o.ints(1))
-
-    def attend(self, o: Nodes, depth: int, h: str, seen: str, past: Sequence[str] = ()) -> _Attended:
-        """Run a layer for every row of h [B, rows, d]; seen is bool [B, 1, row, key]; past: earlier keys and values."""
+    def attend(self, o: Nodes, depth: int, h: str, seen: str) -> _Attended:
+        """Run a layer for every row of h [B, rows, d]; seen is bool [B, 1, row, key]."""
         layer = f"layers.{depth}"
         heads, width = self.config.heads, self.config.d // self.config.heads
         x = self.norm(o, h, f"{layer}.attention_norm")
         query, *state = (o("MatMul", x, self.matrix(o, f"{layer}.{part}")) for part in ("query", "key", "value"))
-        every = [o("Concat", *pair, axis=1) for pair in zip(past, state, strict=True)] if past else state
-        query, key, value = (o.shape(each, 0, 0, heads, width) for each in (query, *every))
+        query, key, value = (o.shape(each, 0, 0, heads, width) for each in (query, *state))
         query, key, value = o.swap(query, 0, 2, 1, 3), o.swap(key, 0, 2, 3, 1), o.swap(value, 0, 2, 1, 3)
         scores = o("Where", seen, o("Mul", o("MatMul", query, key), o.real(width**-0.5)), o.real(_NEVER))
         attention = o("Softmax", scores, axis=-1)
         context = o("MatMul", attention, value)
         joined = o.shape(o.swap(context, 0, 2, 1, 3), 0, 0, self.config.d)
         after = self.feed(o, depth, o("Add", h, o("MatMul", joined, self.matrix(o, f"{layer}.output"))))
-        return _Attended(h, after, scores, attention, key, value, context, (state[0], state[1]))
+        return _Attended(h, after, scores, attention, value, context, (state[0], state[1]))
 
     def read(self, o: Nodes, asking: str, x: str, seen: str) -> tuple[str, str]:
         """Run the last layer, the final norm and the projection for one row per J.
@@ -278,53 +250,15 @@ class _Writer:
             rows = self.attend(o, depth, flat, o.shape(hidden, -1, 1, length, length)).after
             each = o.shape(rows, -1, length, length, self.config.d)
 
-        asking = self.asking(o, attended[-1].after, o.take(each, o.scalar(-1), axis=2), length)
-        rows = self.norm(o, each, f"layers.{self.config.layers - 1}.attention_norm")
-        without, _ = self.read(o, asking, rows, around.left)
-        return self.settle(o, without, around)
-
-    def nearly_without(self, o: Nodes, attended: list[_Attended], around: _Around) -> str:
-        """[B, J, d], where only the asking row learns that event j is gone, and all other rows stay as they are."""
-        asking = o.widen(o.take(attended[0].before, o.scalar(-1), axis=1), 1)
-        asking = self.asking(o, attended[0].before, asking, around.length)
-        for depth, each in enumerate(attended):
-            asking = self.revise(o, depth, asking, each.keys, each.values, around)
-        heads, width = self.config.heads, self.config.d // self.config.heads
-        layer = f"layers.{self.config.layers - 1}"
-        keys, values = (
-            o.shape(o("MatMul", around.rows, self.matrix(o, f"{layer}.{part}")), 0, 0, heads, width)
-            for part in ("key", "value")
-        )
-        keys, values = o.swap(keys, 0, 2, 3, 1), o.swap(values, 0, 2, 1, 3)
-        asking = self.revise(o, self.config.layers - 1, asking, keys, values, around)
-        return self.settle(o, self.project(o, asking), around)
-
-    def asking(self, o: Nodes, rows: str, last: str, length: str) -> str:
-        """Give the row that asks where j is gone, [B, J, d]: last, but the row before it where j is the newest."""
+        # Who asks where j is gone: the newest row, but the row before it where j is the newest.
         newest = o("Sub", length, o.ints(1))
         before = o("Max", o("Sub", newest, o.ints(1)), o.ints(0))
         is_newest = o("Equal", o("Range", o.scalar(0), o("Squeeze", length), o.scalar(1)), newest)
-        return o("Where", o.widen(is_newest, 1), o.take(rows, before, axis=1), last)
-
-    def revise(self, o: Nodes, depth: int, asking: str, keys: str, values: str, around: _Around) -> str:
-        """Run a layer for the asking rows [B, J, d] only; keys and values of all rows are those with event j."""
-        layer, heads, width = f"layers.{depth}", self.config.heads, self.config.d // self.config.heads
-        x = self.norm(o, asking, f"{layer}.attention_norm")
-        query, key, value = (
-            o.swap(o.shape(o("MatMul", x, self.matrix(o, f"{layer}.{part}")), 0, 0, heads, width), 0, 2, 1, 3)
-            for part in ("query", "key", "value")
-        )  # [B, heads, J, width]
-        # The asking row meets itself in the last column, as it is without j; where j is the newest, nobody does.
-        itself = o("ReduceSum", o("Mul", query, key), o.ints(3), keepdims=1)
-        column = o("Range", o.scalar(0), o("Squeeze", around.length), o.scalar(1))
-        is_last = o("Equal", column, o("Sub", around.length, o.ints(1)))
-        scores = o("Where", is_last, itself, o("MatMul", query, keys))
-        scores = o("Where", o.widen(around.left, 1), o("Mul", scores, o.real(width**-0.5)), o.real(_NEVER))
-        attention = o("Softmax", scores, axis=-1)  # [B, heads, J, key]
-        changed = o("Sub", value, o.take(values, o.ints(-1), axis=2))
-        context = o("Add", o("MatMul", attention, values), o("Mul", o.take(attention, o.ints(-1), axis=3), changed))
-        joined = o.shape(o.swap(context, 0, 2, 1, 3), 0, 0, self.config.d)
-        return self.feed(o, depth, o("Add", asking, o("MatMul", joined, self.matrix(o, f"{layer}.output"))))
+        last = o.take(each, o.scalar(-1), axis=2)
+        asking = o("Where", o.widen(is_newest, 1), o.take(attended[-1].after, before, axis=1), last)
+        rows = self.norm(o, each, f"layers.{self.config.layers - 1}.attention_norm")
+        without, _ = self.read(o, asking, rows, around.left)
+        return self.settle(o, without, around)
 
     def settle(self, o: Nodes, without: str, around: _Around) -> str:
         """Nothing is left without the only event; nothing changes without padding."""

@@ -64,13 +64,6 @@ class Nodes:
         """Gather along an axis; a scalar index drops it."""
         return self("Gather", tensor, index, axis=axis)
 
-    def split(self, tensor: str, parts: int, size: int) -> list[str]:
-        """Cut the last of three axes into parts of one size."""
-        name = f"{self.prefix}{len(self.nodes)}_Split"
-        names = [f"{name}_{part}" for part in range(parts)]
-        self.nodes.append(helper.make_node("Split", [tensor, self.ints(*[size] * parts)], names, name=name, axis=2))
-        return names
-
     def widen(self, tensor: str, *axes: int) -> str:
         """Insert axes of length 1."""
         return self("Unsqueeze", tensor, self.ints(*axes))

@@ -7,10 +7,8 @@ The contract of the graph:
 - outputs ``session_vector`` float32 [batch, d] and ``attention`` float32 [batch, layers, heads, length], from the
   newest position; optionally ``without`` float32 [batch, length, d], the session vector with each event masked out;
 - optionally an input ``want_without``, a boolean scalar with a default: false saves the work of ``without``;
-- optionally an output ``nearly_without``, as ``without`` but only close to it, on ``want_nearly_without``;
-- optionally an output ``state`` float32 [batch, rows, s], all that later rows read of each row, with an input ``past``
-  float32 [batch, known, s]: the state of the first columns, which are then not computed again;
-- of a graph with ``past``: an item index of 0 with an engagement index is an event that nobody sees (`resume` only);
+- optionally an output ``state`` float32 [batch, length, s], all that later rows read of each row: of our own export,
+  sessions that differ from one already run need then not be run whole (``models/session/rerun``);
 - optionally the metadata ``blank_event``: the index after the last item, with the index after the last engagement, is
   then an event that says nothing but keeps its place.
 
@@ -31,8 +29,9 @@ import onnxruntime
 from models.bundle import Bundle
 from models.errors import BundleError, SessionInputError
 from models.session.config import BLANK_EVENT
+from models.session.rerun import Reruns
 
-_EXTRAS = ("without", "nearly_without", "state")
+_EXTRAS = ("without", "state")
 _OUTPUTS = {"session_vector": 2, "attention": 4} | dict.fromkeys(_EXTRAS, 3)  # name: rank
 
 # What passes between the nodes of one run stays in a core's cache: so many events, or pairs of events where ``without``
@@ -49,15 +48,13 @@ class SessionOutput:
     """What a session model says about a batch.
 
     vector is float32 [B, d]; attention float32 [B, layers, heads, L], from the newest event; without float32 [B, L, d],
-    the vector with each event masked out (the vector itself at padding), and nearly_without the same but only close;
-    state float32 [B, L, s], what later rows read of each row. Each of these three is None where the model brings none
-    or it was not asked for.
+    the vector with each event masked out (the vector itself at padding); state float32 [B, L, s], what later rows read
+    of each row. The last two are None where the model brings none or they were not asked for.
     """
 
     vector: npt.NDArray[np.float32]
     attention: npt.NDArray[np.float32]
     without: npt.NDArray[np.float32] | None = None
-    nearly_without: npt.NDArray[np.float32] | None = None
     state: npt.NDArray[np.float32] | None = None
 
 
@@ -87,11 +84,11 @@ class SessionModel:
         self.has_engagements = "engagement_index" in self._inputs
         self.has_without = "without" in self._outputs
         self.state_size = self._state_size()
-        # What is known only nearly must be possible to look at exactly, by taking sessions up again.
-        nearly = "nearly_without" in self._outputs and "want_nearly_without" in self._inputs
-        self.has_nearly_without = nearly and self.state_size > 0
         self.has_blank = BLANK_EVENT in self._session.get_modelmeta().custom_metadata_map
         self.layers, self.heads = self._try()
+        self.reruns = Reruns.load(bundle, self.heads)
+        if self.reruns is not None:
+            self.reruns.self_check(self)
 
     @property
     def dimension(self) -> int:
@@ -114,13 +111,12 @@ class SessionModel:
         engagement_index: npt.NDArray[np.int64],
         *,
         without: bool = True,
-        nearly_without: bool = False,
         state: bool = False,
         least_width: int = 0,
     ) -> SessionOutput:
         """Run a batch: int64 [B, L] each, left-padded with 0 (see left_pad), L from 0 to max_length.
 
-        Of without, nearly_without and state, what is asked for is given if the model has it.
+        Of without and state, what is asked for is given if the model has it.
 
         A session gives the same bits alone as in any batch. least_width, at most max_length, is for trying out a graph:
         the columns that every session has at least, whatever its length.
@@ -130,11 +126,7 @@ class SessionModel:
         self._check_batch(item_index, engagement_index)
         engagement_index = np.where(item_index > 0, engagement_index, 0)
         batch, length = item_index.shape
-        asked = (
-            without and self.has_without,
-            nearly_without and self.has_nearly_without,
-            state and self.state_size > 0,
-        )
+        asked = (without and self.has_without, state and self.state_size > 0)
         extras = [name for name, wanted in zip(_EXTRAS, asked, strict=True) if wanted]
         widths = -(-(item_index > 0).sum(axis=1) // _WIDTH_STEP) * _WIDTH_STEP
         widths = np.where(widths > 0, np.maximum(np.minimum(widths, self.max_length), least_width), 0)
@@ -155,32 +147,11 @@ class SessionModel:
                 each[part, cut] = got[name]
         return SessionOutput(vector, attention[..., lead:], **{name: each[:, lead:] for name, each in made.items()})
 
-    def resume(
-        self,
-        item_index: npt.NDArray[np.int64],
-        engagement_index: npt.NDArray[np.int64],
-        past: npt.NDArray[np.float32],
-    ) -> npt.NDArray[np.float32]:
-        """Run sessions whose first columns are known: vectors float32 [B, d].
-
-        item_index and engagement_index are int64 [B, L] as for run, but that an item index of 0 with an engagement
-        index hides an event other than the newest, which keeps its place; past is float32 [B, known, state_size], the
-        state of the first columns, known < L (anything finite at padding). For a model with a state_size above 0 only.
-        """
-        self._check_indices(item_index, engagement_index)
-        vector = np.zeros((len(item_index), self._d), dtype=np.float32)
-        most = max(1, _EVENTS_PER_RUN // max(1, item_index.shape[1]))
-        for start in range(0, len(vector), most):
-            part = slice(start, start + most)
-            vector[part] = self._call(item_index[part], engagement_index[part], (), past[part])["session_vector"]
-        return vector
-
     def _call(
         self,
         item_index: npt.NDArray[np.int64],
         engagement_index: npt.NDArray[np.int64],
         extras: Sequence[str],
-        past: npt.NDArray[np.float32] | None = None,
     ) -> dict[str, npt.NDArray[np.float32]]:
         length = item_index.shape[1]
         fixed = self._bundle.manifest.fixed_length
@@ -191,10 +162,8 @@ class SessionModel:
         feed: dict[str, Any] = {"item_index": item_index}
         if self.has_engagements:
             feed["engagement_index"] = engagement_index
-        for name in self._inputs & {f"want_{name}" for name in _EXTRAS}:
-            feed[name] = np.array(name.removeprefix("want_") in extras)
-        if self.state_size:
-            feed["past"] = np.zeros((batch, 0, self.state_size), dtype=np.float32) if past is None else past
+        if "want_without" in self._inputs:
+            feed["want_without"] = np.array("without" in extras)
         names = ["session_vector", "attention", *extras]
         try:
             got = dict(zip(names, self._session.run(names, feed), strict=True))
@@ -222,8 +191,7 @@ class SessionModel:
     def _check_inputs(self) -> set[str]:
         inputs = {each.name: each.type for each in self._session.get_inputs()}
         optional = {each.name: each.type for each in self._session.get_overridable_initializers()}
-        known = {"item_index": "tensor(int64)", "engagement_index": "tensor(int64)", "past": "tensor(float)"}
-        known |= {f"want_{name}": "tensor(bool)" for name in _EXTRAS}
+        known = {"item_index": "tensor(int64)", "engagement_index": "tensor(int64)", "want_without": "tensor(bool)"}
         wrong = {name: kind for name, kind in inputs.items() if known.get(name) != kind}
         if "item_index" not in inputs or wrong:
             raise BundleError(
@@ -256,20 +224,14 @@ class SessionModel:
         return set(outputs) & set(_OUTPUTS)
 
     def _state_size(self) -> int:
-        """Give the width of ``state``, 0 where the model cannot take a session up again."""
-        shapes: dict[str, list[Any]] = {
-            each.name: each.shape for each in (*self._session.get_inputs(), *self._session.get_outputs())
-        }
-        sizes = {shapes[name][-1] for name in ("past", "state") if name in shapes and len(shapes[name]) == 3}
-        size = sizes.pop() if len(sizes) == 1 else None
-        if "past" not in self._inputs:
-            return 0
-        if not isinstance(size, int) or "state" not in self._outputs:
+        """Give the width of ``state``, 0 where the model brings none."""
+        shapes = [each.shape for each in self._session.get_outputs() if each.name == "state"]
+        if shapes and not isinstance(shapes[0][-1], int):
             raise BundleError(
-                f"session.onnx: expected the input past and an output state [batch, rows, s] of one known width s, got "
-                f"{shapes.get('past')} and {shapes.get('state')}: export both, or neither."
+                f"session.onnx: expected the output state [batch, length, s] with a known width s, got {shapes[0]}: "
+                "export it so, or leave it out."
             )
-        return size
+        return int(shapes[0][-1]) if shapes else 0
 
     def _try(self) -> tuple[int, int]:
         """Run one and two events, alone and side by side; returns layers and heads."""

@@ -28,7 +28,7 @@ CITED: Final = 2
 CANDIDATES: Final = 3
 """Past events per item that masking proposes and the other removals try."""
 
-EVENTS: Final = 8
+EVENTS: Final = 6
 """Past events per slate that are tried at most, whatever its items ask for: what bounds the cost of a slate."""
 
 ATTENTION_THRESHOLD: Final = 0.5

@@ -1,9 +1,9 @@
 """Measure: what each removal of a past event does to the items of its slate.
 
 An event can be taken away in three ways (``models/attribution/history.py``). Masking is known for all events at once,
-though only nearly where the session model says so; deletion, blanking and exact masking are run for the events that are
-asked for, once each, however many items ask. How much an event did for an item is the *fall* of the item's score
-without it, in itself and relative to the slate.
+though only nearly where the session model can take sessions up again; deletion, blanking and exact masking are run for
+the events that are asked for, once each, however many items ask. How much an event did for an item is the *fall* of the
+item's score without it, in itself and relative to the slate.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Laboratory:
         self._deletions = Deletions(session, slates.histories, state)
         self._blanks = Swaps(session, slates.histories, session.blank_event, state) if session.has_blank else None
         # Where the effects of masking are only nearly known, what they propose is masked exactly.
-        self._masks = Swaps(session, slates.histories, HIDDEN, state) if session.has_nearly_without else None
+        self._masks = Swaps(session, slates.histories, HIDDEN, state) if session.reruns is not None else None
         self.proposing_margin = self.margin * (NEARLY if self._masks is not None else 1.0)
         self.raw, self.relative = _masking_effects(slates, scores)
         # What was measured, by item and column: nothing is measured twice.

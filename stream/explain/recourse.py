@@ -41,6 +41,9 @@ MOST_RUNS: Final = 2_000
 CATALOG_PART: Final = 65_536
 """Items of the catalogue that are scored at once."""
 
+NOISE: Final = 2e-5
+"""What a score may differ by from itself in another matrix product: logits of some tens in float32."""
+
 Titles = tuple[int, ...]
 """Indices of items of the catalogue, each to be taken out of the history."""
 
@@ -66,8 +69,10 @@ class Search:
         self._titles: list[Titles] = [(title,) for title in np.unique(self._history[interest]).tolist()]
         self._trials: dict[Titles, _Trial] = {}
         self._run([()])
+        # Here what may be a tie counts as better, and so does each item as itself.
+        deepest = self._places(self._trials[()].vector[None], self._not_shown(self._history[None]), -NOISE) - 1
         #: The deepest place of the first stage that this slate is known to reach.
-        self._depth = int(self._trials[()].place[self._items > 0].max(initial=0))
+        self._depth = int(deepest[0, self._items > 0].max(initial=0))
         self._off = self._search()
 
     def recourse(self, item: int, words: Wording) -> Recourse | None:
@@ -161,22 +166,23 @@ class Search:
         gone = np.stack([np.isin(self._history, titles) for titles in new])
         histories = without(self._findings.slates.histories, self._slate, gone)
         vectors = read(self._models.session, histories, without=False).vector
-        left = np.where(gone, 0, self._history)
-        # What is in the history is not recommended, but what is on the slate evidently is.
-        left = np.where(np.isin(left, self._items), 0, left)
-        places = self._places(vectors, left)
+        places = self._places(vectors, self._not_shown(np.where(gone, 0, self._history)), NOISE)
         self._trials |= {
             titles: _Trial(vector, place) for titles, vector, place in zip(new, vectors, places, strict=True)
         }
 
-    def _places(self, vectors: Floats, left: Ints) -> Ints:
+    def _not_shown(self, left: Ints) -> Ints:
+        """Put 0 for items of the slate: what is in the history is not recommended, but these evidently are."""
+        return np.where(np.isin(left, self._items), 0, left)
+
+    def _places(self, vectors: Floats, left: Ints, lead: float) -> Ints:
         """Place of each item of the slate in the catalogue by session score, int64 [n, N], 1 for the best.
 
-        vectors is float32 [n, d]; left int64 [n, W], items of the history that are not candidates, 0 for none. Ties
-        count in the item's favour.
+        vectors is float32 [n, d]; left int64 [n, W], items of the history that are not candidates, 0 for none. Better
+        is what leads by more than `lead`.
         """
         every = self._models.bundle.item_vectors
-        own = vectors @ every[self._items].T
+        own = vectors @ every[self._items].T + np.float32(lead)
         better = np.zeros(own.shape, dtype=np.int64)
         for start in range(1, len(every), CATALOG_PART):
             scores = vectors @ every[start : start + CATALOG_PART].T

@@ -123,20 +123,26 @@ def test_a_hidden_event_leaves_what_masking_leaves(model: SessionModel) -> None:
     np.testing.assert_allclose(hidden, METHODS["masking"](model, made)[row, column], atol=1e-5)
 
 
-def test_runs_without_recent_events_compute_few_rows(model: SessionModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = histories([list(range(1, 41)) for _ in range(30)])
-    state = glance(model, made).state
-    computed: list[tuple[int, int]] = []
-    resume = SessionModel.resume
+def test_a_glance_is_exact_for_the_newest_two_events_and_near_for_others(model: SessionModel) -> None:
+    made = histories(SESSIONS)
+    reading, exact = glance(model, made), METHODS["masking"](model, made)
+    assert reading.without is not None
+    np.testing.assert_allclose(reading.without[:, -2:], exact[:, -2:], atol=1e-5)
+    there = made.item > 0
+    np.testing.assert_array_equal(
+        reading.without[~there], np.repeat(reading.vector, made.width, axis=0)[~there.ravel()]
+    )
+    missed = np.linalg.norm(reading.without - exact, axis=2)[there].mean()
+    moved = np.linalg.norm(reading.vector[:, None] - exact, axis=2)[there].mean()
+    assert missed < 0.5 * moved
 
-    def counted(self: SessionModel, item: np.ndarray, engagement: np.ndarray, past: np.ndarray) -> np.ndarray:
-        computed.append((len(item), item.shape[1] - past.shape[1]))
-        return resume(self, item, engagement, past)
 
-    monkeypatch.setattr(SessionModel, "resume", counted)
-    monkeypatch.setattr(SessionModel, "run", None)
-    row, age = np.divmod(np.arange(120), 4)
-    Deletions(model, made, state).vectors(row, made.width - 1 - age)
-    # Ages 0 to 2 need at most two rows, age 3 four: two calls, 300 rows. In full it would be 120 sessions of 39.
-    assert len(computed) == 2
-    assert sum(count * rows for count, rows in computed) <= 90 * 2 + 30 * 4
+def test_a_model_that_takes_up_nothing_again_says_the_same(model: SessionModel, bundle: Bundle) -> None:
+    plain = SessionModel(bundle)
+    plain.reruns = None
+    made = histories(SESSIONS)
+    row, column = every_event(made)
+    for removal in (Deletions, lambda *given: Swaps(*given[:2], plain.blank_event, *given[2:])):
+        whole = removal(plain, made, glance(plain, made).state).vectors(row, column)
+        again = removal(model, made, glance(model, made).state).vectors(row, column)
+        np.testing.assert_allclose(again, whole, atol=1e-5)

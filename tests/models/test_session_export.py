@@ -187,47 +187,6 @@ def test_without_is_left_out_when_it_is_not_asked_for(pair: Pair) -> None:
     np.testing.assert_array_equal(less.attention, whole.attention)
 
 
-@SETTINGS
-@given(sessions=batches, extra=st.integers(0, 3))
-def test_nearly_without_is_exact_for_the_newest_two_events(
-    pair: Pair, sessions: list[list[tuple[int, int]]], extra: int
-) -> None:
-    items, engagements = columns(sessions, extra)
-    got = pair.onnx.run(items, engagements, nearly_without=True)
-    np.testing.assert_allclose(got.nearly_without[:, -2:], got.without[:, -2:], **CLOSE)
-    padding = np.broadcast_to(got.vector[:, None], got.nearly_without.shape)[items == 0]
-    np.testing.assert_array_equal(got.nearly_without[items == 0], padding)
-
-
-def test_nearly_without_is_nearer_to_the_truth_than_to_no_change(pair: Pair) -> None:
-    random = np.random.default_rng(8)
-    items, engagements = random.integers(1, ITEMS + 1, (40, 12)), random.integers(1, 6, (40, 12))
-    got = pair.onnx.run(items, engagements, nearly_without=True)
-    missed = np.linalg.norm(got.nearly_without - got.without, axis=2).mean()
-    moved = np.linalg.norm(got.vector[:, None] - got.without, axis=2).mean()
-    assert missed < 0.5 * moved
-
-
-@pytest.mark.parametrize("layers", [2, 3])
-def test_a_session_is_taken_up_again_from_any_event(tmp_path: Path, layers: int) -> None:
-    pair = Pair(tmp_path, SessionConfig(items=ITEMS, d=16, layers=layers, heads=4, d_ff=24))
-    items, engagements = columns([[(4, 1), (9, 2), (7, 5), (8, 3), (1, 1)], [(1, 1), (2, 2)], [(3, 4)]])
-    whole = pair.onnx.run(items, engagements, state=True)
-    for known in range(items.shape[1]):
-        vector = pair.onnx.resume(items, engagements, whole.state[:, :known])
-        np.testing.assert_allclose(vector, whole.vector, **CLOSE)
-
-
-def test_a_hidden_event_is_one_row_of_without(pair: Pair) -> None:
-    items, engagements = columns([[(4, 1), (9, 2), (7, 5), (8, 3), (1, 1)]], extra=2)
-    whole = pair.onnx.run(items, engagements, state=True)
-    for event in range(2, 6):
-        hidden = items.copy()
-        hidden[:, event] = 0
-        vector = pair.onnx.resume(hidden, engagements, whole.state[:, :event])
-        np.testing.assert_allclose(vector, whole.without[:, event], **CLOSE)
-
-
 def test_the_exported_graph_reads_back_into_torch(pair: Pair) -> None:
     items, engagements = columns([[(4, 1), (9, 2), (7, 5), (8, 3)], [(1, 1), (2, 2)]])
     restored = restore(pair.bundle)

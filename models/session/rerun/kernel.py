@@ -1,0 +1,279 @@
+"""The kernel: session vectors of runs that take a session up again, from its state and the rows that are new.
+
+A run is seven numbers; columns are those of its own history, events stand on the right:
+
+====== =========================================================================================
+read   which session was read: the row of the state
+moved  how many columns further right what is known stands here
+begin  the first column with an event
+known  the columns from begin to here, exclusive, are known: their keys and values are the state's
+gap    a known column that nobody attends to, -1: none
+own    the columns from here on are computed
+last   the last column, exclusive: a run without any (begin = last) has the zero vector
+====== =========================================================================================
+
+What is known needs no copy, and a column between known and own is there for nobody. Each row of a run is computed in
+the same way whatever stands beside it, so a run gives the same bits in any company.
+
+Numba's cache is keyed on this file. After a change in ``product.py`` change this file too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from models.session.rerun.product import ROWS, add, dot, exponentiate, multiply
+
+READ, MOVED, BEGIN, KNOWN, GAP, OWN, LAST = range(7)
+
+_ROWS_AT_ONCE: Final = 120
+"""Rows whose intermediate values stay in a core's cache beside the weights; a long run may bring more."""
+
+_STEP: Final = 8
+_EPSILON: Final = np.float32(1e-5)
+_FAST: Final = {"reassoc", "contract", "nsz"}
+"""What lets sums be vectors: any order of adding up, but one and the same for every row."""
+
+
+class Scratch(NamedTuple):
+    """Rows between the steps, flat float32: h and x [rows, d], mixed [rows, d], triple [rows, 3 d], fed [rows, d_ff].
+
+    newest [runs, d], asked and met [runs, heads, d] are of the last layer; scores are one row's, for all heads.
+    """
+
+    h: Any
+    x: Any
+    mixed: Any
+    triple: Any
+    fed: Any
+    newest: Any
+    asked: Any
+    met: Any
+    scores: Any
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def rerun(out: Any, state: Any, runs: Any, item: Any, engagement: Any, heads: Any, w: Any) -> None:
+    """Write each run's session vector to ``out`` float32 [n, d], which holds zeros.
+
+    state is float32 [K, W, s]; runs int64 [n, 7]; item and engagement int64 [n, W], of which own columns are read; w
+    the weights (``Weights`` of this package).
+    """
+    d, inner, layers = out.shape[1], w.feed_in_bias.shape[1], len(w.feed_in_bias)
+    most: Any = 0
+    for run in range(len(runs)):
+        most = max(most, runs[run, LAST] - runs[run, OWN])
+    rows = max(_ROWS_AT_ONCE, most) + ROWS
+    s = Scratch(
+        np.zeros(rows * d, np.float32),
+        np.zeros(rows * d, np.float32),
+        np.zeros(rows * d, np.float32),
+        np.zeros(rows * 3 * d, np.float32),
+        np.zeros(rows * inner, np.float32),
+        np.zeros(rows * d, np.float32),
+        np.zeros(rows * heads * d, np.float32),
+        np.zeros(rows * heads * d, np.float32),
+        np.zeros(heads * (item.shape[1] + _STEP), np.float32),
+    )
+    start = np.zeros(rows + 1, np.int64)
+    begin = 0
+    while begin < len(runs):
+        # As many runs as fit; run begin + i has the rows from start[i] to start[i + 1].
+        end = _gather(runs, begin, item, engagement, d, w, s, start)
+        total = start[end - begin]
+        for layer in range(layers - 1):
+            _norm(total, d, s.h, s.x, w.norms[2 * layer])
+            multiply(total, s.x, 0, d, w.triple[layer], d, 3 * d, s.triple, 0, 3 * d)
+            for run in range(begin, end):
+                for row in range(start[run - begin], start[run - begin + 1]):
+                    _attend(runs[run], state, layer, heads, d, s, start[run - begin], row)
+            multiply(total, s.mixed, 0, d, w.output[layer], d, d, s.x, 0, d)
+            add(np.float32(1.0), s.x, 0, s.h, 0, total * d)
+            _feed(total, d, inner, s.h, s, w, layer)
+        _answer(out, state, runs, begin, end, heads, w, s, start)
+        begin = end
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _gather(runs: Any, begin: Any, item: Any, engagement: Any, d: Any, w: Any, s: Scratch, start: Any) -> Any:
+    """Lay the own rows of the runs from ``begin`` on into h, one after the other, and return which run is the next."""
+    end, total = begin, 0
+    while end < len(runs) and end - begin < _ROWS_AT_ONCE:
+        count = runs[end, LAST] - runs[end, OWN] if runs[end, BEGIN] < runs[end, LAST] else 0
+        if end > begin and total + count > _ROWS_AT_ONCE:
+            break
+        start[end - begin] = total
+        for place in range(count):
+            column = runs[end, OWN] + place
+            row = s.h[(total + place) * d : (total + place + 1) * d]
+            title, kind = w.item[item[end, column]], w.engagement[engagement[end, column]]
+            position = w.position[column - runs[end, BEGIN]]
+            for i in range(d):
+                row[i] = (title[i] + kind[i]) + position[i]
+        total += count
+        end += 1
+    start[end - begin] = total
+    return end
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _answer(out: Any, state: Any, runs: Any, begin: Any, end: Any, heads: Any, w: Any, s: Scratch, start: Any) -> None:
+    """Run the last layer for the newest row of each run, and what follows; its keys and values are never formed."""
+    d, inner, last = out.shape[1], w.feed_in_bias.shape[1], len(w.feed_in_bias) - 1
+    _norm(start[end - begin], d, s.h, s.x, w.norms[2 * last])
+    count = 0
+    for run in range(begin, end):
+        if start[run - begin] < start[run - begin + 1]:
+            at = (start[run - begin + 1] - 1) * d
+            s.newest[count * d : (count + 1) * d] = s.h[at : at + d]
+            s.mixed[count * d : (count + 1) * d] = s.x[at : at + d]
+            count += 1
+    multiply(count, s.mixed, 0, d, w.read_query, d, d, s.triple, 0, d)
+    width, padded = d // heads, w.read_value.shape[1] // d
+    for head in range(heads):
+        multiply(count, s.triple, head * width, d, w.read_key[head], width, d, s.asked, head * d, heads * d)
+    place = 0
+    for run in range(begin, end):
+        first, stop = start[run - begin], start[run - begin + 1]
+        if first < stop:
+            _read(runs[run], state, 2 * last * d, heads, d, s, first, stop, place)
+            place += 1
+    wide = heads * padded
+    for head in range(heads):
+        multiply(count, s.met, head * d, heads * d, w.read_value[head], d, padded, s.asked, head * padded, wide)
+    multiply(count, s.asked, 0, wide, w.read_output, wide, d, s.x, 0, d)
+    add(np.float32(1.0), s.x, 0, s.newest, 0, count * d)
+    _feed(count, d, inner, s.newest, s, w, last)
+    _norm(count, d, s.newest, s.x, w.norms[2 * last + 2])
+    multiply(count, s.x, 0, d, w.projection, d, d, s.mixed, 0, d)
+    place = 0
+    for run in range(begin, end):
+        # A run without any event keeps the zero vector.
+        if start[run - begin] < start[run - begin + 1]:
+            for i in range(d):
+                out[run, i] = s.mixed[place * d + i] + w.projection_bias[i]
+            place += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _norm(rows: Any, d: Any, h: Any, x: Any, scale_and_shift: Any) -> None:
+    """Layer normalisation of each row of h into x, both flat [rows * d]."""
+    scale, shift = scale_and_shift[0], scale_and_shift[1]
+    for row in range(rows):
+        source, target = h[row * d : (row + 1) * d], x[row * d : (row + 1) * d]
+        total = np.float32(0.0)
+        for i in range(d):
+            total += source[i]
+        mean = total / np.float32(d)
+        total = np.float32(0.0)
+        for i in range(d):
+            away = source[i] - mean
+            total += away * away
+        factor = np.float32(1.0) / np.sqrt(total / np.float32(d) + _EPSILON)
+        for i in range(d):
+            target[i] = (source[i] - mean) * factor * scale[i] + shift[i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _feed(rows: Any, d: Any, inner: Any, h: Any, s: Scratch, w: Any, layer: Any) -> None:
+    """Add the feed-forward half of a layer to each row of h, flat [rows * d]."""
+    x, fed = s.x, s.fed
+    _norm(rows, d, h, x, w.norms[2 * layer + 1])
+    multiply(rows, x, 0, d, w.feed_in[layer], d, inner, fed, 0, inner)
+    bias = w.feed_in_bias[layer]
+    for row in range(rows):
+        target = fed[row * inner : (row + 1) * inner]
+        for i in range(inner):
+            target[i] = max(target[i] + bias[i], np.float32(0.0))
+    multiply(rows, fed, 0, inner, w.feed_out[layer], inner, d, x, 0, d)
+    add(np.float32(1.0), x, 0, h, 0, rows * d)
+    for row in range(rows):
+        add(np.float32(1.0), w.feed_out_bias[layer], 0, h, row * d, d)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _attend(run: Any, state: Any, layer: Any, heads: Any, d: Any, s: Scratch, first: Any, row: Any) -> None:
+    """Write the context of one row to ``mixed``: attention over what is known, then over own rows up to this one."""
+    triple, scores, mixed = s.triple, s.scores, s.mixed
+    width = d // heads
+    known = run[KNOWN] - run[BEGIN]
+    keys = known + row - first + 1
+    wide = (keys + _STEP - 1) // _STEP * _STEP
+    query = row * 3 * d
+    scale = np.float32(1.0) / np.sqrt(np.float32(width))
+    for key in range(keys):
+        if key < known:
+            past = state[run[READ], run[BEGIN] + key - run[MOVED]]
+            at = 2 * layer * d
+        else:
+            past = triple
+            at = (first + key - known) * 3 * d + d
+        for head in range(heads):
+            scores[head * wide + key] = scale * dot(triple, query + head * width, past, at + head * width, width)
+    gap = run[GAP] - run[BEGIN] if run[GAP] >= 0 else -1
+    for head in range(heads):
+        _soften(scores, head * wide, keys, wide, gap)
+    mixed[row * d : (row + 1) * d] = np.float32(0.0)
+    for key in range(keys):
+        if key < known:
+            past = state[run[READ], run[BEGIN] + key - run[MOVED]]
+            at = (2 * layer + 1) * d
+        else:
+            past = triple
+            at = (first + key - known) * 3 * d + 2 * d
+        for head in range(heads):
+            add(scores[head * wide + key], past, at + head * width, mixed, row * d + head * width, width)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _read(run: Any, state: Any, at: Any, heads: Any, d: Any, s: Scratch, first: Any, stop: Any, place: Any) -> None:
+    """Write what each head of the last layer meets, [heads, d], for the newest row; ``asked`` are q·W_k, [heads, d]."""
+    x, asked, met, scores = s.x, s.asked, s.met, s.scores
+    known = run[KNOWN] - run[BEGIN]
+    keys = known + stop - first
+    wide = (keys + _STEP - 1) // _STEP * _STEP
+    base = place * heads * d
+    for key in range(keys):
+        if key < known:
+            past = state[run[READ], run[BEGIN] + key - run[MOVED]]
+            there = at
+        else:
+            past = x
+            there = (first + key - known) * d
+        for head in range(heads):
+            scores[head * wide + key] = dot(asked, base + head * d, past, there, d)
+    gap = run[GAP] - run[BEGIN] if run[GAP] >= 0 else -1
+    for head in range(heads):
+        _soften(scores, head * wide, keys, wide, gap)
+    met[base : base + heads * d] = np.float32(0.0)
+    for key in range(keys):
+        if key < known:
+            past = state[run[READ], run[BEGIN] + key - run[MOVED]]
+            there = at
+        else:
+            past = x
+            there = (first + key - known) * d
+        for head in range(heads):
+            add(scores[head * wide + key], past, there, met, base + head * d, d)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _soften(scores: Any, at: Any, keys: Any, wide: Any, gap: Any) -> None:
+    """Turn scores into attention (softmax), none of it for the key ``gap``; ``wide``: keys to a multiple of 8."""
+    row = scores[at : at + wide]
+    row[keys:] = np.float32(-np.inf)
+    if gap >= 0:
+        row[gap] = np.float32(-np.inf)
+    most = row[0]
+    for key in range(keys):
+        most = max(most, row[key])
+    exponentiate(scores, at, most, wide)
+    total = np.float32(0.0)
+    for key in range(keys):
+        total += row[key]
+    share = np.float32(1.0) / total
+    for key in range(keys):
+        row[key] *= share

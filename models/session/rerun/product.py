@@ -1,0 +1,229 @@
+"""Matrix products of few rows with a fixed matrix, for numba: at the speed of a processor's multiply-adds.
+
+A library's product wants hundreds of rows to be quick, and rounds a row in one way or another by how many stand beside
+it. Here a tile of six rows by sixteen columns stays in registers while the whole depth passes, one row of the packed
+matrix at a time (Goto and Van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 34(3), 2008). So
+every number is the same chain of multiply-adds, whatever rows come with it.
+"""
+# ruff: noqa: ARG001 (numba binds an intrinsic's parameters by name, used or not)
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+ROWS: Final = 6
+LANES: Final = 16
+"""A tile's rows and columns: six AVX-512 registers, or twelve of AVX2, which has sixteen."""
+
+_F32 = ir.FloatType()
+_I64 = ir.IntType(64)
+_I32 = ir.IntType(32)
+_VECTOR = ir.VectorType(_F32, LANES)
+_HALF_LANES: Final = 8
+_HALF = ir.VectorType(_F32, _HALF_LANES)
+
+_EXP: Final = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+
+
+def packed(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Lay a matrix float32 [depth, wide] out in panels of 16 columns, the last filled up with zeros: flat float32."""
+    depth, wide = matrix.shape
+    matrix = np.pad(matrix, ((0, 0), (0, -wide % LANES)))
+    return np.ascontiguousarray(matrix.reshape(depth, -1, LANES).swapaxes(0, 1), np.float32).ravel()
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def multiply(
+    rows: Any, a: Any, a_at: Any, a_step: Any, b: Any, depth: Any, wide: Any, c: Any, c_at: Any, c_step: Any
+) -> None:
+    """Write to C [rows, wide] the product of A [rows, depth] and B, packed.
+
+    Flat float32 arrays: row i of A begins at ``a_at + i * a_step``, of C at ``c_at + i * c_step``. Rows are rounded up
+    to six, so A and C hold as many.
+    """
+    for panel in range(wide // LANES):
+        for row in range(0, rows, ROWS):
+            a_row, c_row = a_at + row * a_step, c_at + row * c_step + panel * LANES
+            _tile(a, a_row, a_step, b, panel * depth * LANES, depth, c, c_row, c_step)
+
+
+@intrinsic
+def _tile(
+    typingctx: Any,
+    a: Any,
+    a_at: Any,
+    a_step: Any,
+    b: Any,
+    b_at: Any,
+    depth: Any,
+    c: Any,
+    c_at: Any,
+    c_step: Any,
+) -> Any:
+    """Write one tile of C: ROWS of A by a panel of B. Nothing here checks bounds."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        a_type, b_type, c_type = (signature.args[place] for place in (0, 3, 6))
+        a_value, a_at, a_step, b_value, b_at, depth, c_value, c_at, c_step = args
+
+        def row_of(base: Any, step: Any, row: int) -> Any:
+            return builder.gep(base, [builder.mul(step, ir.Constant(_I64, row))])
+
+        start = _address(context, builder, a_type, a_value, a_at)
+        left = [row_of(start, a_step, row) for row in range(ROWS)]
+        right = _address(context, builder, b_type, b_value, b_at)
+        target = _address(context, builder, c_type, c_value, c_at)
+        before, loop, after = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("done")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        at, sums = builder.phi(_I64), [builder.phi(_VECTOR) for _ in range(ROWS)]
+        values = _load(builder, builder.gep(right, [builder.mul(at, ir.Constant(_I64, LANES))]), _VECTOR)
+        grown = [
+            _fma(builder, _spread(builder, builder.load(builder.gep(row, [at])), _VECTOR), values, total)
+            for row, total in zip(left, sums, strict=True)
+        ]
+        following = builder.add(at, ir.Constant(_I64, 1))
+        at.add_incoming(ir.Constant(_I64, 0), before)
+        at.add_incoming(following, loop)
+        for total, more in zip(sums, grown, strict=True):
+            total.add_incoming(ir.Constant(_VECTOR, [0.0] * LANES), before)
+            total.add_incoming(more, loop)
+        builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+        builder.position_at_end(after)
+        for row, total in enumerate(grown):
+            builder.store(total, builder.bitcast(row_of(target, c_step, row), _VECTOR.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.none(a, index, index, b, index, index, c, index, index), codegen
+
+
+@intrinsic
+def dot(typingctx: Any, a: Any, a_at: Any, b: Any, b_at: Any, count: Any) -> Any:
+    """Return the product of two vectors of flat float32 arrays; ``count`` is a multiple of 8, at least 8."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        places = [_address(context, builder, signature.args[at], *args[at : at + 2]) for at in (0, 2)]
+        zero = ir.Constant(_HALF, [0.0] * _HALF_LANES)
+
+        def step(at: Any, total: Any) -> Any:
+            x, y = (_load(builder, builder.gep(place, [at]), _HALF) for place in places)
+            return _fma(builder, x, y, total)
+
+        total = _along(builder, args[4], step, zero)
+        kind = ir.FunctionType(_F32, [_F32, _HALF])
+        add_up = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{_HALF_LANES}f32")
+        # Any order of adding lanes up, but always the same.
+        return builder.call(add_up, [ir.Constant(_F32, 0.0), total], fastmath=("reassoc",))
+
+    return types.float32(a, types.intp, b, types.intp, types.intp), codegen
+
+
+@intrinsic
+def add(typingctx: Any, factor: Any, a: Any, a_at: Any, c: Any, c_at: Any, count: Any) -> Any:
+    """Add ``factor`` times a vector of ``a`` to one of ``c``, flat float32; ``count`` as for :func:`dot`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, target = (_address(context, builder, signature.args[at], *args[at : at + 2]) for at in (1, 3))
+        times = _spread(builder, args[0], _HALF)
+
+        def step(at: Any, _nothing: Any) -> Any:
+            where = builder.gep(target, [at])
+            more = _fma(builder, times, _load(builder, builder.gep(source, [at]), _HALF), _load(builder, where, _HALF))
+            builder.store(more, builder.bitcast(where, _HALF.as_pointer()), align=4)
+            return None
+
+        _along(builder, args[5], step, None)
+        return context.get_dummy_value()
+
+    return types.none(types.float32, a, types.intp, c, types.intp, types.intp), codegen
+
+
+@intrinsic
+def exponentiate(typingctx: Any, a: Any, a_at: Any, shift: Any, count: Any) -> Any:
+    """Write ``exp(a - shift)`` over a vector of flat float32, none of which is above ``shift``; ``count`` as for dot.
+
+    By the polynomial of Cephes' expf (S. L. Moshier), to two units in the last place; 0 below exp(-87).
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, off = _address(context, builder, signature.args[0], *args[:2]), _spread(builder, args[2], _HALF)
+
+        def same(value: float) -> Any:
+            return ir.Constant(_HALF, [value] * _HALF_LANES)
+
+        def step(at: Any, _nothing: Any) -> Any:
+            where = builder.gep(source, [at])
+            x = builder.fsub(_load(builder, where, _HALF), off)
+            far = builder.fcmp_ordered("<", x, same(-87.0))
+            x = builder.select(far, same(-87.0), x)
+            floor = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(_HALF, [_HALF]), f"llvm.floor.v{_HALF_LANES}f32"
+            )
+            power = builder.call(floor, [_fma(builder, x, same(1.44269504088896341), same(0.5))])
+            # ln 2 in two parts, the first of few bits, so that nothing is lost.
+            rest = _fma(builder, power, same(-0.693359375), x)
+            rest = _fma(builder, power, same(2.12194440e-4), rest)
+            series = same(_EXP[0])
+            for coefficient in _EXP[1:]:
+                series = _fma(builder, series, rest, same(coefficient))
+            series = _fma(builder, builder.fmul(series, rest), rest, builder.fadd(rest, same(1.0)))
+            whole = ir.VectorType(_I32, _HALF_LANES)
+            exponent = builder.add(builder.fptosi(power, whole), ir.Constant(whole, [127] * _HALF_LANES))
+            exponent = builder.shl(exponent, ir.Constant(whole, [23] * _HALF_LANES))
+            result = builder.fmul(series, builder.bitcast(exponent, _HALF))
+            result = builder.select(far, same(0.0), result)
+            builder.store(result, builder.bitcast(where, _HALF.as_pointer()), align=4)
+
+        _along(builder, args[3], step, None)
+        return context.get_dummy_value()
+
+    return types.none(a, types.intp, types.float32, types.intp), codegen
+
+
+def _along(builder: Any, count: Any, step: Callable[[Any, Any], Any], start: Any) -> Any:
+    """Loop over half vectors; ``step`` gets the place and what it returned last, ``start`` at first."""
+    before, loop, after = builder.block, builder.append_basic_block("along"), builder.append_basic_block("past")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    at = builder.phi(_I64)
+    carried = builder.phi(start.type) if start is not None else None
+    result = step(at, carried)
+    following = builder.add(at, ir.Constant(_I64, _HALF_LANES))
+    at.add_incoming(ir.Constant(_I64, 0), before)
+    at.add_incoming(following, loop)
+    if carried is not None:
+        carried.add_incoming(start, before)
+        carried.add_incoming(result, loop)
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+    builder.position_at_end(after)
+    return result
+
+
+def _address(context: Any, builder: Any, kind: Any, value: Any, index: Any) -> Any:
+    return builder.gep(context.make_array(kind)(context, builder, value).data, [index])
+
+
+def _load(builder: Any, pointer: Any, kind: Any) -> Any:
+    return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=4)
+
+
+def _fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    name = f"llvm.fma.v{x.type.count}f32"
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, ir.FunctionType(x.type, [x.type] * 3), name), [x, y, z]
+    )
+
+
+def _spread(builder: Any, value: Any, kind: Any) -> Any:
+    empty = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(empty, value, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(_I32, kind.count), [0] * kind.count))

@@ -1,0 +1,122 @@
+"""The kernel that takes sessions up again, held against whole runs of the graph and against PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.bundle import Bundle, BundleError
+from models.session.config import SessionConfig
+from models.session.rerun import plan
+from models.session.rerun.product import LANES, ROWS, multiply, packed
+from models.session.runtime import SessionModel
+from tests.bundles import ITEMS, TINY, tiny_bundle
+
+SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+WIDTH = 14
+
+
+def made(directory: Path, config: SessionConfig) -> SessionModel:
+    return SessionModel(Bundle.load(tiny_bundle(directory, config=config)))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[SessionModel]:
+    shapes = [TINY, SessionConfig(items=ITEMS, d=32, layers=3, heads=4, d_ff=48)]
+    return [made(tmp_path_factory.mktemp("bundle"), shape) for shape in shapes]
+
+
+def sessions(lengths: list[int], seed: int) -> tuple[Any, Any, Any]:
+    random, length = np.random.default_rng(seed), np.array(lengths)
+    there = np.arange(WIDTH) >= WIDTH - length[:, None]
+    item = np.where(there, random.integers(1, ITEMS + 1, there.shape), 0)
+    return item, np.where(there, random.integers(1, 6, there.shape), 0), length
+
+
+@SETTINGS
+@given(rows=st.integers(1, 20), depth=st.integers(1, 40), panels=st.integers(1, 3), seed=st.integers(0, 99))
+def test_products_are_those_of_numpy_whatever_rows_come_together(rows: int, depth: int, panels: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    a = np.zeros((rows + ROWS, depth), np.float32)
+    a[:rows] = random.normal(size=(rows, depth))
+    b = random.normal(size=(depth, panels * LANES)).astype(np.float32)
+    together, alone = (np.zeros((rows + ROWS, panels * LANES), np.float32) for _ in range(2))
+    multiply(rows, a.ravel(), 0, depth, packed(b), depth, panels * LANES, together.ravel(), 0, panels * LANES)
+    np.testing.assert_allclose(together[:rows], a[:rows] @ b, rtol=1e-4, atol=1e-4)
+    for row in range(rows):
+        multiply(1, a.ravel(), row * depth, depth, packed(b), depth, panels * LANES, alone.ravel(), 0, panels * LANES)
+        np.testing.assert_array_equal(alone[0], together[row])
+
+
+@SETTINGS
+@given(lengths=st.lists(st.integers(1, WIDTH), min_size=1, max_size=9), seed=st.integers(0, 99))
+def test_what_comes_after_any_event_may_differ(models: list[SessionModel], lengths: list[int], seed: int) -> None:
+    item, engagement, length = sessions(lengths, seed)
+    random = np.random.default_rng(seed + 1)
+    kept = WIDTH - 1 - (random.random(len(length)) * length).astype(np.int64)
+    other = np.where(np.arange(WIDTH) >= kept[:, None], random.integers(1, ITEMS + 1, item.shape), item)
+    row, none = np.arange(len(length)), np.full(len(length), -1)
+    for model in models:
+        state = model.run(item, engagement, state=True).state
+        assert model.reruns is not None
+        again = model.reruns.vectors(state, other, engagement, plan(row, kept, none * 0, length, WIDTH, none))
+        np.testing.assert_allclose(again, model.run(other, engagement).vector, **CLOSE)
+
+
+@SETTINGS
+@given(lengths=st.lists(st.integers(1, WIDTH), min_size=1, max_size=9), seed=st.integers(0, 99))
+def test_a_hidden_event_is_one_row_of_without(models: list[SessionModel], lengths: list[int], seed: int) -> None:
+    item, engagement, length = sessions(lengths, seed)
+    row, column = np.nonzero(item[:, :-1])
+    for model in models:
+        whole = model.run(item, engagement, state=True)
+        assert model.reruns is not None
+        runs = plan(row, column, np.zeros_like(row), length[row], WIDTH, column)
+        hidden = model.reruns.vectors(whole.state, item[row], engagement[row], runs)
+        np.testing.assert_allclose(hidden, whole.without[row, column], **CLOSE)
+
+
+def test_a_run_gives_the_same_bits_alone_as_among_others(models: list[SessionModel]) -> None:
+    item, engagement, length = sessions([14, 3, 1, 9, 12, 7, 2, 14, 5], 3)
+    row, column = np.nonzero(item)
+    none = np.full_like(row, -1)
+    for model in models:
+        state = model.run(item, engagement, state=True).state
+        assert model.reruns is not None
+        runs = plan(row, column, np.zeros_like(row), length[row], WIDTH, none)
+        together = model.reruns.vectors(state, item[row], engagement[row], runs)
+        for each in range(len(runs)):
+            part = slice(each, each + 1)
+            alone = model.reruns.vectors(state, item[row][part], engagement[row][part], runs[part])
+            np.testing.assert_array_equal(alone[0], together[each])
+
+
+def test_without_any_event_the_vector_is_zero(models: list[SessionModel]) -> None:
+    item, engagement, _ = sessions([1, 4], 0)
+    for model in models:
+        state = model.run(item, engagement, state=True).state
+        assert model.reruns is not None
+        runs = plan(np.array([0]), np.array([WIDTH - 1]), np.array([1]), np.array([0]), WIDTH, np.array([-1]))
+        assert not model.reruns.vectors(state, item[:1] * 0, engagement[:1] * 0, runs).any()
+
+
+def test_other_weights_than_the_graphs_are_refused(models: list[SessionModel]) -> None:
+    for model in models:
+        assert model.reruns is not None
+        weights = model.reruns.weights
+        other = replace(model.reruns, weights=weights._replace(projection_bias=weights.projection_bias + 0.01))
+        assert model.reruns.self_check(model) < 1e-5
+        with pytest.raises(BundleError, match="expected sessions taken up again to say what whole runs say"):
+            other.self_check(model)
+
+
+@pytest.mark.parametrize("change", [{"d": 24}, {"d_ff": 20}, {"heads": 4}])
+def test_a_size_that_the_kernel_does_not_fit_goes_without(change: dict[str, int], tmp_path: Path) -> None:
+    assert made(tmp_path, replace(TINY, **change)).reruns is None
