@@ -22,12 +22,12 @@ import pyarrow.compute as pc
 from bench.machine import describe, headline
 from schemas.codec import Codec
 from schemas.events import EXPLANATION_TYPES, STATUSES, Audit
-from stream.archive.commitlog import Chain
-from stream.archive.decode import Decoder, Record
+from stream.archive.log.commitlog import Chain
 from stream.archive.objects import MemoryStore
-from stream.archive.segment import write
-from stream.archive.slates import arrange, fields_of, joined
-from stream.archive.writer import Batch, ChainWriter
+from stream.archive.rows.segment import Layout, write
+from stream.archive.rows.slates import arrange, fields_of, joined
+from stream.archive.writing.decode import Decoder, Record
+from stream.archive.writing.writer import Batch, ChainWriter
 
 SLATE = 20
 USERS = 62_000
@@ -125,8 +125,8 @@ def sizes(records: Sequence[Audit], messages: Sequence[Record]) -> dict[str, flo
     by_user = whole.table.take(
         pc.sort_indices(whole.table, [("user_id_hash", "ascending"), ("source_offset", "ascending")])
     )
-    found["Parquet, compacted, row groups of 50,000"] = len(write(by_user, level=9)) / rows
-    found["Parquet, compacted, row groups of 20,000"] = len(write(by_user, level=9, rows_per_group=20_000)) / rows
+    found["Parquet, compacted, row groups of 50,000"] = len(write(by_user, Layout(50_000, 9))) / rows
+    found["Parquet, compacted, row groups of 20,000"] = len(write(by_user, Layout(20_000, 9))) / rows
     return found
 
 

@@ -12,7 +12,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Final
 
-from stream.archive.policy import TIERS
+from stream.archive.aging.policy import TIERS
 
 ROWS_A_DAY: Final = 400_000_000
 REGIONS, PARTITIONS, FLUSHES_A_DAY = 8, 32, 288
@@ -44,7 +44,7 @@ class Cost:
 
 
 def cost(bytes_per_row: float, rows_a_day: int = ROWS_A_DAY) -> Cost:
-    """Compute it: 90 days hot, then the cold class to the end of two years (see ``stream.archive.policy``)."""
+    """Compute it: 90 days hot, then the cold class to the end of two years (see ``stream.archive.aging.policy``)."""
     hot, cold = TIERS["hot"], TIERS["cold"]
     storage_class = cold.storage_class or "GLACIER_IR"
     gb = bytes_per_row * rows_a_day / GB

@@ -27,15 +27,18 @@ from fsspec.implementations.local import LocalFileSystem
 
 from bench.cost import monthly
 from bench.machine import describe, headline
-from stream.archive import commitlog, compact, pull, segment, snapshot, view
-from stream.archive.changes import ObjectName, Place
-from stream.archive.commitlog import Chain, ObjectRef, Tail, Written
-from stream.archive.intervals import Intervals
+from stream.archive.aging import compact
+from stream.archive.log import commitlog
+from stream.archive.log.commitlog import Chain, ObjectRef, Tail, Written
+from stream.archive.log.intervals import Intervals
+from stream.archive.log.names import ObjectName, Place
+from stream.archive.log.sources import Source
 from stream.archive.objects import Store
-from stream.archive.pull import Counted, Query, Reads
-from stream.archive.slates import Fields, arrange
-from stream.archive.snapshot import Scope
-from stream.archive.sources import Source
+from stream.archive.proof import snapshot
+from stream.archive.reading import pull, view
+from stream.archive.reading.pull import Counted, Query, Reads, Scope
+from stream.archive.rows import segment
+from stream.archive.rows.slates import Fields, arrange
 from stream.archive.store import open_store
 
 SLATE = 20
@@ -123,9 +126,7 @@ def generate(store: Store, rows: int, partitions: int, days: int, seed: int = 7)
         for day in range(days):
             table = arrange(fields(rng, slates, users, partition, day)).table
             by_user = np.lexsort((table["source_offset"].to_numpy(), compact._words(table["user_id_hash"], 1)[:, 0]))  # noqa: SLF001
-            data = segment.write(
-                table.take(pa.array(by_user)), level=compact.COMPRESSION_LEVEL, rows_per_group=compact.ROWS_PER_GROUP
-            )
+            data = segment.write(table.take(pa.array(by_user)), segment.COMPACTED)
             digest = hashlib.sha256(data).hexdigest()
             place = Place(str(np.datetime64(FIRST_DAY + day, "D")), "EU")
             key = ObjectName("", place, chain, tail.next, None, digest[:16]).key

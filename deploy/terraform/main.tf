@@ -38,7 +38,7 @@ variable "prefix" {
 }
 
 locals {
-  # Days; those of stream/archive/policy.py.
+  # Days; those of stream/archive/aging/policy.py.
   hot_days  = 90
   cold_days = 730
 

@@ -12,7 +12,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType, TopicDescription
 
-from stream.archive.commitlog import Origin
+from stream.archive.log.commitlog import Origin
 from stream.errors import ConfigurationError
 
 log = structlog.get_logger("whyrec.sink")

@@ -21,12 +21,12 @@ from faust.types import TP, EventT
 
 from stream.agents.lookup import first_offset, origin_of
 from stream.app import WorkerApp, WorkerConsumer
-from stream.archive.commitlog import Origin
-from stream.archive.decode import Decoder, Record, Unreadable
+from stream.archive.log.commitlog import Origin
 from stream.archive.objects import Store
-from stream.archive.sink import Jump, Limits, Sink, in_thread
 from stream.archive.store import open_archive
-from stream.archive.writer import Committed
+from stream.archive.writing.decode import Decoder, Record, Unreadable
+from stream.archive.writing.sink import Jump, Limits, Sink, in_thread
+from stream.archive.writing.writer import Committed
 from stream.connections import codec_of
 from stream.delivery import Delivery, Output
 from stream.errors import ArchiveError, DeliveryError
@@ -45,7 +45,7 @@ _ERROR_CHARACTERS: Final = 1_000
 
 
 class SinkAgent:
-    """Ties a :class:`stream.archive.sink.Sink` to a worker's application."""
+    """Ties a :class:`stream.archive.writing.sink.Sink` to a worker's application."""
 
     def __init__(
         self, app: WorkerApp, store: Store, decoder: Decoder, delivery: Delivery, origin: Origin | None = None

@@ -76,7 +76,7 @@ def _archived(store: Store, request: UUID, date: str | None) -> list[ArchivedSla
     from rich.console import Console
     from rich.progress import Progress
 
-    from stream.archive import reader
+    from stream.archive.reading import reader
     from stream.commands.archive.options import nothing_at
     from stream.errors import ArchiveError
     from stream.replay.archived import slates_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream.archive import commitlog
+from stream.archive.log import commitlog
 from stream.archive.objects import Store
 
 

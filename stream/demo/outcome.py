@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from schemas.events import EXPLANATION_TYPES, Explanation, ItemExplanation
-from stream.archive import segment
 from stream.archive.objects import Store
+from stream.archive.rows import segment
 
 
 @dataclass(frozen=True, slots=True)

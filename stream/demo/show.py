@@ -16,7 +16,7 @@ from models.bundle import Bundle
 from models.data.simulator import simulate
 from models.data.slates import impressions
 from schemas.events import EXPLANATION_TYPES
-from stream.archive.commitlog import COMMITS
+from stream.archive.log.commitlog import COMMITS
 from stream.archive.store import open_archive
 from stream.cluster import Cluster
 from stream.connections import codec_of

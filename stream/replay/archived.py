@@ -10,10 +10,10 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream.archive import reader
-from stream.archive.commitlog import ObjectRef
+from stream.archive.log.commitlog import ObjectRef
 from stream.archive.objects import Store
-from stream.archive.slates import SCHEMA
+from stream.archive.reading import reader
+from stream.archive.rows.slates import SCHEMA
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -22,7 +22,7 @@ from models.bundle import Bundle
 from models.session.runtime import SessionModel
 from schemas.errors import WhyrecError
 from schemas.events import Audit, Detail, Impression, ItemExplanation
-from stream.archive.slates import SCHEMA, arrange, fields_of
+from stream.archive.rows.slates import SCHEMA, arrange, fields_of
 from stream.explain.columns import to_columns
 from stream.explain.pipeline import Explainer, Rejected
 from stream.replay.archived import ArchivedSlate

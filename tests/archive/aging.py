@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stream.archive import erase, reader, stock, tiers
-from stream.archive.commitlog import Chain
-from stream.archive.holds import Scope
-from stream.archive.holds import hold as hold_of
+from stream.archive.aging import erase, stock, tiers
+from stream.archive.log.commitlog import Chain
+from stream.archive.log.holds import Scope
+from stream.archive.log.holds import hold as hold_of
 from stream.archive.objects import Store
-from stream.archive.verify import Verdict
-from stream.archive.writer import Batch, ChainWriter
+from stream.archive.proof.verify import Verdict
+from stream.archive.reading import reader
+from stream.archive.writing.writer import Batch, ChainWriter
 from tests.archive.checks import verdict_of
 from tests.archive.slates_of import DAY_MS, START_MS, audit, slates
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from stream.archive import commitlog, reader
+from stream.archive.log import commitlog
 from stream.archive.objects import Store
-from stream.archive.verify import Verdict, verify
+from stream.archive.proof.facts import facts_of
+from stream.archive.proof.verify import Verdict, verify
+from stream.archive.reading import reader
 
 PATIENCE_S = 90.0
 
@@ -16,7 +18,7 @@ def verdict_of(store: Store, now_ms: int | None = None, age_s: float = 0.0) -> V
     """The verifier's word, rows included; every object is ``age_s`` old."""
     stored = {info.key: age_s for info in store.list("") if not info.key.startswith(commitlog.COMMITS)}
     holds, changes = list(reader.raw_holds(store)), list(reader.raw_changes(store))
-    look = reader.facts_of(store, deep=True)
+    look = facts_of(store, deep=True)
     return verify(reader.raw_entries(store), look, stored, changes=changes, holds=holds, now_ms=now_ms)
 
 

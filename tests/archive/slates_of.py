@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from schemas.events import Audit
-from stream.archive.slates import Slates, arrange, fields_of
+from stream.archive.rows.slates import Slates, arrange, fields_of
 
 DAY_MS = 86_400_000
 START_MS = 1_790_000_000_000

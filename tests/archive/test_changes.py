@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.archive import changes, segment
-from stream.archive.changes import Change, Done, InvalidChange, ObjectName, Place, State
-from stream.archive.commitlog import Chain, ObjectRef
-from stream.archive.content import content_digest
+from stream.archive.log import changes
+from stream.archive.log.changes import Change, Done, InvalidChange, State
+from stream.archive.log.commitlog import Chain, ObjectRef
+from stream.archive.log.names import ObjectName, Place, object_name, segment_name
+from stream.archive.rows import segment
+from stream.archive.rows.content import content_digest
 from tests.archive.slates_of import audit, slates
 
 PLACE = Place("2026-09-21", "EU")
@@ -70,13 +72,13 @@ def test_keys_name_place_and_number_and_nothing_else_does() -> None:
 
 
 def test_an_objects_key_says_which_tier_place_and_chain_it_is_of() -> None:
-    sinks = changes.object_name(RAW)
+    sinks = object_name(RAW)
     assert sinks == ObjectName("", PLACE, CHAIN, 0, None, "a" * 16)
-    ours = changes.object_name("cold/" + added(5).key)
+    ours = object_name("cold/" + added(5).key)
     assert ours == ObjectName("cold/", PLACE, CHAIN, None, 5, "b" * 16)
     assert (sinks.key, ours.key) == (RAW, "cold/" + added(5).key)
-    assert segment.parse_key(added(5).key) is None  # a sink's object and a change's cannot be taken for each other
-    assert changes.object_name("date=2026-09-21/region=EU/part-0.parquet") is None
+    assert segment_name(added(5).key) is None  # a sink's object and a change's cannot be taken for each other
+    assert object_name("date=2026-09-21/region=EU/part-0.parquet") is None
 
 
 def test_readers_see_what_was_committed_without_what_was_removed_and_with_what_was_added() -> None:

@@ -16,12 +16,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from stream.archive import changes, stock
-from stream.archive.holds import Holds, Scope
+from stream.archive.aging import stock
+from stream.archive.aging.policy import TIERS
+from stream.archive.aging.stock import Contended
+from stream.archive.log import changes
+from stream.archive.log.holds import Holds, Scope
 from stream.archive.objects import MemoryStore, Store, StoreUnavailable
-from stream.archive.policy import TIERS
-from stream.archive.reader import ArchiveChanged
-from stream.archive.stock import Contended
+from stream.archive.reading.reader import ArchiveChanged
 from stream.archive.store import open_store
 from tests.archive.aging import Aging, user
 from tests.archive.checks import archived_items, items_of

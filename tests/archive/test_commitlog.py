@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.archive import commitlog
-from stream.archive.commitlog import Chain, Entry, Gap, InvalidEntry, ObjectRef, Origin, Tail, Written
-from stream.archive.intervals import Intervals
-from stream.archive.sources import Source
+from stream.archive.log import commitlog
+from stream.archive.log.commitlog import Chain, Entry, Gap, InvalidEntry, ObjectRef, Origin, Tail, Written
+from stream.archive.log.intervals import Intervals
+from stream.archive.log.sources import Source
 
 CHAIN = Chain("explanation-audit", 3)
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.codec import FINGERPRINT_HEADER, Codec, schema, schema_fingerprint, to_json
-from stream.archive.avro import decode_newest
-from stream.archive.decode import Decoder, Record
-from stream.archive.segment import placeable
-from stream.archive.slates import arrange, fields_of, unsound
+from stream.archive.rows.segment import placeable
+from stream.archive.rows.slates import arrange, fields_of, unsound
+from stream.archive.writing.avro import decode_newest
+from stream.archive.writing.decode import Decoder, Record
 from tests.archive.slates_of import audit
 from tests.strategies import audits
 

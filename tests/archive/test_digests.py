@@ -11,15 +11,19 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from stream.archive import canonical, changes, commitlog, digests, holds, keys, reader, sealing, stock
-from stream.archive.changes import Done, Place
-from stream.archive.commitlog import Chain
-from stream.archive.digests import DIGESTS, InvalidDigest, Watch
-from stream.archive.keys import PrivateKey
+from stream.archive.aging import stock
+from stream.archive.log import canonical, changes, commitlog, holds
+from stream.archive.log.changes import Done
+from stream.archive.log.commitlog import Chain
+from stream.archive.log.names import Place, object_name
 from stream.archive.objects import MemoryStore, Store
+from stream.archive.proof import digests, keys, sealing
+from stream.archive.proof.digests import DIGESTS, InvalidDigest, Watch
+from stream.archive.proof.keys import PrivateKey
+from stream.archive.proof.verify import Finding
+from stream.archive.reading import reader
 from stream.archive.store import open_store
-from stream.archive.verify import Finding
-from stream.archive.writer import Batch, ChainWriter
+from stream.archive.writing.writer import Batch, ChainWriter
 from stream.commands.archive import app
 from stream.errors import ArchiveError, ConfigurationError
 from tests.archive.slates_of import audit, slates
@@ -41,7 +45,7 @@ def fill(store: Store, partition: int, commits: int) -> None:
 def change(store: Store) -> str:
     """Record a change (an erasure of a whole object) at the only place there is, and return its key."""
     ref = next(reader.objects(store))
-    name = changes.object_name(ref.key)
+    name = object_name(ref.key)
     assert name is not None
     done = Done("erased", (ref,), (), None, ref.rows, "case 1")
     made = changes.append(reader.state(store, name.place), name.place, done, holds=0, who="w", written_at_ms=0)

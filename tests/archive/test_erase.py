@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from stream.archive import changes, erase, reader, stock, tiers
-from stream.archive.holds import Holds, InvalidHold, Scope, hold, release
+from stream.archive.aging import erase, stock, tiers
+from stream.archive.aging.stock import Contended
+from stream.archive.log import changes
+from stream.archive.log.holds import Holds, InvalidHold, Scope, hold, release
+from stream.archive.log.names import object_name
 from stream.archive.objects import MemoryStore
-from stream.archive.reader import ArchiveChanged
-from stream.archive.segment import read
-from stream.archive.stock import Contended
-from stream.archive.verify import LEFTOVER_AGE_S
+from stream.archive.proof.verify import LEFTOVER_AGE_S
+from stream.archive.reading import reader
+from stream.archive.reading.reader import ArchiveChanged
+from stream.archive.rows.segment import read
 from stream.errors import ConfigurationError
 from tests.archive.aging import Aging, user
 from tests.archive.checks import archived_items
@@ -104,7 +107,7 @@ def test_held_rows_are_not_erased(archive: Aging) -> None:
 
 
 def test_a_hold_of_days_keeps_those_days_and_no_others(archive: Aging) -> None:
-    first = min(name.place.date for name in map(changes.object_name, archive.objects()) if name)
+    first = min(name.place.date for name in map(object_name, archive.objects()) if name)
     archive.hold(Scope(user=user(3), until=first))
     archive.erase(user(3))
     rows = reader.rows(archive.store, reader.objects(archive.store, until=first), ["user_id_hash"]).read_all()
@@ -149,7 +152,7 @@ def test_only_row_groups_that_can_hold_the_user_are_read(archive: Aging) -> None
 
 def test_what_nobody_names_is_deleted_if_nobody_ever_can_and_counted_otherwise(archive: Aging) -> None:
     """Crashes may have left the user's rows in objects that are no part of the archive."""
-    names = [name for key in archive.objects() if (name := changes.object_name(key))]
+    names = [name for key in archive.objects() if (name := object_name(key))]
     raw = next(name for name in names if name.first)
     cold = next(name for name in names if name.tier)
     lost = replace(raw, digest="0" * 16)  # its entry is there, and names another

@@ -9,8 +9,9 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from stream.archive import erase, iceberg, reader, stock
+from stream.archive.aging import erase, stock
 from stream.archive.objects import Store
+from stream.archive.reading import iceberg, reader
 from stream.archive.store import open_store
 from stream.commands.archive import app
 from stream.settings import Settings

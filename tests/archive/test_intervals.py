@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.archive.intervals import Intervals
+from stream.archive.log.intervals import Intervals
 
 numbers = st.sets(st.integers(0, 60))
 

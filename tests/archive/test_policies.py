@@ -22,13 +22,16 @@ import botocore.session
 import hcl2
 import pytest
 
-from stream.archive import digests, erase, holds, keys, policy, pull, reader, sealing, snapshot, stock, tiers, view
-from stream.archive.commitlog import Chain
-from stream.archive.keys import PrivateKey
+from stream.archive.aging import erase, policy, stock, tiers
+from stream.archive.log import holds
+from stream.archive.log.commitlog import Chain
 from stream.archive.objects import Store, StoreUnavailable
-from stream.archive.pull import Query, Reads
+from stream.archive.proof import digests, keys, sealing, snapshot
+from stream.archive.proof.keys import PrivateKey
+from stream.archive.reading import pull, reader, view
+from stream.archive.reading.pull import Query, Reads
 from stream.archive.store import S3Options, open_store
-from stream.archive.writer import Batch, ChainWriter
+from stream.archive.writing.writer import Batch, ChainWriter
 from stream.errors import ArchiveError
 from tests.archive.checks import verdict_of
 from tests.archive.slates_of import START_MS, audit, slates

@@ -15,13 +15,17 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from stream.archive import canonical, changes, pull, reader, sealing, snapshot, stock, tiers
-from stream.archive.commitlog import Chain
+from stream.archive.aging import stock, tiers
+from stream.archive.log import canonical
+from stream.archive.log.commitlog import Chain
+from stream.archive.log.names import COLD
 from stream.archive.objects import Store
-from stream.archive.pull import Query, Reads
-from stream.archive.snapshot import Scope
+from stream.archive.proof import sealing, snapshot
+from stream.archive.reading import pull, reader
+from stream.archive.reading.pull import Query, Reads, Scope
+from stream.archive.rows import segment
 from stream.archive.store import open_store
-from stream.archive.writer import Batch, ChainWriter
+from stream.archive.writing.writer import Batch, ChainWriter
 from stream.commands.archive import app
 from stream.errors import ArchiveError, ConfigurationError
 from tests.archive.conftest import open_s3
@@ -60,7 +64,7 @@ def filled(store: Store) -> Store:
     for place, names in stock.places(store, until=DAYS[0]).items():
         warehouse = stock.Warehouse(store, who="t", clock=lambda: START_MS / 1000 + 100 * DAY_S)
         list(tiers.run(warehouse, warehouse.stock(place, names), open_hours=6, grace_s=0))
-    assert {key.startswith(changes.COLD) for key in (ref.key for ref in reader.objects(store))} == {True, False}
+    assert {key.startswith(COLD) for key in (ref.key for ref in reader.objects(store))} == {True, False}
     return store
 
 
@@ -101,9 +105,7 @@ def test_a_pull_gives_exactly_the_rows_asked_for(filled: Store) -> None:
 def test_only_row_groups_that_can_match_are_read_each_in_one_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    from stream.archive import compact
-
-    monkeypatch.setattr(compact, "ROWS_PER_GROUP", 500)
+    monkeypatch.setattr(segment, "COMPACTED", segment.Layout(500, 9))
     store = open_s3(request)
     writer = ChainWriter(store, Chain("explanation-audit", 0), writer="w")
     records = [audit(n) for n in range(3_500)]

@@ -7,9 +7,9 @@ from typing import BinaryIO
 
 import pytest
 
-from stream.archive import reader, statistics
-from stream.archive.commitlog import ObjectRef
+from stream.archive.log.commitlog import ObjectRef
 from stream.archive.objects import MemoryStore, Store
+from stream.archive.reading import reader, statistics
 from stream.archive.store import open_store
 from tests.archive.aging import Aging, user
 from tests.archive.checks import verdict_of

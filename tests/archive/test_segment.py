@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.events import Audit
-from stream.archive.commitlog import Chain
-from stream.archive.segment import Segment, parse_key, placeable, read, segments, write
-from stream.archive.slates import SCHEMA, Slates, arrange, fields_of, joined, unsound
+from stream.archive.log.commitlog import Chain
+from stream.archive.log.names import segment_name
+from stream.archive.rows.segment import Segment, placeable, read, segments, write
+from stream.archive.rows.slates import SCHEMA, Slates, arrange, fields_of, joined, unsound
 from tests.archive.slates_of import audit, slates
 from tests.strategies import audits, same
 
@@ -115,7 +116,7 @@ def test_rows_go_to_the_date_and_region_of_their_event_in_utc() -> None:
         "date=2026-01-01/region=EU",
     ]
     for segment in made:
-        name = parse_key(segment.ref.key)
+        name = segment_name(segment.ref.key)
         assert name is not None
         assert (name.chain, name.first, segment.ref.rows) == (CHAIN, 17, 2)
         assert segment.ref.sha256.startswith(name.digest)
@@ -129,7 +130,7 @@ def test_no_rows_make_no_object() -> None:
 @pytest.mark.parametrize("region", ["a/b", "..", ".", "ü x", "a=b", "100%", "x" * 60])
 def test_an_odd_region_stays_in_its_folder_and_is_read_back(tmp_path: Path, region: str) -> None:
     (segment,) = cut(slates([audit(0, region=region)]))
-    name = parse_key(segment.ref.key)
+    name = segment_name(segment.ref.key)
     assert name is not None
     assert name.region == region
     assert segment.ref.key.count("/") == 2
@@ -157,7 +158,7 @@ def test_a_date_or_region_that_cannot_name_a_folder_is_said_to_have_no_place() -
     ],
 )
 def test_other_keys_are_no_segments(key: str) -> None:
-    assert parse_key(key) is None
+    assert segment_name(key) is None
 
 
 def test_stock_duckdb_reads_the_archive_as_it_stands(tmp_path: Path) -> None:

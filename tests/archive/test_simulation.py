@@ -15,11 +15,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from stream.archive import reader
-from stream.archive.commitlog import Chain, Gap
-from stream.archive.intervals import Intervals
+from stream.archive.log.commitlog import Chain, Gap
+from stream.archive.log.intervals import Intervals
 from stream.archive.objects import MemoryStore, StoreUnavailable
-from stream.archive.writer import Batch, ChainWriter
+from stream.archive.reading import reader
+from stream.archive.writing.writer import Batch, ChainWriter
 from tests.archive.checks import archived_items, items_of, verdict_of
 from tests.archive.faulty import Crash, FaultyStore, Moment
 from tests.archive.slates_of import audit, slates

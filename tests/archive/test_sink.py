@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from schemas.codec import Codec
-from stream.archive import reader
-from stream.archive.commitlog import Chain, Gap, Origin
-from stream.archive.decode import Decoder, Record, Unreadable
+from stream.archive.log.commitlog import Chain, Gap, Origin
 from stream.archive.objects import MemoryStore, Store, StoreUnavailable
-from stream.archive.sink import ArchiveAhead, Jump, Limits, Sink
-from stream.archive.writer import Committed, ForeignChain
+from stream.archive.reading import reader
+from stream.archive.writing.decode import Decoder, Record, Unreadable
+from stream.archive.writing.sink import ArchiveAhead, Jump, Limits, Sink
+from stream.archive.writing.writer import Committed, ForeignChain
 from stream.errors import ProducerBroken
 from tests.archive.checks import archived_items, items_of, verdict_of
 from tests.archive.faulty import FaultyStore
@@ -210,7 +210,7 @@ class Away(MemoryStore):
 
 
 def test_a_write_that_fails_is_tried_again_and_what_came_meanwhile_follows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream.archive.sink._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("stream.archive.writing.sink._FIRST_PAUSE_S", 0.01)
 
     async def story() -> None:
         store = MemoryStore()

@@ -12,8 +12,8 @@ import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from stream.archive import reader
-from stream.archive.commitlog import Gap
+from stream.archive.log.commitlog import Gap
+from stream.archive.reading import reader
 from stream.archive.store import S3Options, open_store
 from stream.cluster import Cluster
 from stream.embedded import EmbeddedBroker

@@ -11,12 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from stream.archive import canonical, changes, holds, reader, segment
-from stream.archive.changes import Change
-from stream.archive.content import content_digest
-from stream.archive.holds import Scope
+from stream.archive.aging.policy import TIERS
+from stream.archive.log import canonical, changes, holds
+from stream.archive.log.changes import Change
+from stream.archive.log.holds import Scope
+from stream.archive.log.names import CHANGES
 from stream.archive.objects import MemoryStore
-from stream.archive.policy import TIERS
+from stream.archive.reading import reader
+from stream.archive.rows import segment
+from stream.archive.rows.content import content_digest
 from tests.archive.aging import Aging, user
 
 AGED = TIERS["hot"].until_days + 3
@@ -41,7 +44,7 @@ def archive() -> Aging:
 
 
 def keys(archive: Aging) -> list[str]:
-    return [info.key for info in archive.store.list(changes.CHANGES)]
+    return [info.key for info in archive.store.list(CHANGES)]
 
 
 def put(archive: Aging, key: str, data: bytes) -> None:

@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stream.archive import changes, compact, reader, statistics, stock, tiers
-from stream.archive.changes import Place
-from stream.archive.compact import DamagedObject
-from stream.archive.holds import Holds, Scope, release
+from stream.archive.aging import compact, stock, tiers
+from stream.archive.aging.compact import DamagedObject
+from stream.archive.aging.policy import TIERS, age_days
+from stream.archive.log.holds import Holds, Scope, release
+from stream.archive.log.names import CHANGES, Place
 from stream.archive.objects import MemoryStore
-from stream.archive.policy import TIERS, age_days
+from stream.archive.reading import reader, statistics
 from tests.archive.aging import OPEN_HOURS, Aging, user
 from tests.archive.checks import archived_items, items_of, verdict_of
 from tests.archive.meddled import MeddledStore
@@ -197,7 +198,7 @@ def test_a_damaged_object_is_never_compacted_or_moved(archive: Aging) -> None:
     archive.clock.day = COLD
     with pytest.raises(DamagedObject, match="whyrec archive verify"):
         archive.tier()
-    assert not list(archive.store.list(changes.CHANGES))
+    assert not list(archive.store.list(CHANGES))
 
 
 def test_a_missing_object_stops_the_task_instead_of_being_forgotten(archive: Aging) -> None:

@@ -13,13 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from stream.archive import commitlog, reader
-from stream.archive.commitlog import Chain
-from stream.archive.intervals import Intervals
+from stream.archive.log import commitlog
+from stream.archive.log.commitlog import Chain
+from stream.archive.log.intervals import Intervals
 from stream.archive.objects import MemoryStore, Store
+from stream.archive.proof.facts import facts_of
+from stream.archive.proof.verify import LEFTOVER_AGE_S, Finding, verify
+from stream.archive.reading import reader
 from stream.archive.store import open_store
-from stream.archive.verify import LEFTOVER_AGE_S, Finding, verify
-from stream.archive.writer import Batch, ChainWriter
+from stream.archive.writing.writer import Batch, ChainWriter
 from stream.errors import ArchiveError
 from tests.archive.checks import verdict_of
 from tests.archive.slates_of import audit, slates
@@ -120,7 +122,7 @@ def test_an_added_object_that_could_be_a_crashed_writers_is_a_notice_for_a_day(s
     assert errors(store) == []
     assert [(finding.rule, finding.key) for finding in verdict_of(store).findings] == [(11, leftover)]
     aged = dict.fromkeys(object_keys(store), LEFTOVER_AGE_S)
-    verdict = verify(reader.raw_entries(store), reader.facts_of(store), aged)
+    verdict = verify(reader.raw_entries(store), facts_of(store), aged)
     assert [(finding.rule, finding.severity) for finding in verdict.findings] == [(11, "error")]
 
 

@@ -8,8 +8,8 @@ import duckdb
 import pytest
 from typer.testing import CliRunner
 
-from stream.archive import reader, view
 from stream.archive.objects import Store
+from stream.archive.reading import reader, view
 from stream.archive.store import open_store
 from stream.commands.archive import app
 from stream.errors import ArchiveError

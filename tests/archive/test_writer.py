@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from stream.archive.commitlog import Chain, Gap, Origin
-from stream.archive.intervals import Intervals
+from stream.archive.log.commitlog import Chain, Gap, Origin
+from stream.archive.log.intervals import Intervals
+from stream.archive.log.sources import Source
 from stream.archive.objects import MemoryStore, Store, StoreUnavailable
-from stream.archive.sources import Source
-from stream.archive.writer import Batch, ChainWriter, ForeignChain, OffsetGap, RecreatedTopic
+from stream.archive.writing.writer import Batch, ChainWriter, ForeignChain, OffsetGap, RecreatedTopic
 from tests.archive.checks import archived_items, items_of, verdict_of
 from tests.archive.faulty import Crash, FaultyStore, Moment
 from tests.archive.slates_of import audit, slates

@@ -20,9 +20,9 @@ from stream.agents import sink as sink_agent
 from stream.agents.batch import BatchWork
 from stream.agents.explain import ExplainAgent
 from stream.app import WorkerConsumer
-from stream.archive import commitlog
-from stream.archive.decode import Decoder
+from stream.archive.log import commitlog
 from stream.archive.objects import Retrying
+from stream.archive.writing.decode import Decoder
 from stream.delivery import Delivery
 
 Moment = Literal["before", "after"]

@@ -15,8 +15,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from models.bundle import Bundle
 from schemas.codec import Codec
 from stream.archive.objects import Store
+from stream.archive.proof.verify import Finding
 from stream.archive.store import S3Options, open_store
-from stream.archive.verify import Finding
 from stream.cluster import Cluster
 from stream.settings import Settings
 from stream.topics import TOPICS

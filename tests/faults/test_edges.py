@@ -9,9 +9,10 @@ import pytest
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from stream.archive import reader
-from stream.archive.commitlog import Gap
-from stream.archive.verify import LEFTOVER_AGE_S, verify
+from stream.archive.log.commitlog import Gap
+from stream.archive.proof.facts import facts_of
+from stream.archive.proof.verify import LEFTOVER_AGE_S, verify
+from stream.archive.reading import reader
 from stream.cluster import Cluster
 from stream.topics import TopicRole
 from tests.archive.checks import archived_items, eventually, items_of, verdict_of
@@ -180,5 +181,5 @@ def test_other_peoples_objects_lie_in_the_bucket(made: Scene) -> None:
     assert eventually(lambda: archived_items(made.store) == sorted(made.expected)), worker.last_words()
     assert all(made.store.get(key) == data for key, data in foreign.items())
     stored = {info.key: LEFTOVER_AGE_S for info in made.store.list("") if not info.key.startswith("_commits/")}
-    found = verify(reader.raw_entries(made.store), reader.facts_of(made.store, deep=True), stored).findings
+    found = verify(reader.raw_entries(made.store), facts_of(made.store, deep=True), stored).findings
     assert {(finding.rule, finding.key) for finding in found} == {(1, [*foreign][2]), (11, [*foreign][1])}

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from models.bundle import Bundle
 from schemas.codec import Codec
-from stream.archive import reader, segment
+from stream.archive.reading import reader
+from stream.archive.rows import segment
 from stream.archive.store import open_store
 from stream.cli import app
 from stream.settings import Settings

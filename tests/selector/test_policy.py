@@ -14,7 +14,7 @@ from models.data.slates import impressions
 from models.selector.features import TYPES
 from models.selector.runtime import MAX_EXPLORATION, Selector
 from models.selector.train import train
-from stream.archive.slates import arrange, fields_of
+from stream.archive.rows.slates import arrange, fields_of
 from stream.errors import ConfigurationError
 from stream.explain.feedback import simulated
 from stream.explain.pipeline import Explained, Explainer

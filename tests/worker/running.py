@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from stream.archive import commitlog, segment
+from stream.archive.log import commitlog
+from stream.archive.rows import segment
 from stream.archive.store import open_archive
 from stream.demo.worker_process import WorkerProcess
 from stream.settings import Settings

@@ -9,7 +9,7 @@ from confluent_kafka import Uuid
 from confluent_kafka.admin import TopicDescription
 
 from stream.agents.lookup import topic_id
-from stream.archive.commitlog import Chain, parse_key
+from stream.archive.log.commitlog import Chain, parse_key
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from models.bundle import Bundle
 from schemas.codec import Codec
 from stream.agents.lookup import limits_of
 from stream.agents.sink import SinkAgent
-from stream.archive.decode import Record, Unreadable
 from stream.archive.objects import MemoryStore
+from stream.archive.writing.decode import Record, Unreadable
 from stream.delivery import Output, Receipt
 from stream.embedded import EmbeddedBroker
 from stream.errors import DeliveryError, ProducerBroken

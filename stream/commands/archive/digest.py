@@ -11,7 +11,7 @@ import typer
 from stream.commands.archive import options
 
 if TYPE_CHECKING:
-    from stream.archive.keys import PublicKey
+    from stream.archive.proof.keys import PublicKey
 
 app = typer.Typer()
 
@@ -28,7 +28,7 @@ def digest(
     """
     from rich.console import Console
 
-    from stream.archive import sealing
+    from stream.archive.proof import sealing
     from stream.archive.store import open_archive
 
     options.require_day("--date", date)
@@ -54,7 +54,7 @@ def new(
 
     Example: whyrec archive keys new root.pem
     """
-    from stream.archive import sealing
+    from stream.archive.proof import sealing
     from stream.archive.store import open_archive
 
     settings = options.settings_at(url)
@@ -72,7 +72,7 @@ def rotate(file: Path = _FILE, url: str | None = options.URL) -> None:
 
     Example: whyrec archive keys rotate next.pem
     """
-    from stream.archive import sealing
+    from stream.archive.proof import sealing
     from stream.archive.store import open_archive
 
     settings = options.settings_at(url)
@@ -91,7 +91,7 @@ def list_keys(url: str | None = options.URL) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from stream.archive import sealing
+    from stream.archive.proof import sealing
     from stream.archive.store import open_archive
 
     signed = sealing.read(open_archive(options.settings_at(url)))

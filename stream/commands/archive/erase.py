@@ -10,7 +10,7 @@ import typer
 from stream.commands.archive import options
 
 if TYPE_CHECKING:
-    from stream.archive.erase import Affected
+    from stream.archive.aging.erase import Affected
 
 
 def erase(
@@ -29,8 +29,9 @@ def erase(
     from rich.console import Console
     from rich.progress import Progress
 
-    from stream.archive import erase as erasure
-    from stream.archive import reader, stock
+    from stream.archive.aging import erase as erasure
+    from stream.archive.aging import stock
+    from stream.archive.reading import reader
     from stream.archive.store import open_archive
     from stream.errors import ArchiveError
 

@@ -24,7 +24,8 @@ def add(
 
     Example: whyrec archive hold add --region EU --since 2026-01-01 --until 2026-03-31 --why "inquiry 12"
     """
-    from stream.archive import erase, holds, stock
+    from stream.archive.aging import erase, stock
+    from stream.archive.log import holds
     from stream.archive.store import open_archive
 
     for option, day in (("--since", since), ("--until", until)):
@@ -54,7 +55,7 @@ def list_(
     from rich.console import Console
     from rich.table import Table
 
-    from stream.archive import stock
+    from stream.archive.aging import stock
     from stream.archive.store import open_archive
 
     known = stock.read_holds(open_archive(options.settings_at(url)))
@@ -79,7 +80,8 @@ def release(
 
     Example: whyrec archive hold release 3 --why "inquiry 12 is closed"
     """
-    from stream.archive import holds, stock
+    from stream.archive.aging import stock
+    from stream.archive.log import holds
     from stream.archive.store import open_archive
 
     settings = options.settings_at(url)

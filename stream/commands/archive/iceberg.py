@@ -18,8 +18,8 @@ def iceberg(url: str | None = options.URL, catalog: Path = _CATALOG) -> None:
     """
     from rich.console import Console
 
-    from stream.archive import iceberg as tables
-    from stream.archive import reader
+    from stream.archive.reading import iceberg as tables
+    from stream.archive.reading import reader
     from stream.archive.store import open_archive
 
     settings = options.settings_at(url)

@@ -16,11 +16,11 @@ from schemas.events import EXPLANATION_TYPES
 from stream.commands.archive import options
 
 if TYPE_CHECKING:
-    from stream.archive.export import Output
-    from stream.archive.keys import PrivateKey
     from stream.archive.objects import Store
-    from stream.archive.pull import Found, Query, Reads
-    from stream.archive.snapshot import Scope, Snapshot
+    from stream.archive.proof.keys import PrivateKey
+    from stream.archive.proof.snapshot import Snapshot
+    from stream.archive.reading.export import Output
+    from stream.archive.reading.pull import Found, Query, Reads, Scope
 
 _REGION = typer.Option([], help="Only this region; can be given again.")
 _RECEIPT = typer.Option(None, help="Where the receipt goes; by default receipt.json in the folder.", metavar="FILE")
@@ -47,9 +47,10 @@ def pull(
 
     Example: whyrec archive pull --date 2026-11-01..2026-11-20 --region EU --user 00000000000000a7 --out case-17
     """
-    from stream.archive import reader, sealing
-    from stream.archive import receipt as receipts
-    from stream.archive.pull import Query
+    from stream.archive.proof import receipt as receipts
+    from stream.archive.proof import sealing
+    from stream.archive.reading import reader
+    from stream.archive.reading.pull import Query
     from stream.archive.store import open_archive
 
     query = Query(_scope(date, region), _user(user), _request(request), item, _type(kind), partition)
@@ -84,8 +85,8 @@ def check_receipt(
 
     from rich.console import Console
 
-    from stream.archive import keys, sealing, snapshot
-    from stream.archive import receipt as receipts
+    from stream.archive.proof import keys, sealing, snapshot
+    from stream.archive.proof import receipt as receipts
     from stream.archive.store import open_archive
     from stream.errors import ArchiveError
 
@@ -121,9 +122,9 @@ def _fetch(
     from rich.console import Console
     from rich.progress import Progress
 
-    from stream.archive import pull as pulling
-    from stream.archive import snapshot
-    from stream.archive.export import Output
+    from stream.archive.proof import snapshot
+    from stream.archive.reading import pull as pulling
+    from stream.archive.reading.export import Output
 
     reads, found = pulling.Reads(), list[pulling.Found]()
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -199,7 +200,7 @@ def _tell(
 
 
 def _scope(date: str, regions: list[str]) -> Scope:
-    from stream.archive.snapshot import Scope
+    from stream.archive.reading.pull import Scope
 
     since, dots, until = date.partition("..")
     for day in (since, until if dots else since):

@@ -9,7 +9,7 @@ import typer
 from stream.commands.archive import options
 
 if TYPE_CHECKING:
-    from stream.archive.statistics import Statistics
+    from stream.archive.reading.statistics import Statistics
 
 
 def stats(
@@ -25,7 +25,7 @@ def stats(
     from rich.console import Console
     from rich.progress import Progress
 
-    from stream.archive import reader, statistics
+    from stream.archive.reading import reader, statistics
     from stream.archive.store import open_archive
 
     for option, day in (("--since", since), ("--until", until)):

@@ -10,7 +10,7 @@ import typer
 from stream.commands.archive import options
 
 if TYPE_CHECKING:
-    from stream.archive.tiers import Step
+    from stream.archive.aging.tiers import Step
 
 
 def tier(
@@ -30,7 +30,8 @@ def tier(
     from rich.console import Console
     from rich.progress import Progress
 
-    from stream.archive import reader, stock, tiers
+    from stream.archive.aging import stock, tiers
+    from stream.archive.reading import reader
     from stream.archive.store import open_archive
     from stream.errors import ArchiveError
 

@@ -12,9 +12,9 @@ import typer
 from stream.commands.archive import options
 
 if TYPE_CHECKING:
-    from stream.archive.commitlog import ObjectRef
+    from stream.archive.log.commitlog import ObjectRef
     from stream.archive.objects import Store
-    from stream.archive.verify import ObjectFacts, Verdict
+    from stream.archive.proof.verify import ObjectFacts, Verdict
 
 
 def verify(
@@ -74,8 +74,11 @@ def _judge(store: Store, *, deep: bool, trust: str | None = None) -> Verdict:
     from rich.console import Console
     from rich.progress import Progress
 
-    from stream.archive import commitlog, digests, keys, reader, sealing
-    from stream.archive.verify import verify as apply_rules
+    from stream.archive.log import commitlog
+    from stream.archive.proof import digests, keys, sealing
+    from stream.archive.proof.facts import facts_of
+    from stream.archive.proof.verify import verify as apply_rules
+    from stream.archive.reading import reader
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("listing", total=None)
@@ -84,7 +87,7 @@ def _judge(store: Store, *, deep: bool, trust: str | None = None) -> Verdict:
             info.key: now - info.modified_at_s for info in store.list("") if not info.key.startswith(commitlog.COMMITS)
         }
         progress.update(task, description="reading objects", total=len(stored))
-        look = reader.facts_of(store, deep=deep)
+        look = facts_of(store, deep=deep)
 
         def facts(ref: ObjectRef) -> ObjectFacts | None:
             progress.advance(task)

@@ -9,7 +9,7 @@ import typer
 from stream.commands.archive import options
 
 if TYPE_CHECKING:
-    from stream.archive.commitlog import ObjectRef
+    from stream.archive.log.commitlog import ObjectRef
     from stream.archive.objects import Store
 
 _SINCE = typer.Option(None, help="First day of events, UTC.", metavar="YYYY-MM-DD")
@@ -31,7 +31,7 @@ def view(
 
     Example: whyrec archive view --since 2026-11-01 > view.sql
     """
-    from stream.archive import view as views
+    from stream.archive.reading import view as views
     from stream.archive.store import open_archive
 
     store = open_archive(options.settings_at(url))
@@ -55,7 +55,7 @@ def sql(
     from rich.console import Console
     from rich.table import Table
 
-    from stream.archive import view as views
+    from stream.archive.reading import view as views
     from stream.archive.store import open_archive
 
     store = open_archive(options.settings_at(url))
@@ -75,13 +75,14 @@ def sql(
 def _objects(
     store: Store, since: str | None, until: str | None, region: str | None, partition: int | None
 ) -> list[ObjectRef]:
-    from stream.archive import changes, reader
+    from stream.archive.log.names import object_name
+    from stream.archive.reading import reader
 
     for option, day in (("--since", since), ("--until", until)):
         options.require_day(option, day)
     found = []
     for ref in reader.objects(store, since=since, until=until, region=region):
-        name = changes.object_name(ref.key)
+        name = object_name(ref.key)
         if partition is None or (name is not None and name.chain.partition == partition):
             found.append(ref)
     return sorted(found, key=lambda ref: ref.key)

@@ -1,0 +1,326 @@
+"""Signed daily digests: where every chain ended, said by somebody who could not know what would be taken away. Pure.
+
+A hash chain shows that an entry in its middle changed or is missing. It cannot show that its end is missing, nor that
+all of it was written anew. So once a day a digest says where the chains end that changed since the digest before:
+those of sinks (``_commits/``), of changes (``_changes/``) and of holds (``_holds/``). Digests are a chain themselves,
+and each is signed. One is written even if nothing changed, so that its absence means something. The rules:
+
+31. Every key below ``_digests/`` is a digest's or a public key's, its bytes are that in canonical form, and it says of
+    itself what its key says.
+32. The public keys hang together: one root, each key signed by the one it replaces (see
+    :mod:`stream.archive.proof.keys`).
+33. Every digest bears the signature of a key that was in force: from the root, or from the key that the auditor trusts,
+    which has to have signed one, through its successors and never back. Digests before the first one of a trusted key
+    are vouched for by the hashes that lead to them. That no key was named to trust is a notice.
+34. Each digest names the SHA-256 of the one before it, and its date is later.
+35. Where a digest says that a chain reached, it still reaches: its tail was not cut off.
+36. A chain of which a digest tells exists.
+37. The entry at which a chain ended then still has the hash that it had, so nothing before it was rewritten.
+38. There is a digest of yesterday or today. Otherwise it is a notice: nothing written since is protected yet, or the
+    digests that did were removed. Without any digest this is a notice too.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from stream.archive.log import canonical
+from stream.archive.proof import keys
+from stream.archive.proof.keys import KEYS, Keyring, PrivateKey
+from stream.archive.proof.verify import Finding
+from stream.errors import ArchiveError
+
+FORMAT: Final = 1
+DIGESTS: Final = "_digests/"
+CHAINS: Final = ("_changes/", "_commits/", "_holds/")
+"""Prefixes below which chains lie, in the order of their keys."""
+
+_KEY = re.compile(r"_digests/(?P<date>\d{4}-\d{2}-\d{2})\.json")
+
+
+class InvalidDigest(ArchiveError):
+    """Bytes that are no digest of ours, or a chain that one must not be made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where a chain ends: the next offset or number, and the SHA-256 of the last entry."""
+
+    next: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What one digest says; ``chains`` are the ends of those that changed, by prefix."""
+
+    date: str
+    written_at_ms: int
+    previous: str | None
+    chains: Mapping[str, End]
+    key: str
+    signature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """An end that a digest signed."""
+
+    chain: str
+    next: int
+    sha256: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """All digests of an archive, as read: those in form with their hashes, oldest first, and what is wrong."""
+
+    digests: tuple[tuple[Digest, str], ...] = ()
+    keyring: Keyring = field(default_factory=Keyring)
+    findings: tuple[Finding, ...] = ()
+
+    def pins(self) -> list[Pin]:
+        """Return every end that was ever signed."""
+        return [
+            Pin(chain, end.next, end.sha256, key_of(digest.date))
+            for digest, _ in self.digests
+            for chain, end in digest.chains.items()
+        ]
+
+    def ends(self) -> dict[str, End]:
+        """Return where each chain ended when it was last signed."""
+        return {chain: end for digest, _ in self.digests for chain, end in digest.chains.items()}
+
+    @property
+    def last(self) -> tuple[Digest, str] | None:
+        """The newest digest and its SHA-256."""
+        return self.digests[-1] if self.digests else None
+
+
+@dataclass(slots=True)
+class Watch:
+    """Sees entries pass on their way to somebody else, and remembers how far each chain reaches and what was signed."""
+
+    wanted: frozenset[tuple[str, int]]
+    reached: dict[str, int] = field(default_factory=dict)
+    hashes: dict[tuple[str, int], str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, signed: Signed) -> Watch:
+        """Watch for what these digests signed."""
+        return cls(frozenset((pin.chain, pin.next) for pin in signed.pins()))
+
+    def over(self, entries: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+        """Yield keys and bytes of entries, changes or holds as they come."""
+        for key, data in entries:
+            link = link_of(key, data)
+            if link is not None:
+                chain, following, _ = link
+                self.reached[chain] = max(following, self.reached.get(chain, 0))
+                if (chain, following) in self.wanted:
+                    self.hashes[chain, following] = hashlib.sha256(data).hexdigest()
+            yield key, data
+
+
+def key_of(date: str) -> str:
+    """Return the key under which the digest of a date lies."""
+    return f"{DIGESTS}{date}.json"
+
+
+def link_of(key: str, data: bytes) -> tuple[str, int, str | None] | None:
+    """Return the chain of an entry, where it ends with it, and the hash of the one before; None if it is no entry.
+
+    What else an entry has to be is for the verifier to say.
+    """
+    chain, _, name = key.rpartition("/")
+    try:
+        document = json.loads(data)
+        following = document["next"] if key.startswith("_commits/") else int(name.removesuffix(".json")) + 1
+        previous = document["previous"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not isinstance(following, int) or not isinstance(previous, str | None):
+        return None
+    return f"{chain}/", following, previous
+
+
+def end_at(key: str, data: bytes) -> End | None:
+    """Return the end of a chain whose last entry this is."""
+    link = link_of(key, data)
+    return None if link is None else End(link[1], hashlib.sha256(data).hexdigest())
+
+
+def continued(chain: str, end: End | None, entries: Iterable[tuple[str, bytes]]) -> End | None:
+    """Return where a chain ends once these entries (those after ``end``) are added; ``end`` if there are none.
+
+    Raises:
+        InvalidDigest: one does not continue the one before it.
+
+    """
+    for key, data in entries:
+        link = link_of(key, data)
+        if link is None or link[0] != chain:
+            raise InvalidDigest(f"{key} is no entry of {chain}; run `whyrec archive verify`")
+        if link[2] != (None if end is None else end.sha256):
+            raise InvalidDigest(f"{key} does not follow the entry before it; run `whyrec archive verify`")
+        end = End(link[1], hashlib.sha256(data).hexdigest())
+    return end
+
+
+def make(
+    private: PrivateKey, date: str, chains: Mapping[str, End], last: tuple[Digest, str] | None, written_at_ms: int
+) -> bytes:
+    """Sign a digest that continues the chain of digests, and return its bytes.
+
+    Raises:
+        InvalidDigest: its date is not after the last one's.
+
+    """
+    if last is not None and date <= last[0].date:
+        raise InvalidDigest(f"there is a digest of {last[0].date}; one of {date} would have to be after it")
+    unsigned = Digest(date, written_at_ms, None if last is None else last[1], chains, private.id)
+    return canonical.encode(_document(unsigned) | {"signature": private.sign(canonical.encode(_document(unsigned)))})
+
+
+def decode(data: bytes) -> Digest:
+    """Read a digest back.
+
+    Raises:
+        InvalidDigest: not what :func:`make` writes.
+
+    """
+    formats = range(FORMAT, FORMAT + 1)
+    return canonical.decode(data, formats, _digest, _encode, what="digest", invalid=InvalidDigest)
+
+
+def _digest(document: dict[str, Any]) -> Digest:
+    return Digest(
+        document["date"],
+        document["written_at_ms"],
+        document["previous"],
+        {chain: End(end["next"], end["sha256"]) for chain, end in document["chains"].items()},
+        document["key"],
+        document["signature"],
+    )
+
+
+def _encode(digest: Digest) -> bytes:
+    return canonical.encode(_document(digest) | {"signature": digest.signature})
+
+
+def read(stored: Iterable[tuple[str, bytes]], trust: str | None = None) -> Signed:
+    """Read digests and keys, and apply rules 31 to 34.
+
+    ``stored`` are the keys below ``_digests/`` with their bytes, in their order; ``trust`` is the id of a key.
+    """
+    found: list[Finding] = []
+    public: dict[str, bytes] = {}
+    digests: list[tuple[Digest, str]] = []
+    for key, data in stored:
+        if key.startswith(KEYS):
+            public[key] = data
+            continue
+        try:
+            digest = decode(data)
+        except InvalidDigest as error:
+            found.append(Finding(31, "error", key, str(error)))
+            continue
+        if _KEY.fullmatch(key) is None or key != key_of(digest.date):
+            found.append(Finding(31, "error", key, f"holds the digest {key_of(digest.date)}"))
+            continue
+        digests.append((digest, hashlib.sha256(data).hexdigest()))
+    keyring, faults = keys.keyring(public)
+    found.extend(Finding(32, "error", key, what) for key, what in faults)
+    before: tuple[Digest, str] | None = None
+    for digest, sha256 in digests:
+        found.extend(_link(digest, before))
+        before = digest, sha256
+    found.extend(_signatures([digest for digest, _ in digests], keyring, trust))
+    return Signed(tuple(digests), keyring, tuple(found))
+
+
+def findings(signed: Signed, watch: Watch, today: str | None = None) -> list[Finding]:
+    """Return what is wrong by all rules, once every entry has passed the watch; ``today`` is YYYY-MM-DD."""
+    found = list(signed.findings)
+    gone: set[str] = set()
+    for pin in signed.pins():
+        reached = watch.reached.get(pin.chain)
+        hashed = watch.hashes.get((pin.chain, pin.next))
+        if reached is None:
+            if pin.chain not in gone:
+                found.append(
+                    Finding(36, "error", pin.chain, f"has no entry left; {pin.digest} saw it end at {pin.next}")
+                )
+            gone.add(pin.chain)
+        elif reached < pin.next:
+            what = f"ends at {reached}; {pin.digest} saw it end at {pin.next}: its tail was cut off"
+            found.append(Finding(35, "error", pin.chain, what))
+        elif hashed != pin.sha256:
+            what = f"was rewritten: {pin.digest} saw an entry end at {pin.next} with SHA-256 {pin.sha256}, now {hashed}"
+            found.append(Finding(37, "error", pin.chain, what))
+    if signed.last is not None or watch.reached:
+        found.extend(_age(signed, today))
+    return found
+
+
+def _link(digest: Digest, before: tuple[Digest, str] | None) -> Iterable[Finding]:
+    key = key_of(digest.date)
+    expected = None if before is None else before[1]
+    if digest.previous != expected:
+        what = f"follows a digest with SHA-256 {digest.previous}, but the one before it has {expected}"
+        yield Finding(34, "error", key, f"{what}: one was removed, added or rewritten")
+    if before is not None and digest.date <= before[0].date:
+        yield Finding(34, "error", key, f"has a date that is not after that of {key_of(before[0].date)}")
+
+
+def _signatures(digests: list[Digest], keyring: Keyring, trust: str | None) -> Iterable[Finding]:
+    root = 0 if trust is None else keyring.generation(trust)
+    if root is None:
+        yield Finding(33, "error", f"{KEYS}{trust}.json", "is trusted, but signs no digests of this archive")
+        return
+    heirs = {key.id for key in keyring.line[root:]}
+    if trust is None and digests:
+        what = "is taken on trust as the root; pin it with --trust"
+        yield Finding(33, "notice", keys.key_of(keyring.line[0]) if keyring.line else KEYS, what)
+    elif digests and not any(digest.key in heirs for digest in digests):
+        what = "is trusted, but neither it nor a successor has signed any of the digests"
+        yield Finding(33, "error", f"{KEYS}{trust}.json", what)
+    oldest = 0
+    for digest in digests:
+        key = key_of(digest.date)
+        generation = keyring.generation(digest.key)
+        if generation is None:
+            yield Finding(33, "error", key, f"is signed by {digest.key}, a key unknown here")
+        elif not keyring.line[generation].signs(canonical.encode(_document(digest)), digest.signature):
+            yield Finding(33, "error", key, f"does not bear the signature of {digest.key}")
+        elif generation < oldest:
+            yield Finding(33, "error", key, f"is signed by {digest.key}, which had been replaced")
+        oldest = max(oldest, generation or 0)
+
+
+def _age(signed: Signed, today: str | None) -> Iterable[Finding]:
+    if signed.last is None:
+        yield Finding(38, "notice", DIGESTS, "no digest: that the chains end where they ended can't be shown")
+        return
+    newest = signed.last[0].date
+    if today is not None and dt.date.fromisoformat(newest) < dt.date.fromisoformat(today) - dt.timedelta(days=1):
+        what = "is the newest digest: what was written since is not protected, or later digests were removed"
+        yield Finding(38, "notice", key_of(newest), what)
+
+
+def _document(digest: Digest) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "date": digest.date,
+        "written_at_ms": digest.written_at_ms,
+        "previous": digest.previous,
+        "chains": {chain: {"next": end.next, "sha256": end.sha256} for chain, end in digest.chains.items()},
+        "key": digest.key,
+    }
