@@ -1,8 +1,9 @@
 """One user's rows out of a large archive: how much of it is read, by ``whyrec archive pull`` and by stock DuckDB.
 
 The default is one day of one region at 400M impressions a day over 8 regions and 32 partitions, as the tier task leaves
-it: an object for each partition, sorted by user, 90 impressions a user. Random where real rows are hard to compress, as
-in ``bench.archive``. ``--cost`` prints what the archive costs a month, from the bytes per row just measured.
+it: an object for each partition, sorted by user, 90 impressions a user, who are where Kafka's partitioner puts them.
+Random where real rows are hard to compress, as in ``bench.archive``. ``--cost`` prints what the archive costs a month,
+from the bytes per row just measured.
 
 Run: python -m bench.pull [--rows N] [--keep FOLDER] [--cost] [--json FILE]
 """
@@ -10,7 +11,6 @@ Run: python -m bench.pull [--rows N] [--keep FOLDER] [--cost] [--json FILE]
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import tempfile
@@ -22,13 +22,15 @@ from typing import Any
 import duckdb
 import fsspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from bench.cost import monthly
 from bench.machine import describe, headline
 from stream.archive.aging import compact
-from stream.archive.log import commitlog
+from stream.archive.log import changes, commitlog
+from stream.archive.log.changes import Done, State
 from stream.archive.log.commitlog import Chain, ObjectRef, Tail, Written
 from stream.archive.log.intervals import Intervals
 from stream.archive.log.names import ObjectName, Place
@@ -37,7 +39,7 @@ from stream.archive.objects import Store
 from stream.archive.proof import snapshot
 from stream.archive.reading import pull, view
 from stream.archive.reading.pull import Counted, Query, Reads, Scope
-from stream.archive.rows import segment
+from stream.archive.rows import partitioner, segment
 from stream.archive.rows.slates import Fields, arrange
 from stream.archive.store import open_store
 
@@ -60,7 +62,14 @@ class Measured:
     seconds: float
 
 
-def fields(rng: np.random.Generator, slates: int, users: int, partition: int, day: int) -> Fields:
+def users_of(count: int, partition: int, partitions: int) -> npt.NDArray[np.uint8]:
+    """Draw users whom Kafka's partitioner puts into a partition: uint8 [count, 8]."""
+    rng = np.random.default_rng(partition)
+    drawn = rng.integers(0, 256, (2 * partitions * count + 1_000, 8), dtype=np.uint8)
+    return np.asarray(drawn[partitioner.numbers(drawn) % partitions == partition][:count])
+
+
+def fields(rng: np.random.Generator, slates: int, users: npt.NDArray[np.uint8], partition: int, day: int) -> Fields:
     """Draw slates of 20 as columns: nothing here is done item by item."""
     m = SLATE * slates
     items = pa.array([f"item-{number:05d}" for number in range(ITEMS)])
@@ -78,13 +87,12 @@ def fields(rng: np.random.Generator, slates: int, users: int, partition: int, da
     said = (rng.pareto(0.6, m) * 50).astype(np.int64) % TEXTS
     kinds = rng.choice(4, m, p=[0.55, 0.2, 0.05, 0.2]).astype(np.int32)
     cited = (kinds == 0).astype(np.int32)
-    hashes = _users(users, partition)
     weights = np.sort(rng.random((slates, 2)).astype(np.float32) / 2, axis=1)[:, ::-1]
     return Fields(
         offset=np.arange(slates, dtype=np.int64),
         request_id=rng.bytes(16 * slates),
         timestamp_ms=np.sort(rng.integers(0, segment.DAY_MS, slates)) + (FIRST_DAY + day) * segment.DAY_MS,
-        user_id_hash=hashes[rng.integers(0, users, slates)].tobytes(),
+        user_id_hash=users[rng.integers(0, len(users), slates)].tobytes(),
         region=same("EU"),
         model_version=same("streamrec@1.0.0"),
         policy=same("evidence"),
@@ -117,28 +125,36 @@ def fields(rng: np.random.Generator, slates: int, users: int, partition: int, da
 
 
 def generate(store: Store, rows: int, partitions: int, days: int, seed: int = 7) -> int:
-    """Fill an archive in the compacted layout, and return how many rows it has."""
+    """Fill an archive as sinks and the tier task do, and return how many rows it has.
+
+    What a sink wrote is only named, since the tier task has deleted it.
+    """
     rng = np.random.default_rng(seed)
     slates = max(1, rows // (SLATE * partitions * days))
     users = max(1, slates * SLATE // PER_USER)
+    states: dict[Place, State] = {}
     for partition in range(partitions):
         chain, tail = Chain("explanation-audit", partition), Tail()
+        owners = users_of(users, partition, partitions)
         for day in range(days):
-            table = arrange(fields(rng, slates, users, partition, day)).table
-            by_user = np.lexsort((table["source_offset"].to_numpy(), compact._words(table["user_id_hash"], 1)[:, 0]))  # noqa: SLF001
-            data = segment.write(table.take(pa.array(by_user)), segment.COMPACTED)
-            digest = hashlib.sha256(data).hexdigest()
             place = Place(str(np.datetime64(FIRST_DAY + day, "D")), "EU")
-            key = ObjectName("", place, chain, tail.next, None, digest[:16]).key
-            store.put_if_absent(key, data)
-            refs = (ObjectRef(key, digest, len(data), table.num_rows),)
+            state = states.get(place, State())
+            tables = [arrange(fields(rng, slates, owners, partition, day)).table]
+            made = compact.merged(tables, place, chain, state.number)
+            store.put_if_absent(made.ref.key, made.data)
+            flushed = ObjectName("", place, chain, tail.next, None, made.ref.sha256[:16]).key
+            refs = (ObjectRef(flushed, made.ref.sha256, made.ref.bytes, made.ref.rows),)
             first = day * slates
             new = {Source("", partition): Intervals(((first, first + slates),))}
             written = Written(tail.next + slates, refs, 0, Intervals(), (), new)
             entry = commitlog.append(tail, chain, written, origin=None, writer="bench", written_at_ms=0)
-            made = commitlog.encode(entry)
-            store.put_if_absent(chain.key(entry.first), made)
-            tail = commitlog.tail_after(entry, made)
+            encoded = commitlog.encode(entry)
+            store.put_if_absent(chain.key(entry.first), encoded)
+            tail = commitlog.tail_after(entry, encoded)
+            done = Done("compacted", refs, (made.ref,), made.content)
+            change = changes.append(state, place, done, holds=0, who="bench", written_at_ms=0)
+            store.put_if_absent(change.key, changes.encode(change))
+            states[place] = state.after(change, changes.encode(change))
     return slates * SLATE * partitions * days
 
 
@@ -187,10 +203,6 @@ def _places(refs: list[ObjectRef]) -> int:
     return len({ref.key.rpartition("/")[0] for ref in refs})
 
 
-def _users(users: int, partition: int) -> Any:
-    return np.random.default_rng(partition).integers(0, 2**63, users, dtype=np.int64)
-
-
 def main() -> None:
     """Generate, pull, print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -224,8 +236,8 @@ def measure(folder: Path, rows: int, partitions: int, days: int) -> dict[str, An
     refs = snapshot.take(store, scope).objects
     whole, count = sum(ref.bytes for ref in refs), sum(ref.rows for ref in refs)
     partition = partitions // 2
-    per_user = max(1, rows // (partitions * days) // PER_USER)
-    user = _users(per_user, partition)[per_user // 2].tobytes().hex()
+    owners = max(1, rows // (partitions * days) // PER_USER)
+    user = users_of(owners, partition, partitions)[owners // 2].tobytes().hex()
     print(f"{headline()}\n{count:,} rows, {whole:,} bytes, {whole / count:.1f} a row, {len(refs):,} objects")
     print(f"{'one user':<42}{'rows':>6}{'bytes read':>14}{'share':>10}{'reads':>8}{'per date, region':>18}{'s':>7}")
     found: dict[str, Measured] = {}

@@ -15,12 +15,19 @@ START_MS = 1_790_000_000_000
 
 
 def audit(
-    source_offset: int, *, partition: int = 0, items: int = 2, day: int = 0, region: str = "EU", topic_id: str = "id-1"
+    source_offset: int,
+    *,
+    partition: int = 0,
+    items: int = 2,
+    day: int = 0,
+    region: str = "EU",
+    topic_id: str = "id-1",
+    user: bytes | None = None,
 ) -> Audit:
     return Audit(
         request_id=source_offset.to_bytes(16, "big"),
         timestamp_ms=START_MS + day * DAY_MS,
-        user_id_hash=(source_offset % 7).to_bytes(8, "big"),
+        user_id_hash=user or (source_offset % 7).to_bytes(8, "big"),
         region=region,
         model_version="m@1",
         policy="evidence",

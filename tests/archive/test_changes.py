@@ -21,12 +21,17 @@ PLACE = Place("2026-09-21", "EU")
 CHAIN = Chain("explanation-audit", 3)
 RAW = "date=2026-09-21/region=EU/explanation-audit-3-00000000000000000000-aaaaaaaaaaaaaaaa.parquet"
 
-GOLDEN = (
+FIRST = (
     b'{"added":[{"bytes":7,"key":"date=2026-09-21/region=EU/explanation-audit-3-00000000-bbbbbbbbbbbbbbbb.parquet",'
     b'"rows":4,"sha256":"bbbbbbbbbbbbbbbb"}],"case":"","content":"cc","date":"2026-09-21","erased":0,"format":1,'
     b'"holds":2,"kind":"compacted","number":0,"previous":null,"region":"EU","removed":[{"bytes":9,"key":"'
     + RAW.encode()
     + b'","rows":4,"sha256":"aa"}],"who":"w","written_at_ms":7}\n'
+)
+GOLDEN = (
+    FIRST.replace(b'"format":1', b'"format":2')
+    .replace(b'.parquet","rows":4,"sha256":"b', b'.parquet","modulus":32,"rows":4,"sha256":"b')
+    .replace(b'","rows":4,"sha256":"aa"', b'","modulus":null,"rows":4,"sha256":"aa"')
 )
 
 
@@ -40,9 +45,19 @@ def compacted(state: State | None = None, removed: ObjectRef | None = None) -> C
     return changes.append(state, PLACE, done, holds=2, who="w", written_at_ms=7)
 
 
-def test_the_first_format_is_still_read_and_written() -> None:
-    assert changes.encode(compacted()) == GOLDEN
-    assert changes.decode(GOLDEN) == compacted()
+def test_a_change_is_written_as_it_always_was() -> None:
+    change = compacted()
+    change = replace(change, added=(replace(change.added[0], modulus=32),))
+    assert changes.encode(change) == GOLDEN
+    assert changes.decode(GOLDEN) == change
+
+
+def test_the_first_format_is_still_read_and_its_chain_continued() -> None:
+    first = changes.decode(FIRST)
+    assert (first, changes.encode(first)) == (replace(compacted(), format=1), FIRST)
+    second = compacted(State().after(first, FIRST), first.added[0])
+    assert changes.decode(changes.encode(second)) == second
+    assert changes.link_faults(State().after(first, FIRST), second) == []
 
 
 @pytest.mark.parametrize(
@@ -51,7 +66,10 @@ def test_the_first_format_is_still_read_and_written() -> None:
         (b"", "no change"),
         (b"[]", "no change"),
         (b"{}", "no change"),
-        (GOLDEN.replace(b'"format":1', b'"format":2'), "format 2; expected 1"),
+        (GOLDEN.replace(b'"format":2', b'"format":3'), "format 3; expected 1 or 2"),
+        (GOLDEN.replace(b'"format":2', b'"format":1'), "canonical"),
+        (GOLDEN.replace(b'"modulus":32', b'"modulus":1'), "modulus 1; expected none"),
+        (GOLDEN.replace(b'"modulus":32', b'"modulus":"32"'), "modulus '32'; expected none"),
         (GOLDEN.replace(b'"kind":"compacted"', b'"kind":"improved"'), "kind 'improved'; expected one of compacted"),
         (GOLDEN.replace(b'"who":"w",', b""), "no change"),
         (GOLDEN.replace(b",", b", ", 1), "canonical"),

@@ -15,7 +15,7 @@ from stream.archive.aging.policy import TIERS
 from stream.archive.log import canonical, changes, holds
 from stream.archive.log.changes import Change
 from stream.archive.log.holds import Scope
-from stream.archive.log.names import CHANGES
+from stream.archive.log.names import CHANGES, COLD
 from stream.archive.objects import MemoryStore
 from stream.archive.reading import reader
 from stream.archive.rows import segment
@@ -77,7 +77,7 @@ def decoded(archive: Aging) -> list[Change]:
 def test_the_archive_has_one_change_of_each_kind_that_it_can(archive: Aging) -> None:
     kinds = [change.kind for change in decoded(archive)]
     assert kinds == ["compacted", "moved", "erased", "compacted", "moved"]
-    forge(archive, 0, lambda document: document.update(format=1))
+    forge(archive, 0, lambda document: document.update(who="tier"))
     assert archive.errors() == []
 
 
@@ -169,6 +169,21 @@ def test_rows_dropped_while_compacting(archive: Aging) -> None:
     assert 15 in rules(archive)
     forge(archive, 3, lambda document: document.update(erased=1))
     assert 15 in rules(archive)
+
+
+def test_users_said_to_be_in_the_partition_who_are_not(archive: Aging) -> None:
+    """By a task that wants a user's rows passed over: it states that the object can hold none of theirs."""
+    late = decoded(archive)[3].added[0]
+    forge(archive, 3, lambda document: document["added"][0].update(modulus=1_024))
+    assert rules(archive) == {16}  # the move after it knows nothing of that
+    forge(archive, 4, lambda document: document["added"][0].update(modulus=1_024))
+    assert rules(archive) == {15, 16, 21}
+    forge(archive, 4, lambda document: [each.update(modulus=1_024) for each in stating(document, late.sha256)])
+    assert archive.errors() == [(21, COLD + late.key)]
+
+
+def stating(document: dict[str, Any], sha256: str) -> list[dict[str, Any]]:
+    return [each for each in (*document["removed"], *document["added"]) if each["sha256"] == sha256]
 
 
 def test_rows_altered_while_compacting(archive: Aging) -> None:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from stream.archive.log.commitlog import Chain, ObjectRef
 from stream.archive.log.names import ObjectName, Place
-from stream.archive.rows import segment
+from stream.archive.rows import partitioner, segment
 from stream.archive.rows.content import content_digest
 from stream.archive.rows.slates import SCHEMA
 from stream.errors import ArchiveError
@@ -97,6 +97,7 @@ def merged(tables: list[pa.Table], place: Place, chain: Chain, number: int) -> R
     table = pa.concat_tables(tables)
     tables.clear()
     rows, content = table.num_rows, content_digest(table)
+    modulus = partitioner.modulus(table["user_id_hash"], chain.partition)
     order = pa.array(_by_user(table))
     columns = dict(zip(table.schema.names, table.columns, strict=True))
     del table
@@ -104,15 +105,19 @@ def merged(tables: list[pa.Table], place: Place, chain: Chain, number: int) -> R
         columns[name] = columns[name].combine_chunks().take(order)
     data = segment.write(pa.table(columns, schema=SCHEMA), segment.COMPACTED)
     columns.clear()
-    return _rewritten(data, rows, ObjectName("", place, chain, None, number, ""), content)
+    return _rewritten(data, rows, ObjectName("", place, chain, None, number, ""), content, modulus)
 
 
-def without(table: pa.Table, keep: Bools, name: ObjectName, number: int) -> Rewritten:
-    """Write an object's rows again in their order, only those for which ``keep`` (bool [rows]) is true."""
+def without(table: pa.Table, keep: Bools, name: ObjectName, number: int, modulus: int | None) -> Rewritten:
+    """Write an object's rows again in their order, only those for which ``keep`` (bool [rows]) is true.
+
+    What it stated of its users is true of those that are left. A new statement could say something about the others.
+    """
     kept = table.filter(pa.array(keep))
     content = content_digest(kept)
     data = segment.write(kept, segment.FLUSHED if name.number is None else segment.COMPACTED)
-    return _rewritten(data, kept.num_rows, ObjectName(name.tier, name.place, name.chain, None, number, ""), content)
+    unnamed = ObjectName(name.tier, name.place, name.chain, None, number, "")
+    return _rewritten(data, kept.num_rows, unnamed, content, modulus)
 
 
 def rows_of(users: frozenset[str], table: pa.Table) -> Bools:
@@ -121,12 +126,12 @@ def rows_of(users: frozenset[str], table: pa.Table) -> Bools:
     return np.asarray(pc.is_in(table["user_id_hash"], value_set=wanted).to_numpy(), np.bool_)
 
 
-def _rewritten(data: bytes, rows: int, unnamed: ObjectName, content: str) -> Rewritten:
+def _rewritten(data: bytes, rows: int, unnamed: ObjectName, content: str, modulus: int | None) -> Rewritten:
     digest = hashlib.sha256(data).hexdigest()
     name = ObjectName(unnamed.tier, unnamed.place, unnamed.chain, None, unnamed.number, digest[:16])
     if content_digest(segment.read(data)) != content:
         raise DamagedObject(f"{name.key} would not say what the rows that it was made of say; nothing was changed")
-    return Rewritten(ObjectRef(name.key, digest, len(data), rows), data, content)
+    return Rewritten(ObjectRef(name.key, digest, len(data), rows, modulus), data, content)
 
 
 def _by_user(table: pa.Table) -> npt.NDArray[np.int64]:

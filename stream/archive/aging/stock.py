@@ -198,7 +198,7 @@ class Warehouse:
         added: tuple[ObjectRef, ...] = ()
         content = None
         if keep.any():
-            made = compact.without(table, keep, name, stock.state.number)
+            made = compact.without(table, keep, name, stock.state.number, ref.modulus)
             self.put(made.ref, made.data, storage_class(name.tier))
             added, content = (made.ref,), made.content
         done = Done(kind, (ref,), added, content, int((~keep).sum()), case)

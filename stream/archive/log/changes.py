@@ -9,14 +9,17 @@ A change names its objects with their hashes, and holds the SHA-256 of the chang
 that of two writers one wins. Its numbers add up: rows removed = rows added + ``erased``. ``content`` is the digest
 (:mod:`stream.archive.rows.content`) of the rows added, which are the rows removed without those erased. Of what was
 erased a change keeps the count and nothing that leads to a person: ``case`` is the number under which the reason is on
-file.
+file. An object that was compacted may state its ``modulus``: in which partition its users are, so that readers who look
+for another need not open it (:mod:`stream.archive.rows.partitioner`).
+
+Format 1 stated no ``modulus``. Its changes are read, and their chains continued in format 2.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 from urllib.parse import unquote
@@ -25,7 +28,7 @@ from stream.archive.log import canonical
 from stream.archive.log.commitlog import InvalidEntry, ObjectRef, digest
 from stream.archive.log.names import CHANGES, COLD, PLACE, Place, is_date, object_name
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 Kind = Literal["compacted", "moved", "erased", "expired"]
 """``compacted``: the same rows in fewer objects. ``moved``: the same objects in the cold tier. ``erased``: without the
@@ -57,6 +60,7 @@ class Change:
     case: str
     who: str
     written_at_ms: int
+    format: int = FORMAT
 
     @property
     def key(self) -> str:
@@ -143,8 +147,7 @@ def faults(change: Change) -> list[str]:
     if change.erased and change.kind in ("compacted", "moved"):
         found.append(f"erases {change.erased} rows, though it is a change of kind {change.kind}")
     if change.kind == "moved":
-        expected = [(COLD + ref.key, ref.sha256, ref.bytes, ref.rows) for ref in change.removed]
-        if [(ref.key, ref.sha256, ref.bytes, ref.rows) for ref in change.added] != expected:
+        if list(change.added) != [replace(ref, key=COLD + ref.key) for ref in change.removed]:
             found.append("adds other objects to the cold tier than it removes from the hot one")
         return found
     if (change.content is None) == bool(change.added):
@@ -173,14 +176,14 @@ def encode(change: Change) -> bytes:
     """Write a change as canonical JSON."""
     return canonical.encode(
         {
-            "format": FORMAT,
+            "format": change.format,
             "date": change.place.date,
             "region": change.place.region,
             "number": change.number,
             "previous": change.previous,
             "kind": change.kind,
-            "removed": [_document(ref) for ref in change.removed],
-            "added": [_document(ref) for ref in change.added],
+            "removed": [_document(ref, change.format) for ref in change.removed],
+            "added": [_document(ref, change.format) for ref in change.added],
             "content": change.content,
             "erased": change.erased,
             "holds": change.holds,
@@ -198,7 +201,7 @@ def decode(data: bytes) -> Change:
         InvalidChange: not JSON, another format, a missing field, or not canonical.
 
     """
-    return canonical.decode(data, range(FORMAT, FORMAT + 1), _change, encode, what="change", invalid=InvalidChange)
+    return canonical.decode(data, range(1, FORMAT + 1), _change, encode, what="change", invalid=InvalidChange)
 
 
 def parse_key(key: str) -> tuple[Place, int]:
@@ -221,12 +224,16 @@ def is_change_key(key: str) -> bool:
     return _KEY.fullmatch(key) is not None
 
 
-def _document(ref: ObjectRef) -> dict[str, Any]:
-    return {"key": ref.key, "sha256": ref.sha256, "bytes": ref.bytes, "rows": ref.rows}
+def _document(ref: ObjectRef, form: int) -> dict[str, Any]:
+    stated = {} if form == 1 else {"modulus": ref.modulus}
+    return {"key": ref.key, "sha256": ref.sha256, "bytes": ref.bytes, "rows": ref.rows, **stated}
 
 
-def _refs(documents: list[dict[str, Any]]) -> tuple[ObjectRef, ...]:
-    return tuple(ObjectRef(each["key"], each["sha256"], each["bytes"], each["rows"]) for each in documents)
+def _ref(document: dict[str, Any]) -> ObjectRef:
+    modulus = document.get("modulus")
+    if modulus is not None and (not isinstance(modulus, int) or modulus < 2):
+        raise InvalidChange(f"modulus {modulus!r}; expected none, or a whole number from 2 on")
+    return ObjectRef(document["key"], document["sha256"], document["bytes"], document["rows"], modulus)
 
 
 def _change(document: dict[str, Any]) -> Change:
@@ -237,12 +244,13 @@ def _change(document: dict[str, Any]) -> Change:
         number=document["number"],
         previous=document["previous"],
         kind=document["kind"],
-        removed=_refs(document["removed"]),
-        added=_refs(document["added"]),
+        removed=tuple(map(_ref, document["removed"])),
+        added=tuple(map(_ref, document["added"])),
         content=document["content"],
         erased=document["erased"],
         holds=document["holds"],
         case=document["case"],
         who=document["who"],
         written_at_ms=document["written_at_ms"],
+        format=document["format"],
     )

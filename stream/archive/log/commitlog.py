@@ -67,12 +67,16 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
-    """A Parquet object as its entry knows it."""
+    """A Parquet object as its entry or its change knows it.
+
+    ``modulus`` is a change's word on whose rows they can be (:mod:`stream.archive.rows.partitioner`); None: anybody's.
+    """
 
     key: str
     sha256: str
     bytes: int
     rows: int
+    modulus: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

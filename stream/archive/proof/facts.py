@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from stream.archive.objects import ObjectMissing, Store
 from stream.archive.proof.verify import ObjectFacts
 from stream.archive.reading import reader
 from stream.archive.rows.content import content_digest
+from stream.archive.rows.partitioner import common_divisor
 from stream.archive.rows.segment import current
 
 _IDENTITY: Final = ["source_topic_id", "source_partition", "source_offset", "item_id"]
@@ -41,9 +43,12 @@ def facts_of(store: Store, *, deep: bool = False) -> Callable[[ObjectRef], Objec
         identities = current(file.read(columns=[name for name in _IDENTITY if name in file.schema_arrow.names]))
         repeated = identities.num_rows - identities.group_by(_IDENTITY).aggregate([]).num_rows
         name = object_name(ref.key)
-        made = name is not None and name.number is not None
-        content = content_digest(file.read()) if made else None
-        return ObjectFacts(digest, len(data), identities.num_rows, _sources(identities), repeated, content)
+        found = ObjectFacts(digest, len(data), identities.num_rows, _sources(identities), repeated)
+        if name is None or name.number is None:
+            return found
+        rows = file.read()
+        divisor = common_divisor(rows["user_id_hash"], name.chain.partition)
+        return replace(found, content=content_digest(rows), divisor=divisor)
 
     return look
 

@@ -31,6 +31,8 @@ Its rules:
     crashed. Later somebody put it back, or kept it.
 20. Every key below ``_holds/`` is the key of a record of holds, in canonical form, numbered from 0, each with the
     SHA-256 of the one before; a release is of a hold in force.
+21. The users of an object are in its partition modulo what its change states (:mod:`stream.archive.rows.partitioner`),
+    so that no reader who skips it misses a row (only where the facts include it: this reads the columns).
 """
 
 from __future__ import annotations
@@ -79,7 +81,8 @@ class ObjectFacts:
     """What an object was found to be; what was not looked at is None.
 
     ``sources`` are its source offsets; ``repeated`` counts rows whose source offset and item stand in an
-    earlier row of the object too.
+    earlier row of the object too; ``divisor`` is the greatest number modulo which its users are in its partition, 0 if
+    they are by any.
     """
 
     sha256: str
@@ -88,6 +91,7 @@ class ObjectFacts:
     sources: Sources | None = None
     repeated: int = 0
     content: str | None = None
+    divisor: int | None = None
     removed_by: str | None = None
 
 
@@ -312,8 +316,7 @@ def _object(named: _Named, fact: ObjectFacts | None, archived: dict[Source, Inte
             yield Finding(7, "error", ref.key, f"{what}: {key} states {stated}, the object has {is_so}")
     if fact.repeated:
         yield Finding(10, "error", ref.key, f"{fact.repeated} rows have source offset and item of another")
-    if named.content is not None and fact.content is not None and named.content != fact.content:
-        yield Finding(17, "error", ref.key, f"its rows have digest {fact.content}, {key} states {named.content}")
+    yield from _said(named, fact)
     for source, offsets in (fact.sources or {}).items():
         kept = _kept_as(source, offsets, named.sources)
         had = archived.get(kept, Intervals())
@@ -324,6 +327,15 @@ def _object(named: _Named, fact: ObjectFacts | None, archived: dict[Source, Inte
             yield Finding(10, "error", key, f"archives {again} {where} a second time")
         if not named.sources.get(kept, Intervals()).covers(offsets):
             yield Finding(10, "error", key, f"archives {where} that it does not name")
+
+
+def _said(named: _Named, fact: ObjectFacts) -> Iterable[Finding]:
+    key, ref = named.by, named.ref
+    if named.content is not None and fact.content is not None and named.content != fact.content:
+        yield Finding(17, "error", ref.key, f"its rows have digest {fact.content}, {key} states {named.content}")
+    if ref.modulus is not None and fact.divisor is not None and fact.divisor % ref.modulus:
+        what = f"{key} states that its users are in its partition modulo {ref.modulus}; not all are"
+        yield Finding(21, "error", ref.key, what)
 
 
 def _kept_as(source: Source, offsets: Intervals, sources: Sources) -> Source:

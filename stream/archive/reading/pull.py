@@ -25,6 +25,7 @@ from stream.archive.log.commitlog import ObjectRef
 from stream.archive.log.names import Place, object_name
 from stream.archive.objects import Store
 from stream.archive.reading import reader
+from stream.archive.rows import partitioner
 from stream.archive.rows.segment import COMPACTED, current
 from stream.archive.rows.slates import SCHEMA
 
@@ -54,7 +55,8 @@ class Query:
     """Which rows: those of the scope for which all that is not None is so.
 
     ``user`` is 16 hexadecimal digits, ``request`` a UUID or 32 of them. ``partition`` narrows to one partition of the
-    audit topic: where impressions are keyed by user, a user's rows are in one, and whoever knows which may say so.
+    audit topic. Where impressions are keyed by user, a user's rows are in one; compacted objects mostly tell which, and
+    for the others whoever knows it may say so.
     """
 
     scope: Scope
@@ -78,9 +80,13 @@ class Query:
         return found
 
     def reaches(self, ref: ObjectRef) -> bool:
-        """Say whether an object of the scope can hold such rows, by its name."""
+        """Say whether an object of the scope can hold such rows, by its name and what its change states of it."""
         name = object_name(ref.key)
-        return self.partition is None or name is None or name.chain.partition == self.partition
+        if name is None:
+            return True
+        if self.partition is not None and name.chain.partition != self.partition:
+            return False
+        return self.user is None or partitioner.can_hold(self.user, name.chain.partition, ref.modulus)
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""What the subcommands share: where the archive is, and which days."""
+"""What the subcommands share: where the archive is, which days, and whose rows."""
 
 from __future__ import annotations
 
@@ -35,6 +35,18 @@ def require_day(option: str, day: str | None) -> None:
         fits = False
     if not fits:
         raise typer.BadParameter(f"{day!r} is no day; expected YYYY-MM-DD, such as 2026-01-31", param_hint=option)
+
+
+def require_user(user: str | None) -> str | None:
+    """Return a user's hash if it is one.
+
+    Raises:
+        typer.BadParameter: it is not.
+
+    """
+    if user is not None and (len(user) != 16 or not set(user) <= set("0123456789abcdef")):
+        raise typer.BadParameter(f"{user!r} is no user; expected 16 hexadecimal digits", param_hint="--user")
+    return user
 
 
 def nothing_at(store: Store) -> ArchiveError:

@@ -53,7 +53,7 @@ def pull(
     from stream.archive.reading.pull import Query
     from stream.archive.store import open_archive
 
-    query = Query(_scope(date, region), _user(user), _request(request), item, _type(kind), partition)
+    query = Query(_scope(date, region), options.require_user(user), _request(request), item, _type(kind), partition)
     settings = options.settings_at(url)
     store = open_archive(settings)
     signed = sealing.read(store)
@@ -208,12 +208,6 @@ def _scope(date: str, regions: list[str]) -> Scope:
     if dots and until < since:
         raise typer.BadParameter(f"{date} ends before it begins", param_hint="--date")
     return Scope(since, until if dots else since, tuple(regions))
-
-
-def _user(user: str | None) -> str | None:
-    if user is not None and (len(user) != 16 or not set(user) <= set("0123456789abcdef")):
-        raise typer.BadParameter(f"{user!r} is no user; expected 16 hexadecimal digits", param_hint="--user")
-    return user
 
 
 def _request(request: str | None) -> str | None:

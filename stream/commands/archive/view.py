@@ -16,6 +16,7 @@ _SINCE = typer.Option(None, help="First day of events, UTC.", metavar="YYYY-MM-D
 _UNTIL = typer.Option(None, help="Last day of events, UTC.", metavar="YYYY-MM-DD")
 _REGION = typer.Option(None, help="Only this region.")
 _PARTITION = typer.Option(None, min=0, help="Only this partition of the audit topic.")
+_USER = typer.Option(None, help="Only objects that can hold this user: 16 hexadecimal digits.", metavar="HASH")
 _MIXED = typer.Option(default=False, help="Let old objects lack columns that came later; each must be opened then.")
 
 
@@ -25,6 +26,7 @@ def view(
     until: str | None = _UNTIL,
     region: str | None = _REGION,
     partition: int | None = _PARTITION,
+    user: str | None = _USER,
     mixed: bool = _MIXED,
 ) -> None:
     """Print the SQL of a DuckDB view of the rows as they are now, each once. Print it anew after the archive changed.
@@ -35,7 +37,7 @@ def view(
     from stream.archive.store import open_archive
 
     store = open_archive(options.settings_at(url))
-    typer.echo(views.statement(store.url, _objects(store, since, until, region, partition), mixed=mixed))
+    typer.echo(views.statement(store.url, _objects(store, since, until, region, partition, user), mixed=mixed))
 
 
 def sql(
@@ -45,6 +47,7 @@ def sql(
     until: str | None = _UNTIL,
     region: str | None = _REGION,
     partition: int | None = _PARTITION,
+    user: str | None = _USER,
     mixed: bool = _MIXED,
 ) -> None:
     """Ask DuckDB about the rows as they are now, each once.
@@ -59,7 +62,7 @@ def sql(
     from stream.archive.store import open_archive
 
     store = open_archive(options.settings_at(url))
-    refs = _objects(store, since, until, region, partition)
+    refs = _objects(store, since, until, region, partition, user)
     with views.connect(store, refs, mixed=mixed) as connection:
         try:
             answer = connection.sql(query)
@@ -73,16 +76,13 @@ def sql(
 
 
 def _objects(
-    store: Store, since: str | None, until: str | None, region: str | None, partition: int | None
+    store: Store, since: str | None, until: str | None, region: str | None, partition: int | None, user: str | None
 ) -> list[ObjectRef]:
-    from stream.archive.log.names import object_name
     from stream.archive.reading import reader
+    from stream.archive.reading.pull import Query, Scope
 
     for option, day in (("--since", since), ("--until", until)):
         options.require_day(option, day)
-    found = []
-    for ref in reader.objects(store, since=since, until=until, region=region):
-        name = object_name(ref.key)
-        if partition is None or (name is not None and name.chain.partition == partition):
-            found.append(ref)
-    return sorted(found, key=lambda ref: ref.key)
+    asked = Query(Scope(since or "", until or ""), user=options.require_user(user), partition=partition)
+    found = reader.objects(store, since=since, until=until, region=region)
+    return sorted(filter(asked.reaches, found), key=lambda ref: ref.key)
