@@ -52,7 +52,7 @@ _READY: Final = "ready"
 
 def _job(settings: Settings) -> tuple[BatchWork, Delivery]:
     explainer = Explainer.load(settings.bundle_dir, policy=settings.policy)
-    explainer.encode([])
+    explainer.encode(explainer.read([]))
     return BatchWork(explainer, codec_of(settings), settings), Delivery(settings.bootstrap_servers)
 
 

@@ -63,8 +63,9 @@ class Ours:
     def __call__(self, messages: Sequence[Encoded]) -> None:
         """Answer messages."""
         self._last = time.thread_time()
-        received = [self._codec.decode("impression", each.value, each.headers) for each in messages]
-        self._observe("read")
+        received = self.explainer.read(
+            [self._codec.newest_body("impression", each.value, each.headers) for each in messages]
+        )
         answers = self.explainer.encode(received)
         for message, answer in zip(messages, answers, strict=True):
             if not isinstance(answer, Answer):

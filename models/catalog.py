@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -58,8 +59,7 @@ class Catalog:
 
     def index(self, item_ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """int64 [len(item_ids)]: the index of each item, 0 where the catalogue does not know it."""
-        known = self._index
-        return np.fromiter((known.get(item_id, 0) for item_id in item_ids), dtype=np.int64, count=len(item_ids))
+        return np.fromiter(map(self._index.get, item_ids, repeat(0)), dtype=np.int64, count=len(item_ids))
 
 
 def catalog_bytes(catalog: Catalog) -> bytes:

@@ -164,6 +164,16 @@ class Codec:
         return _read(event, memoryview(value)[_CONFLUENT_HEAD:], self._by_id[key])
 
 
+def read_newest(event: EventName, body: bytes | memoryview) -> dict[str, Any]:
+    """Read the Avro body of a record of the newest version, without any framing.
+
+    Raises:
+        UndecodableEvent: a truncated or over-long body.
+
+    """
+    return _read(event, memoryview(body), None)
+
+
 def from_json(event: EventName, value: bytes) -> dict[str, Any]:
     """Read a record from JSON of the schema's shape; bytes are hex strings, null in a list of numbers is NaN.
 

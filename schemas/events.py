@@ -274,7 +274,11 @@ def validate_impression(record: Mapping[str, Any], *, now_ms: int | None = None)
 
     """
     try:
-        _check_head(record, int(time.time() * 1000) if now_ms is None else now_ms)
+        check_head(record, int(time.time() * 1000) if now_ms is None else now_ms)
+        if len(record["session"]) > MAX_SESSION_EVENTS:
+            raise InvalidEvent(
+                f"session has {len(record['session'])} events; expected 50, {MAX_SESSION_EVENTS} at most"
+            )
         _check_items(record["items"])
         if _has_infinity(record["user_features"]):
             raise InvalidEvent("user_features holds an infinite value; send NaN for a missing one")
@@ -285,7 +289,13 @@ def validate_impression(record: Mapping[str, Any], *, now_ms: int | None = None)
     return cast("Impression", record)
 
 
-def _check_head(record: Mapping[str, Any], now_ms: int) -> None:
+def check_head(record: Mapping[str, Any], now_ms: int) -> None:
+    """Check who and when, which is all of an impression but what it shows: see :func:`validate_impression`.
+
+    Raises:
+        InvalidEvent: naming the field, what was expected, what was got.
+
+    """
     _expect(record, "request_id", _UUID, "a UUID such as 1b4e28ba-2fa1-41d2-883f-0016d3cca427")
     _expect(record, "user_id_hash", _USER_ID_HASH, "16 lower-case hexadecimal characters (SHA-256, truncated)")
     _expect(record, "region", _REGION, "1 to 32 letters, digits, '-' or '_' (it names a folder of the archive)")
@@ -300,8 +310,6 @@ def _check_head(record: Mapping[str, Any], now_ms: int) -> None:
         raise InvalidEvent(
             f"timestamp_ms is {ahead_h:.0f} h ahead of the clock; expected UTC milliseconds, 24 h at most"
         )
-    if len(record["session"]) > MAX_SESSION_EVENTS:
-        raise InvalidEvent(f"session has {len(record['session'])} events; expected 50, {MAX_SESSION_EVENTS} at most")
 
 
 def _check_items(items: list[Any]) -> None:

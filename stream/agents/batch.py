@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeVar
 
@@ -19,6 +20,7 @@ from schemas.codec import Encoded as Framed
 from schemas.errors import InvalidEvent, UndecodableEvent, WhyrecError
 from schemas.registry import RegistryUnavailable
 from stream.delivery import Output, Refused
+from stream.explain.columns import Sheet
 from stream.explain.encode import Encoded
 from stream.explain.pipeline import Answer as Spoken
 from stream.explain.pipeline import Explained, Rejected
@@ -62,7 +64,10 @@ class Answer:
 class SlateExplainer(Protocol):
     """What the batch needs of :class:`stream.explain.pipeline.Explainer`."""
 
-    def encode(self, impressions: Sequence[dict[str, Any]]) -> list[Spoken]:
+    def read(self, bodies: Sequence[bytes | memoryview | None]) -> Sheet:
+        """Return those impressions of the newest version that can be read and explained without further ado."""
+
+    def encode(self, impressions: Sequence[Mapping[str, Any]]) -> list[Spoken]:
         """Return one outcome per impression, in order."""
 
 
@@ -101,9 +106,13 @@ class BatchWork:
 
         """
         answer = Answer()
+        sheet = self._read(batch)
+        outcomes = dict(zip(sheet.places, self._explain(sheet), strict=True))
         decoded: list[dict[str, Any]] = []
         places: list[int] = []
         for place, received in enumerate(batch):
+            if place in outcomes:
+                continue
             try:
                 decoded.append(self._decode(received))
             except UndecodableEvent as error:
@@ -116,7 +125,8 @@ class BatchWork:
                 self._bury(answer, place, received, "decode", f"{type(error).__name__}: {error}")
             else:
                 places.append(place)
-        for place, outcome in zip(places, self._explain(decoded), strict=True):
+        outcomes |= zip(places, self._explain(decoded), strict=True)
+        for place, outcome in sorted(outcomes.items(), key=itemgetter(0)):
             if isinstance(outcome, Rejected):
                 self._bury(answer, place, batch[place], outcome.stage, outcome.error)
             else:
@@ -144,10 +154,22 @@ class BatchWork:
             )  # fmt: skip
         return last
 
+    def _read(self, batch: Sequence[Received]) -> Sheet:
+        """Read what is as it mostly is; what is left out, for whatever reason, is decoded one by one."""
+        try:
+            return self._explainer.read(
+                [self._codec.newest_body("impression", each.value, each.headers) for each in batch]
+            )
+        except MemoryError:
+            raise
+        except Exception:
+            log.exception("reading a whole batch failed in an unforeseen way")
+            return self._explainer.read([])
+
     def _decode(self, received: Received) -> dict[str, Any]:
         return self._patiently(lambda: self._codec.decode("impression", received.value, received.headers))
 
-    def _explain(self, impressions: Sequence[dict[str, Any]]) -> list[Spoken]:
+    def _explain(self, impressions: Sequence[Mapping[str, Any]]) -> list[Spoken]:
         """Run the pipeline; when it fails as a whole, halve until the slates that make it fail stand alone."""
         if not impressions:
             return []

@@ -207,8 +207,8 @@ def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], E
         max_exploration=settings.max_exploration,
         observe=observe,
     )
-    # Compile what writes Avro, or load it from numba's cache, before partitions come: seconds, once on a machine.
-    explainer.encode([])
+    # Compile what reads and writes Avro, or load it from the cache, before partitions come: seconds, once on a machine.
+    explainer.encode(explainer.read([]))
     origin = origin_of(settings.bootstrap_servers, settings.topic("impressions"))
     topic_id = "" if origin is None else origin.topic
     limits = limits_of(settings.bootstrap_servers, [settings.topic(role) for role in TOPICS])

@@ -1,11 +1,14 @@
-"""Decode: a batch of slates as columns, from here to the last step."""
+"""Decode: a batch of slates as columns, from here to the last step.
+
+``Fields`` is what a decoder fills: flat arrays, field by field. :func:`arrange` turns them into ``Slates``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final
+from typing import Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +28,57 @@ Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
+class Fields:
+    """S slates with E past events and T items in all, as they were sent.
+
+    Per slate: foreign bool [S], served by another model or feature set than the bundle's; events and items int64 [S],
+    how many it has. Per event: event_ids; engagement int64 [E], 1 and more as the bundle lists them, 0 where unknown.
+    Per item: item_ids; position int64 [T]; ranking_score and reranking_score float64 [T]; features float64 [T, F], the
+    re-ranker's input with the ranking score as session_score (all NaN in a foreign slate).
+    """
+
+    impressions: Sequence[Impression]
+    foreign: Bools
+    events: Ints
+    items: Ints
+    event_ids: Sequence[str]
+    engagement: Ints
+    item_ids: Sequence[str]
+    position: Ints
+    ranking_score: Doubles
+    reranking_score: Doubles
+    features: Doubles
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet(Sequence[Impression]):
+    """Impressions that lie in columns already: `places` says which they were of those that came."""
+
+    places: Sequence[int]
+    fields: Fields
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Impression: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Impression]: ...
+
+    def __getitem__(self, index: int | slice) -> Impression | Sequence[Impression]:
+        return self.fields.impressions[index]
+
+
+@dataclass(frozen=True, slots=True)
 class Slates:
     """S slates with T items in all, slate by slate.
 
     Per slate: offsets int64 [S + 1] into the items; foreign bool [S], served by another model or feature set than the
     bundle's; histories, what the session model may read: the newest `max_length` events whose item and engagement the
-    bundle knows; event int64 [S, W], the index of each of these in the impression's session, -1 where there is none.
-    Per item: slate int64 [T]; item int64 [T], index in the catalogue, 0 where unknown; position int64 [T];
+    bundle knows; event int64 [S, W], the index of each of these in the impression's session, -1 where there is none;
+    sessions int64 [S + 1], offsets into the events as sent, of which event_ids and event_item int64 [E] tell the item.
+    Per item: slate int64 [T]; item_ids; item int64 [T], index in the catalogue, 0 where unknown; position int64 [T];
     ranking_score and reranking_score float64 [T], as sent; features float64 [T, F], the re-ranker's input with the
     ranking score as session_score (all NaN in a foreign slate).
     """
@@ -41,7 +88,11 @@ class Slates:
     foreign: Bools
     histories: Histories
     event: Ints
+    sessions: Ints
+    event_ids: Sequence[str]
+    event_item: Ints
     slate: Ints
+    item_ids: Sequence[str]
     item: Ints
     position: Ints
     ranking_score: Doubles
@@ -104,50 +155,88 @@ def check_features(impression: Impression, bundle: Bundle) -> None:
 
 def to_columns(impressions: Sequence[Impression], bundle: Bundle) -> Slates:
     """Turn impressions that were checked into columns."""
+    return arrange(fields_of(impressions, bundle), bundle)
+
+
+def fields_of(impressions: Sequence[Impression], bundle: Bundle) -> Fields:
+    """Take impressions that were checked apart."""
     foreign = np.fromiter((is_foreign(each, bundle) for each in impressions), np.bool_, len(impressions))
     items = [item for impression in impressions for item in impression["items"]]
+    events = list(chain.from_iterable(impression["session"] for impression in impressions))
+    code = {name: index for index, name in enumerate(bundle.manifest.engagements, start=1)}
     counts = np.fromiter((len(each["items"]) for each in impressions), np.int64, len(impressions))
-    slate = np.repeat(np.arange(len(impressions)), counts)
-    session_size = np.fromiter((len(each["session"]) for each in impressions), np.int64, len(impressions))
     ranking_score = np.array([item["ranking_score"] for item in items], dtype=np.float64)
-    histories, event = _histories(impressions, session_size, foreign, bundle)
-    return Slates(
+    ours = [each for each, other in zip(impressions, foreign, strict=True) if not other]
+    user = np.array([each["user_features"] for each in ours], dtype=np.float64)
+    item = np.array([item["item_features"] for each in ours for item in each["items"]], dtype=np.float64)
+    return Fields(
         impressions=impressions,
-        offsets=np.concatenate([[0], np.cumsum(counts)]),
         foreign=foreign,
-        histories=histories,
-        event=event,
-        slate=slate,
-        item=bundle.catalog.index([item["item_id"] for item in items]),
+        events=np.fromiter((len(each["session"]) for each in impressions), np.int64, len(impressions)),
+        items=counts,
+        event_ids=[event["item_id"] for event in events],
+        engagement=np.fromiter((code.get(event["engagement"], 0) for event in events), np.int64, len(events)),
+        item_ids=[item["item_id"] for item in items],
         position=np.array([item["position"] for item in items], dtype=np.int64),
         ranking_score=ranking_score,
         reranking_score=np.array([item["reranking_score"] for item in items], dtype=np.float64),
-        features=_features(impressions, slate, foreign, ranking_score, bundle),
+        features=features(foreign, counts, user, item, ranking_score, bundle),
     )
 
 
-def _features(
-    impressions: Sequence[Impression], slate: Ints, foreign: Bools, ranking_score: Doubles, bundle: Bundle
+def features(
+    foreign: Bools,
+    items: Ints,
+    user: npt.NDArray[np.floating],
+    item: npt.NDArray[np.floating],
+    ranking_score: Doubles,
+    bundle: Bundle,
 ) -> Doubles:
-    users, own = len(bundle.owned("user")), ~foreign[slate]
-    matrix = np.full((len(slate), len(bundle.features)), np.nan)
-    ours = [each for each, other in zip(impressions, foreign, strict=True) if not other]
-    if ours:
-        user = np.array([each["user_features"] for each in ours], dtype=np.float64)
-        item = np.array([item["item_features"] for each in ours for item in each["items"]], dtype=np.float64)
-        matrix[own, :users] = np.repeat(user, [len(each["items"]) for each in ours], axis=0)
-        matrix[own, users:-1] = item.reshape(-1, len(bundle.features) - users - 1)
-        matrix[own, -1] = ranking_score[own]
+    """Lay out what the re-ranker reads, float64 [T, F]; user and item hold the features of slates that are not foreign.
+
+    foreign bool [S] and items int64 [S], how many items it has, say which row of user belongs to which of T items.
+    """
+    rows, users = np.repeat(~foreign, items), len(bundle.owned("user"))
+    matrix = np.full((len(rows), len(bundle.features)), np.nan)
+    if rows.any():
+        matrix[rows, :users] = np.repeat(user, items[~foreign], axis=0)
+        matrix[rows, users:-1] = item
+        matrix[rows, -1] = ranking_score[rows]
     return matrix
 
 
-def _histories(impressions: Sequence[Impression], size: Ints, foreign: Bools, bundle: Bundle) -> tuple[Histories, Ints]:
-    events = list(chain.from_iterable(impression["session"] for impression in impressions))
-    code = {name: index for index, name in enumerate(bundle.manifest.engagements, start=1)}
-    item = bundle.catalog.index([event["item_id"] for event in events])
-    engagement = np.fromiter((code.get(event["engagement"], 0) for event in events), np.int64, len(events))
+def arrange(fields: Fields, bundle: Bundle) -> Slates:
+    """Look up what the bundle knows, and line up each slate's history."""
+    count = len(fields.impressions)
+    event_item = bundle.catalog.index(fields.event_ids)
+    histories, event = _histories(fields, event_item, bundle)
+    return Slates(
+        impressions=fields.impressions,
+        offsets=_offsets(fields.items),
+        foreign=fields.foreign,
+        histories=histories,
+        event=event,
+        sessions=_offsets(fields.events),
+        event_ids=fields.event_ids,
+        event_item=event_item,
+        slate=np.repeat(np.arange(count), fields.items),
+        item_ids=fields.item_ids,
+        item=bundle.catalog.index(fields.item_ids),
+        position=fields.position,
+        ranking_score=fields.ranking_score,
+        reranking_score=fields.reranking_score,
+        features=fields.features,
+    )
+
+
+def _offsets(counts: Ints) -> Ints:
+    return np.concatenate([[0], np.cumsum(counts)])
+
+
+def _histories(fields: Fields, item: Ints, bundle: Bundle) -> tuple[Histories, Ints]:
+    size, engagement = fields.events, fields.engagement
     slate = np.repeat(np.arange(len(size)), size)
-    readable = np.flatnonzero((item > 0) & (engagement > 0) & ~foreign[slate])
+    readable = np.flatnonzero((item > 0) & (engagement > 0) & ~fields.foreign[slate])
     slate = slate[readable]
     counts = np.bincount(slate, minlength=len(size))
     # Counted from the newest event, so that the newest max_length stay and end in the last column.
@@ -162,7 +251,7 @@ def _histories(impressions: Sequence[Impression], size: Ints, foreign: Bools, bu
         np.zeros((len(size), width), dtype=np.int64),
         np.full((len(size), width), -1, dtype=np.int64),
     )
-    starts = np.concatenate([[0], np.cumsum(size)])
+    starts = _offsets(size)
     for column, values in zip(columns, (item[readable], engagement[readable], readable - starts[slate]), strict=True):
         column[slate, width - 1 - age] = values
     return Histories(columns[0], columns[1], length), columns[2]

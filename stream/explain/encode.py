@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bundle import Bundle
-from schemas.codec import schema
 from schemas.events import EXPLANATION_TYPES, STATUSES, EventName, ExplanationType, Status
 from stream.explain import records
 from stream.explain.findings import Findings
+from stream.explain.layout import require
 from stream.explain.put import Bytes, put_audits, put_explanations
 from stream.explain.wording import wording_hash
 
@@ -43,36 +43,13 @@ LAYOUT: Final[dict[EventName, str]] = {
 
 _BASES: Final = {None: -1, "personal": 0, "mixed": 1, "popular": 2}
 _NUMBERS_AT_MOST: Final = 128
-"""Bytes of an item beside its strings, features and citations; of each of these beside its strings, 64."""
+"""Bytes of a slate, and of an item, beside strings, features and citations; of each of these beside its strings, 64."""
 
 _FLOAT_LIMIT: Final = float(np.finfo(np.float32).max)
 
 
-def layout(event: EventName) -> str:
-    """Spell the newest schema of an event the way LAYOUT does."""
-    return " ".join(f"{field['name']}:{_spell(field['type'])}" for field in schema(event)["fields"])
-
-
-def _spell(node: Any) -> str:
-    if isinstance(node, list):
-        # What hangs on a question mark is written as null only; the rest is the dictionaries' business.
-        other = node[1]
-        return (other if isinstance(other, str) else str(other["type"])) + "?"
-    if isinstance(node, str):
-        return node if node not in ("whyrec.ExplanationType", "ExplanationType", "Status", "Basis") else "enum"
-    if node["type"] == "array":
-        items = node["items"]
-        return f"array<{_fields(items) if isinstance(items, dict) else items}>"
-    return f"record<{_fields(node)}>" if node["type"] == "record" else str(node["type"])
-
-
-def _fields(record: Any) -> str:
-    return " ".join(f"{field['name']}:{_spell(field['type'])}" for field in record["fields"])
-
-
 for _event, _written in LAYOUT.items():
-    if layout(_event) != _written:
-        raise ImportError(f"the newest schema of {_event} is not what stream/explain/encode.py writes; change both")
+    require(_event, _written, "stream/explain/encode.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,19 +114,20 @@ class Encoder:
         computation_time_ms: float,
     ) -> list[Encoded] | None:
         """Encode each slate; None: leave them to the records. ``computation_time_ms`` is per item."""
+        slates = findings.slates
         try:
             columns = _Columns(findings, said, self._shown, self._cited)
             texts = [text.encode() for text in said.texts]
             basis_texts = [text.encode() for text in said.basis_texts]
-            own = self._ids_of(findings)
+            own = self._ids_of(slates.item, slates.item_ids)
+            past = self._ids_of(slates.event_item, slates.event_ids)
             heads = self._explanation_heads(findings, policy, produced_at_ms)
             audit_heads = self._audit_heads(findings, policy)
-            middles = _audit_middles(findings, computation_time_ms)
         except (_Odd, ValueError, OverflowError):
             return None
         digests = b"".join([sha256(text).digest()[: records.TEXT_HASH_BYTES] for text in texts])
         hashes = np.frombuffer(digests, np.uint8).reshape(-1, records.TEXT_HASH_BYTES)
-        slates, room = findings.slates, len(texts) * columns.bound
+        room = len(texts) * columns.bound + len(slates.impressions) * _NUMBERS_AT_MOST
         told = list(zip(said.kinds, said.statuses, strict=True))
         explanations = _cut(
             put_explanations,
@@ -159,9 +137,9 @@ class Encoder:
         )
         audits = _cut(
             put_audits,
-            (Strings.of(middles), own, self._names),
+            (past, own, self._names),
             room,
-            (slates.offsets, *columns.audited, hashes),
+            (_bits(np.array([computation_time_ms])), slates.sessions, slates.offsets, *columns.audited, hashes),
         )
         edges = slates.offsets.tolist()
         return [
@@ -171,10 +149,9 @@ class Encoder:
             )
         ]
 
-    def _ids_of(self, findings: Findings) -> Strings:
-        """Item ids as Avro; those that the catalogue knows are not made again."""
-        slates = findings.slates
-        known, data, starts = slates.item, self._ids.data, self._ids.starts
+    def _ids_of(self, known: Int64s, names: Sequence[str]) -> Strings:
+        """Item ids as Avro, by index and name; if the catalogue knows them all, none is made again."""
+        data, starts = self._ids.data, self._ids.starts
         if (known > 0).all():
             sizes = starts[known + 1] - starts[known]
             ends = np.cumsum(sizes)
@@ -182,7 +159,7 @@ class Encoder:
             gathered = data[places]
             gathered.setflags(write=False)  # as all others: one signature, compiled once
             return Strings(gathered, np.concatenate([np.zeros(1, np.int64), ends]))
-        return Strings.of([_string(item["item_id"]) for slate in slates.impressions for item in slate["items"]])
+        return Strings.of([_string(name) for name in names])
 
     def _explanation_heads(self, findings: Findings, policy: str, produced_at_ms: int) -> list[bytes]:
         by, at = _string(policy), _long(produced_at_ms)
@@ -191,10 +168,10 @@ class Encoder:
                 (
                     *(_string(slate["request_id"]), _long(slate["timestamp_ms"]), _string(slate["user_id_hash"])),
                     *(_string(slate["region"]), _string(slate["locale"]), self._model_version, by, at),
-                    _count(len(slate["items"])),
+                    _count(items),
                 )
             )
-            for slate in findings.slates.impressions
+            for slate, items in zip(findings.slates.impressions, np.diff(findings.slates.offsets).tolist(), strict=True)
         ]
 
     def _audit_heads(self, findings: Findings, policy: str) -> list[bytes]:
@@ -210,15 +187,6 @@ class Encoder:
             )
             for slate in findings.slates.impressions
         ]
-
-
-def _audit_middles(findings: Findings, computation_time_ms: float) -> list[bytes]:
-    """Everything after where the impression came from, and before its entries."""
-    took = np.float32(computation_time_ms).tobytes()
-    return [
-        b"".join((took, _array([_string(each["item_id"]) for each in slate["session"]]), _count(len(slate["items"]))))
-        for slate in findings.slates.impressions
-    ]
 
 
 class _Odd(Exception):
@@ -299,10 +267,6 @@ def _bits(values: npt.NDArray[np.floating]) -> npt.NDArray[np.uint32]:
 def _string(text: str) -> bytes:
     data = text.encode()
     return _long(len(data)) + data
-
-
-def _array(parts: Sequence[bytes]) -> bytes:
-    return b"".join((_count(len(parts)), *parts, b"\0")) if parts else b"\0"
 
 
 def _count(number: int) -> bytes:

@@ -20,8 +20,9 @@ from models.selector.runtime import MAX_EXPLORATION
 from schemas.errors import InvalidEvent, WhyrecError
 from schemas.events import Audit, Detail, Explanation, Impression, validate_impression
 from stream.explain import basis, records
+from stream.explain.avro import Body, read
 from stream.explain.basis import bases
-from stream.explain.columns import check_features, to_columns
+from stream.explain.columns import Sheet, Slates, arrange, check_features, to_columns
 from stream.explain.encode import Encoded, Encoder
 from stream.explain.evidence import verify
 from stream.explain.findings import Findings
@@ -128,6 +129,15 @@ class Explainer:
         """
         return self._run(impressions, self._encoded)
 
+    def read(self, bodies: Sequence[Body | None]) -> Sheet:
+        """Read impressions from Avro bodies of the newest version, to be given to :meth:`encode` as they are.
+
+        What is not there (``None`` is not, nor any that is damaged, invalid or asks for detail) is for
+        :class:`schemas.codec.Codec` to decode; what is answered is the same either way.
+        """
+        with self._stage("read"):
+            return read(bodies, self.bundle)
+
     def _run(
         self,
         impressions: Sequence[Mapping[str, Any]],
@@ -147,9 +157,7 @@ class Explainer:
     ) -> list[Made | Rejected]:
         started = time.perf_counter()
         with self._stage("decode"):
-            admitted = [self._admit(impression) for impression in impressions]
-            valid = [each for each in admitted if not isinstance(each, Rejected)]
-            slates = to_columns(valid, self.bundle)
+            admitted, slates = self._decode(impressions)
         with self._stage("score"):
             scores = score(slates, self._models)
         with self._stage("attribute"):
@@ -164,6 +172,13 @@ class Explainer:
         with self._stage("record"):
             made = iter(make(findings, said, started))
         return [each if isinstance(each, Rejected) else next(made) for each in admitted]
+
+    def _decode(self, impressions: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Impression | Rejected], Slates]:
+        if isinstance(impressions, Sheet):  # checked as it was read
+            return impressions, arrange(impressions.fields, self.bundle)
+        admitted = [self._admit(impression) for impression in impressions]
+        valid = [each for each in admitted if not isinstance(each, Rejected)]
+        return admitted, to_columns(valid, self.bundle)
 
     def _records(self, findings: Findings, said: records.Said, started: float) -> list[Explained]:
         explanations = records.explanations(findings, said, self.policy, int(self._clock() * 1000))

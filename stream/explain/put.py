@@ -5,16 +5,14 @@ Strings come as one run of bytes with the start of each; the buffer is large eno
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
+from stream.avro import compiled
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Bytes = npt.NDArray[np.uint8]
 
 _SAID_BY_NOBODY = 3
 """The status model_mismatch, in the order of ``schemas.events.STATUSES``: nothing is said of attention."""
@@ -22,11 +20,7 @@ _SAID_BY_NOBODY = 3
 _AUDITED_FEATURES = 3
 
 
-def _compiled(function: Function) -> Function:
-    return cast("Function", numba.njit(cache=True, nogil=True)(function))
-
-
-@_compiled
+@compiled
 def _put_long(out: Any, at: int, value: int) -> int:
     rest = np.uint64(np.int64(value) << 1) ^ np.uint64(np.int64(value) >> 63)
     while rest > np.uint64(0x7F):
@@ -37,7 +31,7 @@ def _put_long(out: Any, at: int, value: int) -> int:
     return at + 1
 
 
-@_compiled
+@compiled
 def _put_float(out: Any, at: int, bits: Any) -> int:
     for shift in range(0, 32, 8):
         out[at] = np.uint8((np.uint64(bits) >> np.uint64(shift)) & np.uint64(0xFF))
@@ -45,7 +39,7 @@ def _put_float(out: Any, at: int, bits: Any) -> int:
     return at
 
 
-@_compiled
+@compiled
 def _put_maybe(out: Any, at: int, bits: Any) -> int:
     """Write a union of null and float; a NaN is null."""
     if (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000):
@@ -55,7 +49,7 @@ def _put_maybe(out: Any, at: int, bits: Any) -> int:
     return _put_float(out, at + 1, bits)
 
 
-@_compiled
+@compiled
 def _copy(out: Any, at: int, data: Any, starts: Any, number: int) -> int:
     for place in range(starts[number], starts[number + 1]):
         out[at] = data[place]
@@ -63,12 +57,18 @@ def _copy(out: Any, at: int, data: Any, starts: Any, number: int) -> int:
     return at
 
 
-@_compiled
+@compiled
 def _put_string(out: Any, at: int, data: Any, starts: Any, number: int) -> int:
     return _copy(out, _put_long(out, at, starts[number + 1] - starts[number]), data, starts, number)
 
 
-@_compiled
+@compiled
+def _put_count(out: Any, at: int, number: int) -> int:
+    """Begin an array's only block; an empty array has none."""
+    return _put_long(out, at, number) if number else at
+
+
+@compiled
 def _put_citations(out: Any, at: int, data: Any, starts: Any, places: Any, measured: Any) -> int:
     count = 0
     for number in range(places.shape[0]):
@@ -87,7 +87,7 @@ def _put_citations(out: Any, at: int, data: Any, starts: Any, places: Any, measu
     return at + 1
 
 
-@_compiled
+@compiled
 def _put_features(out: Any, at: int, data: Any, starts: Any, top: Any, told: Any, value: Any, contribution: Any) -> int:
     count = 0
     for number in range(top.shape[0]):
@@ -103,7 +103,7 @@ def _put_features(out: Any, at: int, data: Any, starts: Any, top: Any, told: Any
     return at + 1
 
 
-@_compiled
+@compiled
 def put_explanations(
     out: Any,
     heads: Any,
@@ -157,15 +157,17 @@ def put_explanations(
     return ends
 
 
-@_compiled
+@compiled
 def put_audits(
     out: Any,
-    heads: Any,
-    head_starts: Any,
+    past: Any,
+    past_starts: Any,
     ids: Any,
     id_starts: Any,
     names: Any,
     name_starts: Any,
+    took: Any,
+    sessions: Any,
     offsets: Any,
     items: Any,
     scores: Any,
@@ -177,11 +179,16 @@ def put_audits(
     weights: Any,
     hashes: Any,
 ) -> Any:
-    """Write audit records; return where each ends."""
+    """Write what stands in audit records after where the impression came from; return where each ends."""
     ends = np.empty(offsets.shape[0] - 1, np.int64)
     at = 0
     for slate in range(ends.shape[0]):
-        at = _copy(out, at, heads, head_starts, slate)
+        at = _put_float(out, at, took[0])
+        at = _put_count(out, at, sessions[slate + 1] - sessions[slate])
+        for row in range(sessions[slate], sessions[slate + 1]):
+            at = _copy(out, at, past, past_starts, row)
+        out[at] = 0
+        at = _put_count(out, at + 1, offsets[slate + 1] - offsets[slate])
         for row in range(offsets[slate], offsets[slate + 1]):
             at = _copy(out, at, ids, id_starts, row)
             at = _put_long(out, at, items[row, 0])
@@ -201,7 +208,7 @@ def put_audits(
     return ends
 
 
-@_compiled
+@compiled
 def _put_shap(out: Any, at: int, names: Any, name_starts: Any, top: Any, told: Any, contribution: Any) -> int:
     count = 0
     for number in range(top.shape[0]):
@@ -218,7 +225,7 @@ def _put_shap(out: Any, at: int, names: Any, name_starts: Any, top: Any, told: A
     return at + 1
 
 
-@_compiled
+@compiled
 def _put_attention(out: Any, at: int, events: Any, weights: Any, told: bool) -> int:
     count = 0
     for number in range(events.shape[0]):
@@ -233,7 +240,7 @@ def _put_attention(out: Any, at: int, events: Any, weights: Any, told: bool) -> 
     return at + 1
 
 
-@_compiled
+@compiled
 def _put_cited(out: Any, at: int, places: Any) -> int:
     count = 0
     for number in range(places.shape[0]):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from models.bundle import Bundle
 from schemas.codec import Codec
-from stream.explain.encode import LAYOUT, Encoded, layout
+from stream.explain.encode import LAYOUT, Encoded
+from stream.explain.layout import layout
 from stream.explain.pipeline import Explained, Explainer, Rejected
 from tests.bundles import tiny_impression
 

@@ -16,6 +16,7 @@ from schemas.events import EventName
 from schemas.registry import RegistryUnavailable
 from stream.agents.batch import BatchWork, Received
 from stream.delivery import Refused
+from stream.explain.columns import Sheet
 from stream.explain.pipeline import Answer, Explainer
 from stream.settings import Settings
 from tests.bundles import tiny_impression
@@ -42,6 +43,9 @@ class Fragile:
         self._explainer = explainer
         self._poison = poison
         self.runs = 0
+
+    def read(self, bodies: Sequence[bytes | memoryview | None]) -> Sheet:
+        return self._explainer.read(bodies)
 
     def encode(self, impressions: Sequence[Mapping[str, Any]]) -> list[Answer]:
         self.runs += 1
@@ -162,6 +166,9 @@ class AbsentRegistry(Codec):
     def __init__(self, failures: int) -> None:
         super().__init__()
         self.failures = failures
+
+    def newest_body(self, event: EventName, value: bytes | None, headers: Headers = None) -> memoryview | None:
+        return None if self.failures else super().newest_body(event, value, headers)
 
     def decode(self, event: EventName, value: bytes | None, headers: Headers = None) -> dict[str, Any]:
         if self.failures:

@@ -7,20 +7,18 @@ what is wrong, has the word. Avro 1.12 specification, "Binary Encoding".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.events import EXPLANATION_TYPES, STATUSES
 from stream.archive.rows.slates import Fields, Int64s
+from stream.avro import BAD, compiled, read_block, read_fixed, read_float_bits, read_int, read_long, read_string
 
 Bytes = npt.NDArray[np.uint8]
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 SMALLEST_ENTRY: Final = 23
 """Bytes of an entry whose strings and lists are empty: how many a message can have at most follows from its length."""
@@ -28,8 +26,6 @@ SMALLEST_ENTRY: Final = 23
 SMALLEST_PAIR: Final = 5
 """The same of a SHAP value and of an attention weight: an empty string or a small number, and a float."""
 
-_BAD = -1
-"""A place that no message has. Whatever is read from there is nothing and ends there, so it need be checked once."""
 _TYPES = len(EXPLANATION_TYPES)
 _STATUSES = len(STATUSES)
 _INT_LIMIT = 2**31
@@ -61,7 +57,7 @@ def decode_newest(bodies: Sequence[bytes | memoryview], offsets: Int64s) -> Fiel
     counts = _walk(
         data, starts, ends, head, longs, ints, heads, history, item, entry, text_hash, feature, shap, attention, cited
     )
-    if counts[0] == _BAD:
+    if counts[0] == BAD:
         return None
     past, rows, values, weights, citations = counts.tolist()
     strings = [
@@ -117,11 +113,7 @@ def _strings(data: Bytes, places: Int64s) -> pa.StringArray:
     return pa.StringArray.from_buffers(len(places), pa.py_buffer(edges), pa.py_buffer(gathered))
 
 
-def _compiled(function: Function) -> Function:
-    return cast("Function", numba.njit(cache=True, nogil=True)(function))
-
-
-@_compiled
+@compiled
 def _gather(data: Any, places: Any, out: Any) -> None:
     to = 0
     for number in range(places.shape[0]):
@@ -131,143 +123,68 @@ def _gather(data: Any, places: Any, out: Any) -> None:
             to += 1
 
 
-@_compiled
-def _long(data: Any, at: int, end: int) -> Any:
-    """Read a zigzag varint: the value, and where it ends."""
-    value = np.uint64(0)
-    if at == _BAD:
-        return 0, _BAD
-    for shift in range(0, 70, 7):
-        if at >= end:
-            break
-        byte = np.uint64(data[at])
-        at += 1
-        if shift == 63 and byte > np.uint64(1):
-            break  # more than 64 bits
-        value |= (byte & np.uint64(0x7F)) << np.uint64(shift)
-        if byte < np.uint64(0x80):
-            return np.int64(value >> np.uint64(1)) ^ -np.int64(value & np.uint64(1)), at
-    return 0, _BAD
-
-
-@_compiled
-def _int(data: Any, at: int, end: int, low: int, high: int) -> Any:
-    """Read a number of ``[low, high)``: it, and where it ends."""
-    value, at = _long(data, at, end)
-    if value < low or value >= high:
-        return 0, _BAD
-    return value, at
-
-
-@_compiled
-def _float_bits(data: Any, at: int, end: int) -> Any:
-    """Read a float: its bits as int32, and where it ends."""
-    if at == _BAD or at + 4 > end:
-        return 0, _BAD
-    bits = (
-        np.uint32(data[at])
-        | np.uint32(data[at + 1]) << np.uint32(8)
-        | np.uint32(data[at + 2]) << np.uint32(16)
-        | np.uint32(data[at + 3]) << np.uint32(24)
-    )
-    return np.int32(bits), at + 4
-
-
-@_compiled
-def _fixed(data: Any, at: int, end: int, out: Any) -> Any:
-    """Copy as many bytes as ``out`` has; return where they end."""
-    width = out.shape[0]
-    if at == _BAD or at + width > end:
-        return _BAD
-    out[:] = data[at : at + width]
-    return at + width
-
-
-@_compiled
-def _string(data: Any, at: int, end: int, place: Any) -> Any:
-    """Note where a string begins and its length; return where it ends."""
-    length, at = _long(data, at, end)
-    if at == _BAD or length < 0 or length > end - at:
-        return _BAD
-    place[0], place[1] = at, length
-    return at + length
-
-
-@_compiled
-def _block(data: Any, at: int, end: int, smallest: int) -> Any:
-    """How many items the next block of an array has (0: it is the last), and where they begin."""
-    count, at = _long(data, at, end)
-    if count < 0:
-        count = -count
-        _, at = _long(data, at, end)  # the block's length in bytes, for readers that skip it
-    # The first comparison is of the one number whose opposite is itself.
-    if at == _BAD or count < 0 or count > (end - at) // smallest:
-        return 0, _BAD
-    return count, at
-
-
-@_compiled
+@compiled
 def _slate(data: Any, at: int, end: int, head: Any, longs: Any, ints: Any, heads: Any) -> Any:
     """Read a slate up to its history; return where that begins."""
-    at = _fixed(data, at, end, head[:16])
-    longs[0], at = _long(data, at, end)
-    at = _fixed(data, at, end, head[16:24])
-    at = _string(data, at, end, heads[0])
-    at = _string(data, at, end, heads[1])
-    at = _string(data, at, end, heads[2])
-    at = _fixed(data, at, end, head[24:])
-    at = _string(data, at, end, heads[3])
-    ints[0], at = _int(data, at, end, -_INT_LIMIT, _INT_LIMIT)
-    longs[1], at = _long(data, at, end)
-    ints[1], at = _float_bits(data, at, end)
+    at = read_fixed(data, at, end, head[:16])
+    longs[0], at = read_long(data, at, end)
+    at = read_fixed(data, at, end, head[16:24])
+    at = read_string(data, at, end, heads[0])
+    at = read_string(data, at, end, heads[1])
+    at = read_string(data, at, end, heads[2])
+    at = read_fixed(data, at, end, head[24:])
+    at = read_string(data, at, end, heads[3])
+    ints[0], at = read_int(data, at, end, -_INT_LIMIT, _INT_LIMIT)
+    longs[1], at = read_long(data, at, end)
+    ints[1], at = read_float_bits(data, at, end)
     return at
 
 
-@_compiled
+@compiled
 def _entry(data: Any, at: int, end: int, item: Any, row: Any, text_hash: Any) -> Any:
     """Read an entry up to its lists; return where they begin."""
-    at = _string(data, at, end, item)
-    row[0], at = _int(data, at, end, -_INT_LIMIT, _INT_LIMIT)
-    row[1], at = _float_bits(data, at, end)
-    row[2], at = _float_bits(data, at, end)
-    row[3], at = _int(data, at, end, 0, _TYPES)
-    row[4], at = _int(data, at, end, 0, _STATUSES)
-    return _fixed(data, at, end, text_hash)
+    at = read_string(data, at, end, item)
+    row[0], at = read_int(data, at, end, -_INT_LIMIT, _INT_LIMIT)
+    row[1], at = read_float_bits(data, at, end)
+    row[2], at = read_float_bits(data, at, end)
+    row[3], at = read_int(data, at, end, 0, _TYPES)
+    row[4], at = read_int(data, at, end, 0, _STATUSES)
+    return read_fixed(data, at, end, text_hash)
 
 
-@_compiled
+@compiled
 def _entry_lists(
     data: Any, at: int, end: int, row: Any, feature: Any, shap: Any, attention: Any, cited: Any, counts: Any
 ) -> Any:
     """Read the three lists of an entry; return where they end."""
     row[5] = row[6] = row[7] = 0
-    count, at = _block(data, at, end, SMALLEST_PAIR)
+    count, at = read_block(data, at, end, SMALLEST_PAIR)
     while count > 0:
         row[5] += count
         for number in range(counts[2], counts[2] + count):
-            at = _string(data, at, end, feature[number])
-            shap[number], at = _float_bits(data, at, end)
+            at = read_string(data, at, end, feature[number])
+            shap[number], at = read_float_bits(data, at, end)
         counts[2] += count
-        count, at = _block(data, at, end, SMALLEST_PAIR)
-    count, at = _block(data, at, end, SMALLEST_PAIR)
+        count, at = read_block(data, at, end, SMALLEST_PAIR)
+    count, at = read_block(data, at, end, SMALLEST_PAIR)
     while count > 0:
         row[6] += count
         for number in range(counts[3], counts[3] + count):
-            attention[number, 0], at = _int(data, at, end, -_INT_LIMIT, _INT_LIMIT)
-            attention[number, 1], at = _float_bits(data, at, end)
+            attention[number, 0], at = read_int(data, at, end, -_INT_LIMIT, _INT_LIMIT)
+            attention[number, 1], at = read_float_bits(data, at, end)
         counts[3] += count
-        count, at = _block(data, at, end, SMALLEST_PAIR)
-    count, at = _block(data, at, end, 1)
+        count, at = read_block(data, at, end, SMALLEST_PAIR)
+    count, at = read_block(data, at, end, 1)
     while count > 0:
         row[7] += count
         for number in range(counts[4], counts[4] + count):
-            cited[number], at = _int(data, at, end, -_INT_LIMIT, _INT_LIMIT)
+            cited[number], at = read_int(data, at, end, -_INT_LIMIT, _INT_LIMIT)
         counts[4] += count
-        count, at = _block(data, at, end, 1)
+        count, at = read_block(data, at, end, 1)
     return at
 
 
-@_compiled
+@compiled
 def _walk(
     data: Any,
     starts: Any,
@@ -285,28 +202,28 @@ def _walk(
     attention: Any,
     cited: Any,
 ) -> Any:
-    """Read all messages; the numbers of past items, entries, SHAP values, weights and citations, or _BAD first."""
+    """Read all messages; the numbers of past items, entries, SHAP values, weights and citations, or BAD first."""
     counts = np.zeros(5, np.int64)
     for number in range(starts.shape[0]):
         end = ends[number]
         at = _slate(data, starts[number], end, head[number], longs[number], ints[number], heads[number])
         ints[number, 2] = ints[number, 3] = 0
-        count, at = _block(data, at, end, 1)
+        count, at = read_block(data, at, end, 1)
         while count > 0:
             ints[number, 2] += count
             for place in range(counts[0], counts[0] + count):
-                at = _string(data, at, end, history[place])
+                at = read_string(data, at, end, history[place])
             counts[0] += count
-            count, at = _block(data, at, end, 1)
-        count, at = _block(data, at, end, SMALLEST_ENTRY)
+            count, at = read_block(data, at, end, 1)
+        count, at = read_block(data, at, end, SMALLEST_ENTRY)
         while count > 0:
             ints[number, 3] += count
             for place in range(counts[1], counts[1] + count):
                 at = _entry(data, at, end, item[place], entry[place], text_hash[place])
                 at = _entry_lists(data, at, end, entry[place], feature, shap, attention, cited, counts)
             counts[1] += count
-            count, at = _block(data, at, end, SMALLEST_ENTRY)
+            count, at = read_block(data, at, end, SMALLEST_ENTRY)
         if at != end:
-            counts[0] = _BAD
+            counts[0] = BAD
             break
     return counts
