@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from models.bundle import Bundle
-from stream.explain.basis import POPULAR_BELOW, step
+from stream.explain.basis import POPULAR_BELOW, steps
 from stream.explain.pipeline import Explainer
 from stream.load import movielens, simulated
 
@@ -45,7 +45,7 @@ def main() -> None:
     for name, quantile in (("least", 0.0), ("5 %", 0.05), ("lower tercile", 1 / 3), ("median", 0.5),
                            ("upper tercile", 2 / 3), ("95 %", 0.95), ("most", 1.0)):  # fmt: skip
         print(f"  {name:<14} {np.quantile(shares, quantile):.3f}")
-    counts = Counter(step(share) for share in shares)
+    counts = Counter(steps(np.array(shares, dtype=np.float32)))
     print("  " + ", ".join(f"{name} {counts[name] / len(shares):.0%}" for name in ("personal", "mixed", "popular")))
     popular = [1 - share for share in shares if share < POPULAR_BELOW]
     print(f"  where it is called popular, {min(popular):.0%} or more of the score is not the user's")

@@ -11,6 +11,7 @@ Run: python -m bench.pipeline [--budget] [--growth] [--json FILE]
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import time
@@ -110,6 +111,7 @@ def compare(bundle: Bundle, slates: Sequence[Impression], batch: int, rounds: in
         ours = Ours(bundle, policy)
         contenders[f"whyrec, {policy} policy"] = (ours, ours.messages(slates), batch)
     samples: dict[str, list[float]] = {name: [] for name in contenders}
+    _settle()
     for turn in range(-1, rounds):  # the first compiles and loads
         for name, (job, inputs, size) in contenders.items():
             took = measure(job, inputs, items, turn, size)
@@ -123,6 +125,7 @@ def budget(bundle: Bundle, slates: Sequence[Impression], batch: int) -> list[dic
     ours = Ours(bundle)
     messages = ours.messages(slates)
     ours(messages[:batch])
+    _settle()
     ours.watch()
     models = ours.explainer._models  # noqa: SLF001
     scored = _watch_rows(models.reranker)
@@ -174,6 +177,12 @@ def growth(bundle: Bundle, batch: int) -> dict[str, list[tuple[int, float]]]:
         times = [measure(ours, messages, 20, turn, min(batch, len(messages))) for turn in range(5)]
         found["events per session"].append(((low + high) // 2, min(times)))
     return found
+
+
+def _settle() -> None:
+    """Spare the collector what is here to stay, as the worker does (``stream/service.py``)."""
+    gc.collect()
+    gc.freeze()
 
 
 def _watch_rows(reranker: Any) -> list[int]:

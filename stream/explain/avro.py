@@ -94,19 +94,22 @@ class _Messages:
             self.whole, self.slate[kept], self.head[kept], self.event[event], self.item[item], self.score[item]
         )
 
-    def texts(self) -> Iterator[tuple[list[str], list[str], list[str]] | None]:
+    def texts(self) -> Iterator[tuple[list[str], ...] | None]:
         """Yield of each the texts of its head, and the ids of its events and items; None where one is not UTF-8."""
-        whole, event, item = self.whole, iter(self.event[:, :2].tolist()), iter(self.item[:, :2].tolist())
-        for head, (events, items) in zip(self.head.tolist(), self.slate[:, 1:3].tolist(), strict=True):
-            past, shown = [*islice(event, events)], [*islice(item, items)]
+        head, event, item = (
+            self._pieces(places.reshape(-1, places.shape[-1])) for places in (self.head, self.event, self.item)
+        )
+        for events, items in zip(self.slate[:, 1].tolist(), self.slate[:, 2].tolist(), strict=True):
+            parts = [*islice(head, len(_TEXTS))], [*islice(event, events)], [*islice(item, items)]
             try:
-                yield (
-                    [whole[at : at + size].decode() for at, size in head],
-                    [whole[at : at + size].decode() for at, size in past],
-                    [whole[at : at + size].decode() for at, size in shown],
-                )
+                yield tuple([*map(bytes.decode, part)] for part in parts)
             except UnicodeDecodeError:
                 yield None
+
+    def _pieces(self, places: Ints) -> Iterator[bytes]:
+        # Two lists of numbers, for a list of pairs is work for the garbage collector.
+        starts, ends = places[:, 0], places[:, 0] + places[:, 1]
+        return iter([self.whole[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)])
 
     def floats(self, starts: Ints, count: int) -> npt.NDArray[np.float32]:
         """Read `count` floats from each of some places, float32 [len(starts), count]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -22,21 +23,21 @@ POPULAR_BELOW: Final = 2 / 3
 # popular; these steps, and the words for them, are true of both.
 
 
+_STEPS: Final[tuple[Basis | None, ...]] = ("popular", "mixed", "personal", None)
+
+
 def bases(signals: Signals) -> list[Basis | None]:
     """Name the step of each item, T of them; None where the contributions do not add up to the score."""
-    share: Floats = np.where(signals.sound, signals.personal_share, np.nan).astype(np.float32)
-    return [step(each) for each in share.tolist()]
+    return steps(np.where(signals.sound, signals.personal_share, np.nan).astype(np.float32))
 
 
-def step(share: float) -> Basis | None:
-    """Name the step of a share from 0 to 1; None for NaN."""
-    if share >= PERSONAL_FROM:
-        return "personal"
-    if share >= POPULAR_BELOW:
-        return "mixed"
-    return "popular" if share < POPULAR_BELOW else None
+def steps(share: Floats) -> list[Basis | None]:
+    """Name the steps of shares from 0 to 1, float32 [T]; None for NaN."""
+    place = np.searchsorted((POPULAR_BELOW, PERSONAL_FROM), share.astype(np.float64), side="right")
+    return [_STEPS[each] for each in np.where(np.isnan(share), len(_STEPS) - 1, place).tolist()]
 
 
+@lru_cache(maxsize=1_000)
 def sentence(basis: Basis | None, words: Wording) -> str:
     """Say the step, or nothing."""
     return "" if basis is None else words.say(f"basis.{basis}")

@@ -235,13 +235,15 @@ def word(findings: Findings, chosen: list[Any], statuses: list[Any], models: Mod
     """Word each item's claim in the locale of its slate, and lay open the items of slates that ask for it."""
     impressions = findings.slates.impressions
     wordings = [wording_for(impression["locale"]) for impression in impressions]
-    slate_of = findings.slates.slate.tolist()
-    texts = [
-        KINDS[name].sentence(findings, row, wordings[slate])
-        for row, (name, slate) in enumerate(zip(chosen, slate_of, strict=True))
-    ]
+    words = [wordings[slate] for slate in findings.slates.slate.tolist()]
+    texts = [""] * len(chosen)
+    for name, kind in KINDS.items():
+        rows = [row for row, each in enumerate(chosen) if each == name]
+        said = kind.sentences(findings, np.array(rows, dtype=np.int64), [words[row] for row in rows])
+        for row, text in zip(rows, said, strict=True):
+            texts[row] = text
     steps = bases(findings.signals)
-    basis_texts = [basis.sentence(step, wordings[slate]) for step, slate in zip(steps, slate_of, strict=True)]
+    basis_texts = list(map(basis.sentence, steps, words))
     laid_open: list[Detail | None] = [None] * len(texts)
     for slate, impression in enumerate(impressions):
         if impression.get("detail", False):

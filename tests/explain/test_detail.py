@@ -248,7 +248,7 @@ def test_a_sensitive_feature_is_named_in_no_sentence_and_on_no_terminal(
      (float("nan"), None)],
 )  # fmt: skip
 def test_the_share_has_three_steps(share: float, step: Any) -> None:
-    assert basis.step(share) == step
+    assert basis.steps(np.array([share], dtype=np.float32)) == [step]
     for locale in LOCALES:
         assert bool(basis.sentence(step, wording_for(locale))) == (step is not None)
 
@@ -260,7 +260,7 @@ def test_the_basis_is_that_of_the_share_and_is_silent_where_scores_do_not_match(
     other["items"][0]["reranking_score"] += 1
     for _, _, told in items([*slates, other], explainer.explain([*slates, other])):
         share = told["evidence"]["personal_share"]
-        assert told["evidence"]["basis"] == (None if share is None else basis.step(share))
+        assert told["evidence"]["basis"] == (None if share is None else basis.steps(np.array([share], np.float32))[0])
         assert bool(told["basis_text"]) == (share is not None)
 
 

@@ -70,9 +70,10 @@ class TestEveryKind:
     ) -> None:
         rows = np.flatnonzero(KINDS[name].holds(findings) & findings.scores.matches)
         assert len(rows)
-        for row in rows[:20].tolist():
-            text = KINDS[name].sentence(findings, row, wording_for(locale))
-            assert text == KINDS[name].sentence(findings, row, wording_for(locale))
+        words = [wording_for(locale)] * len(rows)
+        texts = KINDS[name].sentences(findings, rows, words)
+        assert texts == [KINDS[name].sentences(findings, rows[i : i + 1], words[:1])[0] for i in range(len(rows))]
+        for text in texts:
             assert text.endswith((".", "。"))
             assert not set("{}") & set(text)
 

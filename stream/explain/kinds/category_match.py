@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
-from stream.explain.columns import Bools
+from stream.explain.columns import Bools, Ints
 from stream.explain.findings import Findings
 from stream.explain.kinds.kind import Kind
 from stream.explain.wording import Wording
@@ -45,10 +46,14 @@ def _deciding(findings: Findings, *, up: bool) -> Bools:
     return signals.sound & (category[top] & decides).any(axis=1)
 
 
-def sentence(findings: Findings, row: int, words: Wording) -> str:
+def sentences(findings: Findings, rows: Ints, words: Sequence[Wording]) -> list[str]:
     """Name the category and how many titles of it were watched."""
-    category = findings.bundle.catalog.categories[int(findings.slates.item[row]) - 1]
-    return words.count("category_match", int(findings.signals.category_titles[row]), category=words.quoted(category))
+    categories = findings.bundle.catalog.categories
+    item, titles = findings.slates.item[rows].tolist(), findings.signals.category_titles[rows].tolist()
+    return [
+        each.count("category_match", number, category=each.quoted(categories[index - 1]))
+        for each, index, number in zip(words, item, titles, strict=True)
+    ]
 
 
 KIND = Kind(
@@ -56,5 +61,5 @@ KIND = Kind(
     status="verified",
     holds=holds,
     rules={"evidence": holds, "attention": by_reference},
-    sentence=sentence,
+    sentences=sentences,
 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.events import ExplanationType, Status
-from stream.explain.columns import Bools
+from stream.explain.columns import Bools, Ints
 from stream.explain.findings import Findings
 from stream.explain.wording import Wording
 
@@ -20,11 +20,11 @@ class Kind:
 
     holds: the items about which its claim is true, as far as was measured; rules: per policy, the items about which it
     is made; status: what the claim is called where it holds (elsewhere it is called generic: nothing is vouched for);
-    sentence: the words for one item, by its row.
+    sentences: the words for some items, by their rows int64 [n], in a wording for each.
     """
 
     name: ExplanationType
     status: Status
     holds: Rule
     rules: Mapping[str, Rule]
-    sentence: Callable[[Findings, int, Wording], str]
+    sentences: Callable[[Findings, Ints, Sequence[Wording]], list[str]]

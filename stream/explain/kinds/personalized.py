@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from stream.explain.columns import Bools
+from stream.explain.columns import Bools, Ints
 from stream.explain.findings import Findings
 from stream.explain.kinds.kind import Kind
 from stream.explain.wording import Wording
@@ -15,9 +17,9 @@ def holds(findings: Findings) -> Bools:
     return np.ones(len(findings.slates.item), dtype=np.bool_)
 
 
-def sentence(findings: Findings, row: int, words: Wording) -> str:  # noqa: ARG001 - every kind is asked the same way
+def sentences(findings: Findings, rows: Ints, words: Sequence[Wording]) -> list[str]:  # noqa: ARG001 - all are asked so
     """Say the one sentence that is always true."""
-    return words.say("personalized")
+    return [each.say("personalized") for each in words]
 
 
 KIND = Kind(
@@ -25,5 +27,5 @@ KIND = Kind(
     status="generic",
     holds=holds,
     rules={"evidence": holds, "attention": holds},
-    sentence=sentence,
+    sentences=sentences,
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from stream.explain.columns import Bools
+from stream.explain.columns import Bools, Ints
 from stream.explain.findings import Findings
 from stream.explain.kinds.kind import Kind
 from stream.explain.wording import Wording
@@ -18,12 +19,15 @@ def holds(findings: Findings) -> Bools:
     return (findings.signals.trend > PERCENTILE) | (findings.signals.popularity > PERCENTILE)
 
 
-def sentence(findings: Findings, row: int, words: Wording) -> str:
+def sentences(findings: Findings, rows: Ints, words: Sequence[Wording]) -> list[str]:
     """Say which of the two facts it is, and how far ahead the item is; a percentile is rounded down."""
-    trend, popularity = findings.signals.trend[row], findings.signals.popularity[row]
-    if trend > PERCENTILE:
-        return words.say("trending.rising", percent=words.percent(min(99, int(trend))))
-    return words.say("trending.popular", percent=words.percent(min(99, int(popularity))))
+    trend, popularity = findings.signals.trend[rows].tolist(), findings.signals.popularity[rows].tolist()
+    return [
+        each.say("trending.rising", percent=each.percent(min(99, int(rising))))
+        if rising > PERCENTILE
+        else each.say("trending.popular", percent=each.percent(min(99, int(popular))))
+        for each, rising, popular in zip(words, trend, popularity, strict=True)
+    ]
 
 
 KIND = Kind(
@@ -31,5 +35,5 @@ KIND = Kind(
     status="factual",
     holds=holds,
     rules={"evidence": holds, "attention": holds},
-    sentence=sentence,
+    sentences=sentences,
 )

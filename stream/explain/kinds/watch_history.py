@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
 
-from stream.explain.columns import Bools
+from stream.explain.columns import Bools, Ints
 from stream.explain.findings import Findings
 from stream.explain.kinds.kind import Kind
 from stream.explain.wording import Wording
@@ -25,25 +27,42 @@ def holds(findings: Findings) -> Bools:
     return cited(findings) & every
 
 
-def sentence(findings: Findings, row: int, words: Wording) -> str:
+def sentences(findings: Findings, rows: Ints, words: Sequence[Wording]) -> list[str]:
     """Name the cited events by what the user did, and what their absence changes, where it changes the order."""
-    citations, histories = findings.citations, findings.slates.histories
-    slate = findings.slates.slate[row]
-    columns = [column for column in citations.column[row].tolist() if column >= 0]
-    engagements = [findings.bundle.manifest.engagements[histories.engagement[slate, each] - 1] for each in columns]
-    titles = [words.quoted(findings.title(histories.item[slate, column])) for column in columns]
+    citations, histories, titles = findings.citations, findings.slates.histories, findings.bundle.catalog.titles
+    names = ("", *findings.bundle.manifest.engagements)
+    event = (findings.slates.slate[rows, None], citations.column[rows])
+    decisive = citations.decisive[rows]
+    columns = (
+        np.where(event[1] >= 0, histories.item[event], 0),  # else it is the newest column's
+        histories.engagement[event],
+        decisive,
+        citations.by_score[event[0][:, 0]],
+        citations.rank[rows],
+        citations.rank_without[rows, np.maximum(decisive, 0)],
+    )
+    said = []
+    for each, items, actions, place, by_score, rank, rank_without in zip(
+        words, *map(np.ndarray.tolist, columns), strict=True
+    ):
+        cited = tuple([(names[done], titles[item - 1]) for item, done in zip(items, actions, strict=True) if item])
+        text = _because(each, cited)
+        if place >= 0:
+            key = "counterfactual" if by_score else "counterfactual.by_score"
+            title, without = each.quoted(cited[place][1]), each.ordinal(rank_without)
+            text = each.sentences(text, each.say(key, title=title, without=without, rank=each.ordinal(rank)))
+        said.append(text)
+    return said
+
+
+@lru_cache(maxsize=10_000)
+def _because(words: Wording, cited: tuple[tuple[str, str], ...]) -> str:
+    """Name events, each by what was done and its title; the items of a user have reasons in common."""
     actions = [
-        words.say(f"action.{name}", titles=words.join(title for _, title in group))
-        for name, group in groupby(zip(engagements, titles, strict=True), key=itemgetter(0))
+        words.say(f"action.{name}", titles=words.join([words.quoted(title) for _, title in group]))
+        for name, group in groupby(cited, key=itemgetter(0))
     ]
-    because = words.say("watch_history", actions=words.join(actions))
-    place = int(citations.decisive[row])
-    if place < 0:
-        return because
-    key = "counterfactual" if citations.by_score[slate] else "counterfactual.by_score"
-    rank, without = int(citations.rank[row]), int(citations.rank_without[row, place])
-    text = words.say(key, title=titles[place], without=words.ordinal(without), rank=words.ordinal(rank))
-    return words.sentences(because, text)
+    return words.say("watch_history", actions=words.join(actions))
 
 
 KIND = Kind(
@@ -51,5 +70,5 @@ KIND = Kind(
     status="verified",
     holds=holds,
     rules={"evidence": holds, "attention": cited},
-    sentence=sentence,
+    sentences=sentences,
 )

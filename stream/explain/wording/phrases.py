@@ -56,8 +56,10 @@ class Wording:
     def __init__(self, phrases: Phrases, locale: Locale) -> None:
         self.phrases = phrases
         self.locale = locale
-        # The same titles, ranks and percentages come again and again.
+        self._pair = format_list(["{0}", "{1}"], style="standard", locale=locale)
+        # The same titles, numbers, ranks and percentages come again and again.
         self.quoted = lru_cache(maxsize=10_000)(self._quoted)
+        self.count = lru_cache(maxsize=1_000)(self._count)
         self.ordinal = lru_cache(maxsize=1_000)(self._ordinal)
         self.percent = lru_cache(maxsize=100)(self._percent)
 
@@ -68,18 +70,16 @@ class Wording:
             key = "action.other"
         return messages[key].format(**values)
 
-    def count(self, key: str, number: int, **values: str) -> str:
-        """Fill a message's template in the plural form of a number."""
-        forms = self.phrases.plurals[key]
-        template = forms.get(self.locale.plural_form(number), forms["other"])
-        return template.format(count=format_decimal(number, locale=self.locale), **values)
-
     def join(self, parts: Iterable[str]) -> str:
         """Join parts as a list in words: "A and B"."""
         listed = list(parts)
         if len(listed) == 1:
             return listed[0]
-        joined = format_list(listed, style="standard", locale=self.locale)
+        joined = (
+            self._pair.format(*listed)
+            if len(listed) == 2
+            else format_list(listed, style="standard", locale=self.locale)
+        )
         for pattern, replacement in self.phrases.repairs:
             joined = re.sub(pattern, replacement, joined, flags=re.IGNORECASE)
         return joined
@@ -93,6 +93,12 @@ class Wording:
         inner = cycle(self.phrases.inner_quotes)
         title = _QUOTATION_MARK.sub(lambda _: next(inner), shorten(title))
         return f"{self.phrases.quotes[0]}{title}{self.phrases.quotes[1]}"
+
+    def _count(self, key: str, number: int, **values: str) -> str:
+        """Fill a message's template in the plural form of a number."""
+        forms = self.phrases.plurals[key]
+        template = forms.get(self.locale.plural_form(number), forms["other"])
+        return template.format(count=format_decimal(number, locale=self.locale), **values)
 
     def _ordinal(self, number: int) -> str:
         """Write a rank: "2nd", "2."."""
