@@ -28,7 +28,7 @@ def details(findings: Findings, models: Models, slate: int, words: Wording) -> l
     if not len(rows):
         return made
     features = slates.features[rows]
-    shap = np.asarray(models.treeshap.contributions(features), dtype=np.float64)
+    shap = np.asarray(models.treeshap.contributions(features, same_bits=True), dtype=np.float64)
     raw = models.reranker.raw(features)
     effect, score = _effects(findings, models, slate, rows)
     moments = similar_moments(slates, findings.scores, models, slate)

@@ -54,7 +54,7 @@ def attribute(slates: Slates, scores: Scores, models: Models) -> Signals:
     sound = np.zeros(len(slates.item), dtype=np.bool_)
     personal_share = np.full(len(slates.item), np.nan, dtype=np.float32)
     if len(rows):
-        shap = models.treeshap.contributions(slates.features[rows])
+        shap = models.treeshap.contributions(slates.features[rows], same_bits=True)
         contribution[rows] = shap[:, :-1]
         residual[rows], sound[rows] = _residual(shap, models.reranker.raw(slates.features[rows]))
         personal_share[rows] = _personal_share(contribution[rows], bundle)

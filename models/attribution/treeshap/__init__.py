@@ -52,11 +52,13 @@ class TreeShap:
         """Bytes of the tables that the kernel reads."""
         return self._program.nbytes
 
-    def contributions(self, X: Float64s) -> Float64s:
+    def contributions(self, X: Float64s, *, same_bits: bool = False) -> Float64s:
         """Return ``float64 [n, features + 1]`` for ``X`` ``float64 [n, features]``, the expected value last.
 
         A model of K > 1 classes gives ``float64 [n, (features + 1) * K]``, one such block per class. NaN is a missing
-        value. Raises ``InvalidRows`` if ``X`` has another number of columns, dtype or dimension.
+        value. With ``same_bits`` a row gives the same bits in any company; without it, up to three rows that fill no
+        block are quicker, and their last bits may differ. Raises ``InvalidRows`` if ``X`` has another number of
+        columns, dtype or dimension.
         """
         self._check(X)
         if not (X.flags.c_contiguous and X.flags.writeable):
@@ -69,7 +71,8 @@ class TreeShap:
         if whole:
             self._run(X[:whole], out[:whole], _WIDE)
         if whole < len(X):
-            self._run(X[whole:], out[whole:], _SINGLE if len(X) - whole <= _FEW else _NARROW)
+            single = len(X) - whole <= _FEW and not same_bits
+            self._run(X[whole:], out[whole:], _SINGLE if single else _NARROW)
         return out
 
     def warm_up(self) -> None:
