@@ -256,3 +256,19 @@ def test_the_schema_is_the_one_that_is_read() -> None:
     assert layout("impression") == LAYOUT
     with pytest.raises(ImportError, match=r"not what here\.py was written for"):
         require("impression", f"{LAYOUT} more:string", "here.py")
+
+
+def test_when_a_stage_fails_on_all_of_them_each_is_explained_alone(
+    quick: Explainer, pool: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheet = quick.read([body(record) for record in pool[:3]])
+    expected = quick.encode(sheet)
+    whole = pipeline.word
+
+    def fragile(findings: Any, *others: Any) -> Any:
+        if len(findings.slates.impressions) > 1:
+            raise ZeroDivisionError("made to fail")
+        return whole(findings, *others)
+
+    monkeypatch.setattr(pipeline, "word", fragile)
+    assert quick.encode(sheet) == expected
