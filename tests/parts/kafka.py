@@ -44,11 +44,13 @@ group.initial.rebalance.delay.ms=0
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=2000
 """
+# The optimising compiler would take a core for the first minute, and most brokers here do not live as long.
 JAVA_OPTIONS = [
     "-Xms128m",
     "-Xmx512m",
     "-XX:+UseSerialGC",
     "-XX:-UsePerfData",
+    "-XX:TieredStopAtLevel=1",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 ]
 

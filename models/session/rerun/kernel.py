@@ -64,9 +64,12 @@ def rerun(out: Any, state: Any, runs: Any, item: Any, engagement: Any, heads: An
     """
     d, inner, layers = out.shape[1], w.feed_in_bias.shape[1], len(w.feed_in_bias)
     most: Any = 0
+    total: Any = 0
     for run in range(len(runs)):
-        most = max(most, runs[run, LAST] - runs[run, OWN])
-    rows = max(_ROWS_AT_ONCE, most) + ROWS
+        count = runs[run, LAST] - runs[run, OWN]
+        most, total = max(most, count), total + count
+    # Runs are at most as many as rows; a product rounds rows up.
+    rows = max(min(_ROWS_AT_ONCE, total), most) + ROWS
     s = Scratch(
         np.zeros(rows * d, np.float32),
         np.zeros(rows * d, np.float32),
