@@ -128,7 +128,7 @@ def budget(bundle: Bundle, slates: Sequence[Impression], batch: int) -> list[dic
     _settle()
     ours.watch()
     models = ours.explainer._models  # noqa: SLF001
-    scored = _watch_rows(models.reranker)
+    scored = watch_rows(models.reranker)
     for start in range(0, len(messages) - batch + 1, batch):
         ours(messages[start : start + batch])
     count = len(messages) // batch * batch * len(slates[0]["items"])
@@ -185,7 +185,8 @@ def _settle() -> None:
     gc.freeze()
 
 
-def _watch_rows(reranker: Any) -> list[int]:
+def watch_rows(reranker: Any) -> list[int]:
+    """Count from now on the rows that a re-ranker scores, in the only number of the list."""
     rows = [0]
     score = type(reranker)._predict  # noqa: SLF001
 
