@@ -45,7 +45,7 @@ class Image:
 
 
 def build(folder: Path) -> Image:
-    """Install what the Dockerfile copies, and only that, into `folder`."""
+    """Install what the Dockerfile copies, and only that, into `folder`, and compile as it does."""
     context, site, home = folder / "context", folder / "site", folder / "home"
     for path in stages()[0].copied:
         target = context / path
@@ -57,7 +57,11 @@ def build(folder: Path) -> Image:
     home.mkdir()
     install = ["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target", str(site), str(context)]
     subprocess.run([sys.executable, "-m", "pip", *install], check=True, cwd=folder)
-    return Image(context, site, home, stages()[-1])
+    image = Image(context, site, home, stages()[-1])
+    (warm,) = [each.text for each in image.final.all("RUN") if "stream.explain.warm" in each.text]
+    warmed = image.run(["python", *warm.split("python", 1)[1].split("&&")[0].split()])
+    assert warmed.returncode == 0, warmed.stderr
+    return image
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:

@@ -131,8 +131,8 @@ def _answer(out: Any, state: Any, runs: Any, begin: Any, end: Any, heads: Any, w
     for run in range(begin, end):
         if start[run - begin] < start[run - begin + 1]:
             at = (start[run - begin + 1] - 1) * d
-            s.newest[count * d : (count + 1) * d] = s.h[at : at + d]
-            s.mixed[count * d : (count + 1) * d] = s.x[at : at + d]
+            _copy(s.h, at, s.newest, count * d, d)
+            _copy(s.x, at, s.mixed, count * d, d)
             count += 1
     multiply(count, s.mixed, 0, d, w.read_query, d, d, s.triple, 0, d)
     width, padded = d // heads, w.read_value.shape[1] // d
@@ -159,6 +159,13 @@ def _answer(out: Any, state: Any, runs: Any, begin: Any, end: Any, heads: Any, w
             for i in range(d):
                 out[run, i] = s.mixed[place * d + i] + w.projection_bias[i]
             place += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _copy(source: Any, source_at: Any, target: Any, target_at: Any, count: Any) -> None:
+    """Copy from one flat array to another; a slice would do, and take seconds longer to compile."""
+    for i in range(count):
+        target[target_at + i] = source[source_at + i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
@@ -219,7 +226,8 @@ def _attend(run: Any, state: Any, layer: Any, heads: Any, d: Any, s: Scratch, fi
     gap = run[GAP] - run[BEGIN] if run[GAP] >= 0 else -1
     for head in range(heads):
         _soften(scores, head * wide, keys, wide, gap)
-    mixed[row * d : (row + 1) * d] = np.float32(0.0)
+    for i in range(row * d, (row + 1) * d):
+        mixed[i] = np.float32(0.0)
     for key in range(keys):
         if key < known:
             past = state[run[READ], run[BEGIN] + key - run[MOVED]]
@@ -251,7 +259,8 @@ def _read(run: Any, state: Any, at: Any, heads: Any, d: Any, s: Scratch, first: 
     gap = run[GAP] - run[BEGIN] if run[GAP] >= 0 else -1
     for head in range(heads):
         _soften(scores, head * wide, keys, wide, gap)
-    met[base : base + heads * d] = np.float32(0.0)
+    for i in range(base, base + heads * d):
+        met[i] = np.float32(0.0)
     for key in range(keys):
         if key < known:
             past = state[run[READ], run[BEGIN] + key - run[MOVED]]
@@ -267,7 +276,8 @@ def _read(run: Any, state: Any, at: Any, heads: Any, d: Any, s: Scratch, first: 
 def _soften(scores: Any, at: Any, keys: Any, wide: Any, gap: Any) -> None:
     """Turn scores into attention (softmax), none of it for the key ``gap``; ``wide``: keys to a multiple of 8."""
     row = scores[at : at + wide]
-    row[keys:] = np.float32(-np.inf)
+    for key in range(keys, wide):
+        row[key] = np.float32(-np.inf)
     if gap >= 0:
         row[gap] = np.float32(-np.inf)
     most = row[0]
