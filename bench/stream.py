@@ -79,12 +79,14 @@ class Run:
 
     @property
     def sustained(self) -> bool:
-        """Whether everything was explained and archived once, and nothing waited longer and longer.
+        """Whether everything was explained and archived once, soon, and nothing waited longer and longer.
 
-        That is: the median latency of the last third is at most a quarter, or 50 ms, above that of the second third.
+        That is: the last explanation came within two seconds, and the median latency of the last third is at most a
+        quarter, or 50 ms, above that of the second third.
         """
         _, middle, last = (float(np.median(part)) for part in np.array_split(self.latencies_ms or [0.0] * 3, 3))
-        return self.sent == self.explained == self.archived and last <= max(1.25 * middle, middle + 50.0)
+        steady = self.behind_s < 2.0 and last <= max(1.25 * middle, middle + 50.0)
+        return steady and self.sent == self.explained == self.archived
 
 
 @contextlib.contextmanager
