@@ -99,8 +99,9 @@ def glance(model: SessionModel, histories: Histories) -> Reading:
     """Read, with what `Runs` needs to take the sessions up again, and from that what every event does nearly.
 
     Nearly: only the newest row learns that the event is gone; all other rows stay as they were with it. That is exact
-    for the newest two events, and else close (README): good for finding events that are worth a closer look.
-    A model that cannot take sessions up again says exactly what every event does, where it can.
+    for the newest two events, and else close: good for finding events that are worth a closer look (what it misses:
+    ``python -m bench.proposals``). A model that cannot take sessions up again says exactly what every event does,
+    where it can.
     """
     if model.reruns is None:
         return read(model, histories)

@@ -22,7 +22,7 @@ from onnx import numpy_helper
 from models.bundle import Bundle
 from models.errors import BundleError
 from models.session.rerun.kernel import BEGIN, GAP, KNOWN, LAST, MOVED, OWN, READ, rerun
-from models.session.rerun.product import LANES, packed
+from models.session.rerun.product import LANES, STEP, packed
 
 if TYPE_CHECKING:
     from models.session.runtime import SessionModel
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-_HEAD_STEP: Final = 8
 _TOLERANCE: Final = 1e-4
 _PROBES: Final = 24
 
@@ -80,7 +79,7 @@ class Reruns:
         except KeyError:
             return None
         d, d_ff = weights.projection_bias.shape[0], weights.feed_in_bias.shape[1]
-        if d % LANES or d_ff % LANES or d // heads % _HEAD_STEP:
+        if d % LANES or d_ff % LANES or d // heads % STEP:
             return None
         return cls(heads, d, weights)
 

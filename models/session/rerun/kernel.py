@@ -25,14 +25,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numba import njit
 
-from models.session.rerun.product import ROWS, add, dot, exponentiate, multiply
+from models.session.rerun.product import ROWS, STEP, add, dot, exponentiate, multiply
 
 READ, MOVED, BEGIN, KNOWN, GAP, OWN, LAST = range(7)
 
 _ROWS_AT_ONCE: Final = 120
 """Rows whose intermediate values stay in a core's cache beside the weights; a long run may bring more."""
 
-_STEP: Final = 8
 _EPSILON: Final = np.float32(1e-5)
 _FAST: Final = {"reassoc", "contract", "nsz"}
 """What lets sums be vectors: any order of adding up, but one and the same for every row."""
@@ -79,7 +78,7 @@ def rerun(out: Any, state: Any, runs: Any, item: Any, engagement: Any, heads: An
         np.zeros(rows * d, np.float32),
         np.zeros(rows * heads * d, np.float32),
         np.zeros(rows * heads * d, np.float32),
-        np.zeros(heads * (item.shape[1] + _STEP), np.float32),
+        np.zeros(heads * (item.shape[1] + STEP), np.float32),
     )
     start = np.zeros(rows + 1, np.int64)
     begin = 0
@@ -211,7 +210,7 @@ def _attend(run: Any, state: Any, layer: Any, heads: Any, d: Any, s: Scratch, fi
     width = d // heads
     known = run[KNOWN] - run[BEGIN]
     keys = known + row - first + 1
-    wide = (keys + _STEP - 1) // _STEP * _STEP
+    wide = (keys + STEP - 1) // STEP * STEP
     query = row * 3 * d
     scale = np.float32(1.0) / np.sqrt(np.float32(width))
     for key in range(keys):
@@ -245,7 +244,7 @@ def _read(run: Any, state: Any, at: Any, heads: Any, d: Any, s: Scratch, first: 
     x, asked, met, scores = s.x, s.asked, s.met, s.scores
     known = run[KNOWN] - run[BEGIN]
     keys = known + stop - first
-    wide = (keys + _STEP - 1) // _STEP * _STEP
+    wide = (keys + STEP - 1) // STEP * STEP
     base = place * heads * d
     for key in range(keys):
         if key < known:
@@ -274,7 +273,7 @@ def _read(run: Any, state: Any, at: Any, heads: Any, d: Any, s: Scratch, first: 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _soften(scores: Any, at: Any, keys: Any, wide: Any, gap: Any) -> None:
-    """Turn scores into attention (softmax), none of it for the key ``gap``; ``wide``: keys to a multiple of 8."""
+    """Turn scores into attention (softmax), none of it for the key ``gap``; ``wide``: keys to a multiple of STEP."""
     row = scores[at : at + wide]
     for key in range(keys, wide):
         row[key] = np.float32(-np.inf)

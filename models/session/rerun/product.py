@@ -23,12 +23,14 @@ ROWS: Final = 6
 LANES: Final = 16
 """A tile's rows and columns: six AVX-512 registers, or twelve of AVX2, which has sixteen."""
 
+STEP: Final = 8
+"""What lengths of vectors are a multiple of (:func:`dot`, :func:`add`, :func:`exponentiate`)."""
+
 _F32 = ir.FloatType()
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
 _VECTOR = ir.VectorType(_F32, LANES)
-_HALF_LANES: Final = 8
-_HALF = ir.VectorType(_F32, _HALF_LANES)
+_HALF = ir.VectorType(_F32, STEP)
 
 _EXP: Final = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 
@@ -108,11 +110,11 @@ def _tile(
 
 @intrinsic
 def dot(typingctx: Any, a: Any, a_at: Any, b: Any, b_at: Any, count: Any) -> Any:
-    """Return the product of two vectors of flat float32 arrays; ``count`` is a multiple of 8, at least 8."""
+    """Return the product of two vectors of flat float32 arrays; ``count`` is a multiple of STEP, at least that."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         places = [_address(context, builder, signature.args[at], *args[at : at + 2]) for at in (0, 2)]
-        zero = ir.Constant(_HALF, [0.0] * _HALF_LANES)
+        zero = ir.Constant(_HALF, [0.0] * STEP)
 
         def step(at: Any, total: Any) -> Any:
             x, y = (_load(builder, builder.gep(place, [at]), _HALF) for place in places)
@@ -120,7 +122,7 @@ def dot(typingctx: Any, a: Any, a_at: Any, b: Any, b_at: Any, count: Any) -> Any
 
         total = _along(builder, args[4], step, zero)
         kind = ir.FunctionType(_F32, [_F32, _HALF])
-        add_up = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{_HALF_LANES}f32")
+        add_up = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{STEP}f32")
         # Any order of adding lanes up, but always the same.
         return builder.call(add_up, [ir.Constant(_F32, 0.0), total], fastmath=("reassoc",))
 
@@ -158,7 +160,7 @@ def exponentiate(typingctx: Any, a: Any, a_at: Any, shift: Any, count: Any) -> A
         source, off = _address(context, builder, signature.args[0], *args[:2]), _spread(builder, args[2], _HALF)
 
         def same(value: float) -> Any:
-            return ir.Constant(_HALF, [value] * _HALF_LANES)
+            return ir.Constant(_HALF, [value] * STEP)
 
         def step(at: Any, _nothing: Any) -> Any:
             where = builder.gep(source, [at])
@@ -166,7 +168,7 @@ def exponentiate(typingctx: Any, a: Any, a_at: Any, shift: Any, count: Any) -> A
             far = builder.fcmp_ordered("<", x, same(-87.0))
             x = builder.select(far, same(-87.0), x)
             floor = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(_HALF, [_HALF]), f"llvm.floor.v{_HALF_LANES}f32"
+                builder.module, ir.FunctionType(_HALF, [_HALF]), f"llvm.floor.v{STEP}f32"
             )
             power = builder.call(floor, [_fma(builder, x, same(1.44269504088896341), same(0.5))])
             # ln 2 in two parts, the first of few bits, so that nothing is lost.
@@ -176,9 +178,9 @@ def exponentiate(typingctx: Any, a: Any, a_at: Any, shift: Any, count: Any) -> A
             for coefficient in _EXP[1:]:
                 series = _fma(builder, series, rest, same(coefficient))
             series = _fma(builder, builder.fmul(series, rest), rest, builder.fadd(rest, same(1.0)))
-            whole = ir.VectorType(_I32, _HALF_LANES)
-            exponent = builder.add(builder.fptosi(power, whole), ir.Constant(whole, [127] * _HALF_LANES))
-            exponent = builder.shl(exponent, ir.Constant(whole, [23] * _HALF_LANES))
+            whole = ir.VectorType(_I32, STEP)
+            exponent = builder.add(builder.fptosi(power, whole), ir.Constant(whole, [127] * STEP))
+            exponent = builder.shl(exponent, ir.Constant(whole, [23] * STEP))
             result = builder.fmul(series, builder.bitcast(exponent, _HALF))
             result = builder.select(far, same(0.0), result)
             builder.store(result, builder.bitcast(where, _HALF.as_pointer()), align=4)
@@ -197,7 +199,7 @@ def _along(builder: Any, count: Any, step: Callable[[Any, Any], Any], start: Any
     at = builder.phi(_I64)
     carried = builder.phi(start.type) if start is not None else None
     result = step(at, carried)
-    following = builder.add(at, ir.Constant(_I64, _HALF_LANES))
+    following = builder.add(at, ir.Constant(_I64, STEP))
     at.add_incoming(ir.Constant(_I64, 0), before)
     at.add_incoming(following, loop)
     if carried is not None:
