@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final
 
 from confluent_kafka import Consumer, Message, TopicPartition
@@ -57,9 +58,10 @@ class Arrivals(threading.Thread):
         self._halt.set()
         self.join(_TIMEOUT_S)
 
-    def latencies_ms(self) -> list[float]:
-        """Latencies from the planned sending to arrival, in the order of arrival."""
-        return [round((at - self._planned[name]) * 1000, 2) for name, at in self._arrived.items()]
+    def latencies_ms(self, after: int = 0) -> list[float]:
+        """Latencies from the planned sending to arrival, in the order of arrival, of all but the ``after`` sent first."""
+        first = set(islice(self._planned, after))
+        return [round((at - self._planned[name]) * 1000, 2) for name, at in self._arrived.items() if name not in first]
 
     def _take(self, message: Message) -> None:
         arrived = time.perf_counter()

@@ -1,6 +1,7 @@
 """What one machine sustains end to end: a real Kafka, workers as processes, an open-loop load at fixed rates.
 
-Each rate is a run of its own, on topics and an archive of its own. A latency counts from the moment its impression was
+Each rate is a run of its own, on topics and an archive of its own; the first seconds of it warm broker and workers up,
+and count for completeness only. A latency counts from the moment its impression was
 due to be sent, so that a stall shows in every impression it delayed (no coordinated omission), to the moment that a
 consumer holds the explanation. Broker, workers and load share the machine; each one's CPU time is told apart.
 
@@ -51,6 +52,7 @@ class Plan:
 
     rate: float
     duration_s: float
+    warm_up_s: float = 0.0
     workers: int = 1
     partitions: int = 4
     agents: tuple[str, ...] = ("explain,sink",)
@@ -162,12 +164,13 @@ def run(bootstrap: str, slates: list[Impression], plan: Plan) -> Run:
         for process in processes.values():
             process.wait_until_ready()
         codec, topic = codec_of(settings), settings.topic("impressions")
-        count = round(plan.rate * plan.duration_s)
+        warm, count = round(plan.rate * plan.warm_up_s), round(plan.rate * (plan.warm_up_s + plan.duration_s))
         traffic = Traffic(bootstrap, topic, Parcels(slates, count, plan.rate, codec, topic), plan.rate)
         arrivals = Arrivals(settings, codec, traffic.planned)
         arrivals.start()
-        usage = Usage({role: process.pid for role, process in processes.items()})
         traffic.start()
+        time.sleep(plan.warm_up_s)
+        usage, sent_before = Usage({role: process.pid for role, process in processes.items()}), traffic.items
         with flame_graph(next(iter(processes.values())).pid, plan.flame, plan.duration_s):
             traffic.join()
             sent_all = time.monotonic()
@@ -175,7 +178,7 @@ def run(bootstrap: str, slates: list[Impression], plan: Plan) -> Run:
                 time.sleep(0.01)
             behind_s = time.monotonic() - sent_all
         explained = arrivals.items
-        cpu_s, memory_mib = usage.per_million(traffic.items), usage.memory_mib()
+        cpu_s, memory_mib = usage.per_million(traffic.items - sent_before), usage.memory_mib()
         archive = ArchiveCount(open_store(settings.archive_url), settings.topic("audit"))
         while archive.refresh() < explained and time.monotonic() - sent_all < _PATIENCE_S:
             time.sleep(0.1)
@@ -183,11 +186,11 @@ def run(bootstrap: str, slates: list[Impression], plan: Plan) -> Run:
             process.stop()
         arrivals.halt()
         traffic.require_delivered()
-        latencies_ms = arrivals.latencies_ms()
+        latencies_ms = arrivals.latencies_ms(warm)
         p50_ms, p99_ms, p999_ms = np.quantile(latencies_ms or [0.0], (0.5, 0.99, 0.999)).tolist()
         return Run(
             plan.rate,
-            traffic.items / plan.duration_s,
+            traffic.items / (plan.warm_up_s + plan.duration_s),
             traffic.items,
             explained,
             archive.refresh(),
@@ -210,6 +213,7 @@ def main() -> None:
         "--rate", "--rates", type=float, nargs="+", default=[50, 100, 200], help="slates per second, one run each"
     )
     parser.add_argument("--duration", type=float, default=30, help="seconds for each rate")
+    parser.add_argument("--warm-up", type=float, default=10, help="seconds before them that are sent and not timed")
     parser.add_argument("--items", type=int, default=20, help="items of a slate")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--partitions", type=int, help="of each topic; by default 4 for each worker")
@@ -226,7 +230,8 @@ def main() -> None:
     events = sum(len(slate["session"]) for slate in slates) / len(slates)
     print(headline())
     print(f"slates of {arguments.items}, {events:.1f} events a session, {arguments.policy} policy, audit on,")
-    print(f"{arguments.workers} worker(s), {arguments.duration:g} s a rate; broker and load on the same machine\n")
+    print(f"{arguments.workers} worker(s), {arguments.duration:g} s a rate after {arguments.warm_up:g} s to warm up;")
+    print("broker and load on the same machine\n")
     print("impressions/s  sustained   p50 ms   p99 ms  p99.9 ms   CPU s per million: worker  broker    load     MiB")
     runs = []
     with broker(arguments.bootstrap) as bootstrap:
@@ -234,6 +239,7 @@ def main() -> None:
             plan = Plan(
                 rate,
                 arguments.duration,
+                arguments.warm_up,
                 arguments.workers,
                 arguments.partitions or 4 * arguments.workers,
                 ("explain", "sink") if arguments.apart else ("explain,sink",),

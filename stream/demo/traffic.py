@@ -18,6 +18,7 @@ from stream.errors import DeliveryError
 
 _LEAD_S: Final = 0.25
 _POLL_S: Final = 0.01
+_MILLISECOND_S: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,11 @@ class Traffic(threading.Thread):
         for number, parcel in enumerate(self._row):
             at = begin + number * self._interval_s
             while not self._halt.is_set() and (wait_s := at - time.perf_counter()) > 0:
-                self._producer.poll(min(wait_s, _POLL_S))
+                # Poll counts in milliseconds: for less than one it would not wait, but come back at once, a core's time.
+                if wait_s < _MILLISECOND_S:
+                    time.sleep(wait_s)
+                else:
+                    self._producer.poll(min(wait_s, _POLL_S))
             if self._halt.is_set():
                 break
             self.planned[parcel.request_id] = at
