@@ -59,7 +59,7 @@ class Arrivals(threading.Thread):
         self.join(_TIMEOUT_S)
 
     def latencies_ms(self, after: int = 0) -> list[float]:
-        """Latencies from the planned sending to arrival, in the order of arrival, of all but the ``after`` sent first."""
+        """Latencies from planned sending to arrival, in the order of arrival, of all but the ``after`` sent first."""
         first = set(islice(self._planned, after))
         return [round((at - self._planned[name]) * 1000, 2) for name, at in self._arrived.items() if name not in first]
 

@@ -80,7 +80,7 @@ class Traffic(threading.Thread):
         for number, parcel in enumerate(self._row):
             at = begin + number * self._interval_s
             while not self._halt.is_set() and (wait_s := at - time.perf_counter()) > 0:
-                # Poll counts in milliseconds: for less than one it would not wait, but come back at once, a core's time.
+                # Poll counts in milliseconds: for less than one it comes back at once, and we would spin.
                 if wait_s < _MILLISECOND_S:
                     time.sleep(wait_s)
                 else:
