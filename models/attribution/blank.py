@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from models.attribution.history import Asked, Floats, Histories, Ints, Runs
+from models.attribution.history import Asked, Asker, Floats, Histories, Ints
 from models.errors import SessionInputError
 
 if TYPE_CHECKING:
@@ -21,44 +21,24 @@ HIDDEN: Final = None
 """In place of an event: it stays, and nobody sees it. The newest cannot be hidden, since it asks."""
 
 
-class Swaps:
-    """Session vectors with one event swapped, each run once, however many items ask for it."""
+class Swaps(Asker):
+    """Session vectors with one event swapped for another, or for none that is seen."""
 
     def __init__(
         self, model: SessionModel, histories: Histories, event: tuple[int, int] | None, state: Floats | None = None
     ) -> None:
         """event: item and engagement index, or HIDDEN; with the histories' state, little is run again."""
+        super().__init__(model, histories, state)
         self._event = event
-        self._histories = histories
-        self._runs = Runs(model, histories, state)
-        self._place = np.full(histories.item.shape, -1, dtype=np.int64)
-        self._vectors: list[Floats] = []
-        self._count = 0
 
-    def vectors(self, row: Ints, column: Ints) -> Floats:
-        """Session vector with an event swapped, float32 [n, d]; row and column, int64 [n], may repeat."""
-        new = self.asked(row, column)
-        if len(new.keys):
-            self.keep(new.keys, self._runs.vectors(new.changed, new.row, new.kept, new.moved, new.hidden))
-        return np.concatenate(self._vectors)[self._place[row, column]]
-
-    def asked(self, row: Ints, column: Ints) -> Asked:
-        """Say what has not been run yet."""
-        new = self._place[row, column] < 0
-        keys = np.unique(row[new] * self._histories.width + column[new])
-        row, column = np.divmod(keys, self._histories.width)
-        whole, each = self._histories, np.arange(len(row))
-        asked = Histories(whole.item[row], whole.engagement[row], whole.length[row])
-        hidden = column if self._event is HIDDEN else np.full_like(column, -1)
+    def removed(self, row: Ints, column: Ints) -> Asked:
+        """Say how to run histories with an event swapped."""
+        whole, each = self.histories, np.arange(len(row))
+        changed = Histories(whole.item[row], whole.engagement[row], whole.length[row])
         if self._event is not HIDDEN:
-            asked.item[each, column], asked.engagement[each, column] = self._event
-        return Asked(asked, row, column, np.zeros_like(row), hidden, keys)
-
-    def keep(self, keys: Ints, vectors: Floats) -> None:
-        """Keep what was run."""
-        self._place.reshape(-1)[keys] = self._count + np.arange(len(keys))
-        self._count += len(keys)
-        self._vectors.append(vectors)
+            changed.item[each, column], changed.engagement[each, column] = self._event
+        hidden = column if self._event is HIDDEN else np.full_like(column, -1)
+        return Asked(changed, row, column, np.zeros_like(row), hidden)
 
 
 def blanking(model: SessionModel, histories: Histories) -> Floats:

@@ -21,9 +21,10 @@ takes up the session there (``models/session/rerun``) and computes only the rows
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -152,90 +153,83 @@ class Runs:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Runs that somebody asks for: the arguments of `Runs.vectors`, and the keys under which they are kept."""
+    """Runs that somebody asks for: the arguments of `Runs.vectors`, and the events that they do without."""
 
     changed: Histories
     row: Ints
-    kept: Ints
+    column: Ints
     moved: Ints
     hidden: Ints
-    keys: Ints
 
 
-class Asker(Protocol):
-    """Keeps session vectors of one kind of removal, each run once."""
+class Asker(ABC):
+    """Session vectors without an event, by one kind of removal, each run once however many items ask for it."""
+
+    def __init__(self, model: SessionModel, histories: Histories, state: Floats | None = None) -> None:
+        """With the state of the histories' reading, what stands before an event is not run again."""
+        self.histories = histories
+        self.runs = Runs(model, histories, state)
+        self._known = np.zeros(histories.item.shape, dtype=np.bool_)
+        # Of it only what is run is ever touched.
+        self._vectors: Floats = np.empty((*histories.item.shape, model.dimension), dtype=np.float32)
+
+    @abstractmethod
+    def removed(self, row: Ints, column: Ints) -> Asked:
+        """Say how to run the histories of some rows, each without the event in its column; int64 [n] each."""
+
+    def vectors(self, row: Ints, column: Ints) -> Floats:
+        """Session vector without one event, float32 [n, d]; row and column, int64 [n], may repeat."""
+        if not self._known[row, column].all():
+            run_together([(self, row, column)])
+        return self._vectors[row, column]
 
     def asked(self, row: Ints, column: Ints) -> Asked:
-        """Say what of this has not been run yet; row and column are int64 [n], and may repeat."""
+        """Say what of this has not been run yet."""
+        wanted = np.zeros(self._known.shape, dtype=np.bool_)
+        wanted[row, column] = True
+        return self.removed(*np.nonzero(wanted & ~self._known))
 
-    def keep(self, keys: Ints, vectors: Floats) -> None:
+    def keep(self, asked: Asked, vectors: Floats) -> None:
         """Keep what was run."""
+        self._known[asked.row, asked.column] = True
+        self._vectors[asked.row, asked.column] = vectors
 
 
-def run_together(runs: Runs, askers: Sequence[tuple[Asker, Ints, Ints]]) -> None:
-    """Run what several askers have not got yet in few calls to the model: that is worth more than a run saved."""
-    asked = [asker.asked(row, column) for asker, row, column in askers]
+def run_together(wanted: Sequence[tuple[Asker, Ints, Ints]]) -> None:
+    """Run what several kinds of removal of the same histories have not got yet in one call to the model."""
+    asked = [asker.asked(row, column) for asker, row, column in wanted]
     changed = Histories(
         np.concatenate([each.changed.item for each in asked]),
         np.concatenate([each.changed.engagement for each in asked]),
         np.concatenate([each.changed.length for each in asked]),
     )
-    names = ("row", "kept", "moved", "hidden")
-    vectors = runs.vectors(changed, *(np.concatenate([getattr(each, name) for each in asked]) for name in names))
-    ends = np.cumsum([len(each.keys) for each in asked])
-    for (asker, _, _), each, end in zip(askers, asked, ends.tolist(), strict=True):
-        asker.keep(each.keys, vectors[end - len(each.keys) : end])
+    names = ("row", "column", "moved", "hidden")
+    arguments = (np.concatenate([getattr(each, name) for each in asked]) for name in names)
+    vectors = wanted[0][0].runs.vectors(changed, *arguments)
+    ends = np.cumsum([len(each.row) for each in asked])
+    for (asker, _, _), each, end in zip(wanted, asked, ends.tolist(), strict=True):
+        asker.keep(each, vectors[end - len(each.row) : end])
 
 
-class Deletions:
-    """Session vectors with events deleted, each run once, however many items ask for it."""
+class Deletions(Asker):
+    """Session vectors with an event deleted, or two."""
 
-    def __init__(self, model: SessionModel, histories: Histories, state: Floats | None = None) -> None:
-        """With the state of the histories' reading, what stands before an event is not run again."""
-        self._histories = histories
-        self._runs = Runs(model, histories, state)
-        self._keys: Ints = np.empty(0, dtype=np.int64)
-        self._vectors: Floats = np.empty((0, model.dimension), dtype=np.float32)
+    def removed(self, row: Ints, column: Ints) -> Asked:
+        """Say how to run histories without an event."""
+        return Asked(self.histories.delete(row, column), row, column, np.ones_like(row), np.full_like(row, -1))
 
-    def vectors(self, row: Ints, column: Ints, other: Ints | None = None) -> Floats:
-        """Session vector without one event, or without two, float32 [n, d]; row, column and other are int64 [n]."""
-        width = self._histories.width
-        # A column that is out of range stands for "no second event", so that one key serves both.
-        second = np.full_like(column, width) if other is None else other
-        keys = self._key(row, np.minimum(column, second), np.maximum(column, second))
-        missing = np.setdiff1d(keys, self._keys)
-        if len(missing):
-            new = self._asked(missing)
-            self.keep(new.keys, self._runs.vectors(new.changed, new.row, new.kept, new.moved, new.hidden))
-        return self._vectors[np.searchsorted(self._keys, keys)]
-
-    def asked(self, row: Ints, column: Ints) -> Asked:
-        """Say what single deletions have not been run yet."""
-        keys = self._key(row, column, np.full_like(column, self._histories.width))
-        return self._asked(np.setdiff1d(keys, self._keys))
-
-    def _key(self, row: Ints, low: Ints, high: Ints) -> Ints:
-        width = self._histories.width
-        return (row * width + low) * (width + 1) + high
-
-    def _asked(self, keys: Ints) -> Asked:
-        width = self._histories.width
-        single, high = np.divmod(keys, width + 1)
+    def without_two(self, row: Ints, column: Ints, other: Ints) -> Floats:
+        """Session vector without two events, in either order, float32 [n, d]; all int64 [n], which may repeat."""
+        width = self.histories.width
+        keys = (row * width + np.minimum(column, other)) * width + np.maximum(column, other)
+        pairs, which = np.unique(keys, return_inverse=True)
+        single, high = np.divmod(pairs, width)
         row, low = np.divmod(single, width)
-        left = self._histories.delete(row, low)
         # The higher column was to the right of the first deletion, where nothing moved.
-        pairs = np.flatnonzero(high < width)
-        if len(pairs):
-            twice = left.delete(pairs, high[pairs])
-            left.item[pairs], left.engagement[pairs], left.length[pairs] = twice.item, twice.engagement, twice.length
-        return Asked(left, row, low, np.where(high < width, 2, 1), np.full_like(row, -1), keys)
-
-    def keep(self, keys: Ints, vectors: Floats) -> None:
-        """Keep what was run."""
-        keys = np.concatenate([self._keys, keys])
-        order = np.argsort(keys)
-        self._keys = keys[order]
-        self._vectors = np.concatenate([self._vectors, vectors])[order]
+        left = self.histories.delete(row, low)
+        left = left.delete(np.arange(len(row)), high)
+        found = self.runs.vectors(left, row, low, np.full_like(row, 2), np.full_like(row, -1))
+        return found[which]
 
 
 def masking(model: SessionModel, histories: Histories) -> Floats:

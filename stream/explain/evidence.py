@@ -82,9 +82,8 @@ def by_evidence(laboratory: Laboratory) -> Ints:
     second = _strongest(laboratory, candidates, strength)
     item = np.flatnonzero(second >= 0)
     if len(item):
-        given, other = first[item], second[item]
-        falls_after = laboratory.effect(item, laboratory.deleted(item, given), laboratory.deleted(item, given, other))
-        second[item] = np.where(np.min(falls_after, axis=0) > margin, other, -1)
+        still = np.min(laboratory.falls_after(item, first[item], second[item]), axis=0) > margin
+        second[item] = np.where(still, second[item], -1)
     return np.column_stack([first, second])
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.attribution.blank import HIDDEN, Swaps
-from models.attribution.history import Deletions, Runs, run_together
+from models.attribution.history import Deletions, run_together
 from models.reranker.runtime import Reranker
 from stream.explain.columns import Floats, Ints, Slates, watched
 from stream.explain.models import Models
@@ -63,7 +63,6 @@ class Laboratory:
         self.rank = ranks(slates.slate, scores.reranking, slates.position)
         self._models = models
         session, state = models.session, scores.reading.state
-        self._runs = Runs(session, slates.histories, state)
         self._deletions = Deletions(session, slates.histories, state)
         self._blanks = Swaps(session, slates.histories, session.blank_event, state) if session.has_blank else None
         # Where the effects of masking are only nearly known, what they propose is masked exactly.
@@ -82,9 +81,14 @@ class Laboratory:
             np.einsum("nd,nd->n", fall, self.scores.centred[item]),
         )
 
-    def deleted(self, item: Ints, column: Ints, other: Ints | None = None) -> Floats:
-        """Session vector of the item's slate without one event or two, float32 [n, d]; all arguments int64 [n]."""
-        return self._deletions.vectors(self.slates.slate[item], column, other)
+    def deleted(self, item: Ints, column: Ints) -> Floats:
+        """Session vector of the item's slate without one event, float32 [n, d]; item and column int64 [n]."""
+        return self._deletions.vectors(self.slates.slate[item], column)
+
+    def falls_after(self, item: Ints, first: Ints, second: Ints) -> tuple[Floats, Floats]:
+        """Fall of items' scores when a second event is deleted and the first is gone already; all int64 [n]."""
+        both = self._deletions.without_two(self.slates.slate[item], first, second)
+        return self.effect(item, self.deleted(item, first), both)
 
     def measure(self, column: Ints) -> Falls:
         """Take each event away by itself, in every way that the session model allows; column int64 [T, C], -1: none.
@@ -108,7 +112,7 @@ class Laboratory:
         if self._blanks is not None and self._masks is not None:
             older = event < self.slates.histories.width - 2
             hidden = (self._masks, slate[older], event[older])
-            run_together(self._runs, [(self._deletions, slate, event), (self._blanks, slate, event), hidden])
+            run_together([(self._deletions, slate, event), (self._blanks, slate, event), hidden])
         drop, centred = self.effect(item, before, self.deleted(item, event))
         least, relative, removals = np.minimum(drop, centred), centred.copy(), 1
         for swaps in (self._blanks, self._masks):

@@ -87,7 +87,7 @@ def test_two_events_can_be_deleted_in_either_order(model: SessionModel) -> None:
     row = np.array([0, 0, 3, 3, 5])
     column = made.width - made.length[row] + np.array([0, 2, 29, 4, 1])
     other = made.width - made.length[row] + np.array([2, 0, 0, 5, 14])
-    both = deletions.vectors(row, column, other)
+    both = deletions.without_two(row, column, other)
     np.testing.assert_array_equal(both[0], both[1])
     for got, index, one, two in zip(both, row, column, other, strict=True):
         gone = {int(one) - made.first_column(index), int(two) - made.first_column(index)}
@@ -109,7 +109,7 @@ def test_what_stands_before_an_event_need_not_be_run_again(model: SessionModel) 
     other = np.minimum(column + 1, made.width - 1)
     pairs = column < other
     args = row[pairs], column[pairs], other[pairs]
-    np.testing.assert_allclose(resumed.vectors(*args), whole.vectors(*args), atol=1e-5)
+    np.testing.assert_allclose(resumed.without_two(*args), whole.without_two(*args), atol=1e-5)
     blank, again = (Swaps(model, made, model.blank_event, each) for each in (None, state))
     np.testing.assert_allclose(again.vectors(row, column), blank.vectors(row, column), atol=1e-5)
 
