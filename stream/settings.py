@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     partitions: Positive = Field(12, description="partitions of a topic that `whyrec topics create` makes")
     replication_factor: Positive = Field(1, description="replicas of such a topic")
     fetch_min_bytes: Positive = Field(64 * 1024, description="the broker answers a fetch when it has so much")
-    fetch_max_wait_ms: Positive = Field(10, description="or after so long")
+    fetch_max_wait_ms: Positive = Field(10, description="or after so long; 250, and 1 MiB, for a sink alone")
     delivery_timeout_s: PositiveSeconds = Field(30.0, description="given to the broker to acknowledge an output")
 
     # Schema registry
