@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from models.bundle import Bundle
+from stream.avro import compiled
 from stream.explain.columns import Bools, Doubles, Floats, Ints, Slates, watched
 from stream.explain.models import Models
 from stream.explain.scores import Scores
@@ -64,7 +65,7 @@ def attribute(slates: Slates, scores: Scores, models: Models) -> Signals:
     trend = slates.features[:, names.index(TREND_FEATURE)] if TREND_FEATURE in names else np.full(len(known), np.nan)
     return Signals(
         contribution=contribution,
-        top=_largest(np.abs(contribution)),
+        top=_largest(contribution),
         residual=residual,
         sound=sound,
         personal_share=personal_share,
@@ -75,13 +76,10 @@ def attribute(slates: Slates, scores: Scores, models: Models) -> Signals:
     )
 
 
-def _largest(size: Doubles) -> Ints:
-    """Find the largest of each row, the first of equals first, int64 [T, 5]; to sort all of a row would be slower."""
-    left, rows = size.copy(), np.arange(len(size))
-    places = np.empty((len(size), min(TOP_FEATURES, size.shape[1])), dtype=np.int64)
-    for place in places.T:
-        place[:] = left.argmax(axis=1)
-        left[rows, place] = -1
+def _largest(contribution: Doubles) -> Ints:
+    """Find the largest of each row by absolute value, the first of equals first, int64 [T, 5]."""
+    places = np.empty((len(contribution), min(TOP_FEATURES, contribution.shape[1])), dtype=np.int64)
+    _rank(contribution, places)
     return places
 
 
@@ -101,19 +99,59 @@ def _personal_share(contribution: Doubles, bundle: Bundle) -> Floats:
 
 
 def _category_match(slates: Slates, bundle: Bundle) -> tuple[Floats, Ints]:
-    codes, histories = bundle.catalog.category_codes, slates.histories
+    catalog, histories = bundle.catalog, slates.histories
+    share = np.full(len(slates.item), np.nan, dtype=np.float32)
+    titles = np.zeros(len(slates.item), dtype=np.int64)
     interest = watched(histories, bundle)
-    category = codes[histories.item]
-    width = len(bundle.catalog.category_names)
-    # A small table per slate answers for all of its items: events in each category.
-    cell = np.arange(len(histories))[:, None] * width + category
-    size = len(histories) * width
-    there = histories.item > 0
-    events = np.bincount(cell[there], minlength=size)
-    # A title that was watched twice is one title.
-    slate, item = np.divmod(np.unique(np.nonzero(interest)[0] * len(codes) + histories.item[interest]), len(codes))
-    titles = np.bincount(slate * width + codes[item], minlength=size)
-    asked = slates.slate * width + codes[slates.item]
-    length = histories.length[slates.slate]
-    share = np.where(slates.known, events[asked] / np.maximum(length, 1), np.nan)
-    return share.astype(np.float32), np.where(slates.known, titles[asked], 0).astype(np.int64)
+    tables = np.empty((2, len(catalog.category_names)), dtype=np.int64)
+    _count(histories.item, histories.length, interest, slates.offsets, slates.item, catalog.category_codes, tables,
+           share, titles)  # fmt: skip
+    return share, titles
+
+
+@compiled
+def _rank(contribution: Any, places: Any) -> None:
+    """Write the columns of each row's largest, in absolute value, in their order."""
+    most = places.shape[1]
+    for row in range(places.shape[0]):
+        found = 0
+        for column in range(contribution.shape[1]):
+            size = abs(contribution[row, column])
+            place = found
+            while place > 0 and size > abs(contribution[row, places[row, place - 1]]):
+                if place < most:
+                    places[row, place] = places[row, place - 1]
+                place -= 1
+            if place < most:
+                places[row, place] = column
+                found = min(found + 1, most)
+
+
+@compiled
+def _count(
+    history: Any,
+    length: Any,
+    interest: Any,
+    offsets: Any,
+    item: Any,
+    codes: Any,
+    tables: Any,
+    share: Any,
+    titles: Any,
+) -> None:
+    """Count each slate's events and titles by category, and answer for all of its items that are known."""
+    for slate in range(history.shape[0]):
+        tables[:] = 0
+        for column in range(history.shape[1]):
+            past = history[slate, column]
+            tables[0, codes[past]] += past > 0
+            if interest[slate, column]:
+                # A title that was watched twice is one title.
+                new = True
+                for before in range(column):
+                    new &= history[slate, before] != past or not interest[slate, before]
+                tables[1, codes[past]] += new
+        for row in range(offsets[slate], offsets[slate + 1]):
+            if item[row] > 0:
+                share[row] = tables[0, codes[item[row]]] / max(length[slate], 1)
+                titles[row] = tables[1, codes[item[row]]]
