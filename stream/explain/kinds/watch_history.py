@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 
@@ -12,7 +11,7 @@ import numpy as np
 from stream.explain.columns import Bools, Ints
 from stream.explain.findings import Findings
 from stream.explain.kinds.kind import Kind
-from stream.explain.wording import Wording
+from stream.explain.wording.phrases import HOLE, Wording
 
 
 def cited(findings: Findings) -> Bools:
@@ -31,38 +30,45 @@ def sentences(findings: Findings, rows: Ints, words: Sequence[Wording]) -> list[
     """Name the cited events by what the user did, and what their absence changes, where it changes the order."""
     citations, histories, titles = findings.citations, findings.slates.histories, findings.bundle.catalog.titles
     names = ("", *findings.bundle.manifest.engagements)
-    event = (findings.slates.slate[rows, None], citations.column[rows])
-    decisive = citations.decisive[rows]
+    slate, column, decisive = findings.slates.slate[rows], citations.column[rows], citations.decisive[rows]
+    event, place = (slate[:, None], column), np.maximum(decisive, 0)
+    item, action = np.where(column >= 0, histories.item[event], 0), histories.engagement[event]
+    # The items of a slate have reasons in common: a number for each.
+    reason = slate
+    for each in column.T:
+        reason = reason * (histories.width + 1) + each + 1
     columns = (
-        np.where(event[1] >= 0, histories.item[event], 0),  # else it is the newest column's
-        histories.engagement[event],
+        reason,
         decisive,
-        citations.by_score[event[0][:, 0]],
+        np.take_along_axis(item, place[:, None], axis=1)[:, 0],
+        citations.by_score[slate],
+        citations.rank_without[rows, place],
         citations.rank[rows],
-        citations.rank_without[rows, np.maximum(decisive, 0)],
     )
     said = []
-    for each, items, actions, place, by_score, rank, rank_without in zip(
-        words, *map(np.ndarray.tolist, columns), strict=True
-    ):
-        cited = tuple([(names[done], titles[item - 1]) for item, done in zip(items, actions, strict=True) if item])
-        text = _because(each, cited)
-        if place >= 0:
-            key = "counterfactual" if by_score else "counterfactual.by_score"
-            title, without = each.quoted(cited[place][1]), each.ordinal(rank_without)
-            text = each.sentences(text, each.say(key, title=title, without=without, rank=each.ordinal(rank)))
+    known: dict[int, str] = {}
+    each_row = zip(words, *map(np.ndarray.tolist, columns), strict=True)
+    for row, (wording, number, decides, title, by_score, without, rank) in enumerate(each_row):
+        text = known.get(number)
+        if text is None:
+            cited = zip(item[row].tolist(), action[row].tolist(), strict=True)
+            text = known[number] = _because(wording, [(names[done], titles[what - 1]) for what, done in cited if what])
+        if decides >= 0:
+            skeleton = wording.without("counterfactual" if by_score else "counterfactual.by_score", without, rank)
+            text += skeleton.replace(HOLE, wording.quoted(titles[title - 1]))
         said.append(text)
     return said
 
 
-@lru_cache(maxsize=10_000)
-def _because(words: Wording, cited: tuple[tuple[str, str], ...]) -> str:
-    """Name events, each by what was done and its title; the items of a user have reasons in common."""
+def _because(words: Wording, cited: list[tuple[str, str]]) -> str:
+    """Name events, each by what was done and its title."""
     actions = [
-        words.say(f"action.{name}", titles=words.join([words.quoted(title) for _, title in group]))
+        words.skeleton(f"action.{name}", "titles").replace(
+            HOLE, words.join([words.quoted(title) for _, title in group])
+        )
         for name, group in groupby(cited, key=itemgetter(0))
     ]
-    return words.say("watch_history", actions=words.join(actions))
+    return words.skeleton("watch_history", "actions").replace(HOLE, words.join(actions))
 
 
 KIND = Kind(

@@ -19,6 +19,9 @@ from stream.explain.wording.lengths import shorten
 
 DIGEST_BYTES: Final = 8
 
+HOLE: Final = "\0"
+"""Stands in a skeleton where something comes that differs from item to item, to be replaced by it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
@@ -56,12 +59,14 @@ class Wording:
     def __init__(self, phrases: Phrases, locale: Locale) -> None:
         self.phrases = phrases
         self.locale = locale
-        self._pair = format_list(["{0}", "{1}"], style="standard", locale=locale)
-        # The same titles, numbers, ranks and percentages come again and again.
+        self._pair = format_list([HOLE, HOLE], style="standard", locale=locale).split(HOLE)
+        # The same titles, actions, numbers, ranks and percentages come again and again.
         self.quoted = lru_cache(maxsize=10_000)(self._quoted)
         self.count = lru_cache(maxsize=1_000)(self._count)
         self.ordinal = lru_cache(maxsize=1_000)(self._ordinal)
         self.percent = lru_cache(maxsize=100)(self._percent)
+        self.skeleton = lru_cache(maxsize=100)(self._skeleton)
+        self.without = lru_cache(maxsize=10_000)(self._without)
 
     def say(self, key: str, **values: str) -> str:
         """Fill a message's template; an action that the language has no word for is said as ``action.other``."""
@@ -75,11 +80,11 @@ class Wording:
         listed = list(parts)
         if len(listed) == 1:
             return listed[0]
-        joined = (
-            self._pair.format(*listed)
-            if len(listed) == 2
-            else format_list(listed, style="standard", locale=self.locale)
-        )
+        if len(listed) == 2:
+            (one, other), (before, between, after) = listed, self._pair
+            joined = f"{before}{one}{between}{other}{after}"
+        else:
+            joined = format_list(listed, style="standard", locale=self.locale)
         for pattern, replacement in self.phrases.repairs:
             joined = re.sub(pattern, replacement, joined, flags=re.IGNORECASE)
         return joined
@@ -109,3 +114,12 @@ class Wording:
     def _percent(self, number: int) -> str:
         """Write a whole number of per cent: "97%", "97 %"."""
         return format_percent(number / 100, locale=self.locale)
+
+    def _skeleton(self, key: str, value: str) -> str:
+        """Leave a hole in a message where its one value comes."""
+        return self.say(key, **{value: HOLE})
+
+    def _without(self, key: str, without: int, rank: int) -> str:
+        """Leave a hole for the title in the sentence on its absence, which comes after the gap to its reason."""
+        said = self.say(key, title=HOLE, without=self.ordinal(without), rank=self.ordinal(rank))
+        return self.sentences("", said)
