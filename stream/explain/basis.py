@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from schemas.events import Basis
-from stream.explain.columns import Floats
+from stream.explain.columns import Floats, Ints
 from stream.explain.signals import Signals
 from stream.explain.wording import Wording
 
@@ -23,21 +23,38 @@ POPULAR_BELOW: Final = 2 / 3
 # popular; these steps, and the words for them, are true of both.
 
 
-_STEPS: Final[tuple[Basis | None, ...]] = ("popular", "mixed", "personal", None)
+BASES: Final[tuple[Basis, ...]] = ("personal", "mixed", "popular")
+"""The steps, in the order of the schema."""
 
 
-def bases(signals: Signals) -> list[Basis | None]:
-    """Name the step of each item, T of them; None where the contributions do not add up to the score."""
-    return steps(np.where(signals.sound, signals.personal_share, np.nan).astype(np.float32))
+def bases(signals: Signals) -> Ints:
+    """Find the step of each item, its place in BASES, int64 [T]; -1 where contributions do not add up to the score."""
+    return places(np.where(signals.sound, signals.personal_share, np.float32(np.nan)))
+
+
+def places(share: Floats) -> Ints:
+    """Find the steps of shares from 0 to 1, float32 [T]: places in BASES, int64 [T]; -1 for NaN."""
+    # A float64 beside each, for 0.8 and 2 / 3 are none of float32.
+    wide = share.astype(np.float64)
+    return np.where(np.isnan(wide), -1, (wide < PERSONAL_FROM).astype(np.int64) + (wide < POPULAR_BELOW))
 
 
 def steps(share: Floats) -> list[Basis | None]:
     """Name the steps of shares from 0 to 1, float32 [T]; None for NaN."""
-    place = np.searchsorted((POPULAR_BELOW, PERSONAL_FROM), share.astype(np.float64), side="right")
-    return [_STEPS[each] for each in np.where(np.isnan(share), len(_STEPS) - 1, place).tolist()]
+    return [name_of(place) for place in places(share).tolist()]
+
+
+def name_of(place: int) -> Basis | None:
+    """Name a step by its place in BASES; None for -1."""
+    return BASES[place] if place >= 0 else None
 
 
 @lru_cache(maxsize=1_000)
+def sentences(words: Wording) -> tuple[str, ...]:
+    """Say each step, in the order of BASES, and last, at -1, nothing."""
+    return (*(words.say(f"basis.{basis}") for basis in BASES), "")
+
+
 def sentence(basis: Basis | None, words: Wording) -> str:
     """Say the step, or nothing."""
-    return "" if basis is None else words.say(f"basis.{basis}")
+    return sentences(words)[-1 if basis is None else BASES.index(basis)]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,11 @@ import numpy.typing as npt
 from models.bundle import Bundle
 from schemas.events import EXPLANATION_TYPES, STATUSES, EventName, ExplanationType, Status
 from stream.explain import records
+from stream.explain.evidence import CITED
 from stream.explain.findings import Findings
 from stream.explain.layout import require
 from stream.explain.put import Bytes, put_audits, put_explanations
+from stream.explain.signals import TOP_FEATURES
 from stream.explain.wording import wording_hash
 
 Int64s = npt.NDArray[np.int64]
@@ -41,11 +43,11 @@ LAYOUT: Final[dict[EventName, str]] = {
 }
 """What is written, in its order. The schemas must say the same."""
 
-_BASES: Final = {None: -1, "personal": 0, "mixed": 1, "popular": 2}
 _NUMBERS_AT_MOST: Final = 128
 """Bytes of a slate, and of an item, beside strings, features and citations; of each of these beside its strings, 64."""
 
-_FLOAT_LIMIT: Final = float(np.finfo(np.float32).max)
+_TOLD: Final = [(kind, status) for kind in EXPLANATION_TYPES for status in STATUSES]
+"""Type and status of an item, by the number of both."""
 
 
 for _event, _written in LAYOUT.items():
@@ -71,8 +73,7 @@ class Encoded:
         return b"".join((self.audit_head, _string(topic_id), _long(partition), _long(offset), self.audit_tail))
 
 
-@dataclass(frozen=True, slots=True)
-class Strings:
+class Strings(NamedTuple):
     """Byte strings one after another; number k is data[starts[k] : starts[k + 1]]."""
 
     data: Bytes
@@ -90,6 +91,23 @@ class Strings:
         """Bytes of the longest of them."""
         return int(np.diff(self.starts).max(initial=0))
 
+    def size(self, numbers: Int64s) -> int:
+        """Bytes of some of them together."""
+        return int((self.starts[numbers + 1] - self.starts[numbers]).sum())
+
+
+class _Page:
+    """A buffer into which kernels write all slates; ``odd[0]`` says whether they met a number that no float holds."""
+
+    def __init__(self, room: int) -> None:
+        self._out = np.empty(room, np.uint8)
+        self.odd = np.zeros(1, np.bool_)
+
+    def written(self, kernel: Any, *columns: Any) -> list[bytes]:
+        """Have a kernel write, and cut what it wrote where each slate ends."""
+        ends = kernel(self._out, self.odd, *map(np.ascontiguousarray, columns)).tolist()
+        return [self._out[start:end].tobytes() for start, end in pairwise((0, *ends))]
+
 
 class Encoder:
     """Knows the strings of one bundle; safe to use from one thread at a time."""
@@ -104,6 +122,7 @@ class Encoder:
         shown = [_string(feature.display_name) for feature in bundle.features]
         self._shown = Strings.of([one + other for one, other in zip(names, shown, strict=True)])
         self._model_version = _string(bundle.model_version)
+        self._room = _NUMBERS_AT_MOST + TOP_FEATURES * (64 + self._shown.longest) + CITED * (64 + self._cited.longest)
 
     def encode(
         self,
@@ -116,32 +135,45 @@ class Encoder:
         """Encode each slate; None: leave them to the records. ``computation_time_ms`` is per item."""
         slates = findings.slates
         try:
-            columns = _Columns(findings, said, self._shown, self._cited)
-            texts = [text.encode() for text in said.texts]
-            basis_texts = [text.encode() for text in said.basis_texts]
-            own = self._ids_of(slates.item, slates.item_ids)
-            past = self._ids_of(slates.event_item, slates.event_ids)
+            texts, text = _distinct(said.texts)
+            own, own_id = self._ids_of(slates.item, slates.item_ids)
+            past, past_id = self._ids_of(slates.event_item, slates.event_ids)
             heads = self._explanation_heads(findings, policy, produced_at_ms)
             audit_heads = self._audit_heads(findings, policy)
-        except (_Odd, ValueError, OverflowError):
+        except (ValueError, OverflowError):
             return None
-        digests = b"".join([sha256(text).digest()[: records.TEXT_HASH_BYTES] for text in texts])
+        basis_texts, basis_text = _distinct(said.basis_texts)
+        digests = b"".join([sha256(each).digest()[: records.TEXT_HASH_BYTES] for each in texts])
         hashes = np.frombuffer(digests, np.uint8).reshape(-1, records.TEXT_HASH_BYTES)
-        room = len(texts) * columns.bound + len(slates.impressions) * _NUMBERS_AT_MOST
-        told = list(zip(said.kinds, said.statuses, strict=True))
-        explanations = _cut(
+        signals, citations, histories = findings.signals, findings.citations, slates.histories
+        per_slate = (slates.offsets, histories.item, slates.event, findings.scores.reading.attention)
+        words = ((Strings.of(texts), text), (Strings.of(basis_texts), basis_text))
+        out = _Page(
+            len(text) * self._room
+            + sum(strings.size(numbers) for strings, numbers in ((own, own_id), (past, past_id), *words))
+            + sum(map(len, heads))
+            + len(heads) * _NUMBERS_AT_MOST
+        )
+        explanations = out.written(
             put_explanations,
-            (Strings.of(heads), own, Strings.of(texts), Strings.of(basis_texts), self._shown, self._cited),
-            room,
-            (slates.offsets, *columns.explained),
+            *(*Strings.of(heads), *own, own_id),
+            *(part for strings, numbers in words for part in (*strings, numbers)),
+            *(*self._shown, *self._cited),
+            *(*per_slate, slates.position, said.kinds, said.statuses, said.bases),
+            *(citations.column, citations.attribution, citations.drop, citations.rank, citations.rank_without),
+            *(signals.top, slates.features, signals.contribution, signals.personal_share, signals.sound),
+            *(signals.category_match, findings.scores.matches, histories.length, signals.residual),
         )
-        audits = _cut(
+        audits = out.written(
             put_audits,
-            (past, own, self._names),
-            room,
-            (_bits(np.array([computation_time_ms])), slates.sessions, slates.offsets, *columns.audited, hashes),
+            *(*past, past_id, *own, own_id, *self._names, np.array([computation_time_ms]), slates.sessions, *per_slate),
+            *(slates.position, slates.ranking_score, slates.reranking_score, said.kinds, said.statuses, hashes, text),
+            *(citations.column, signals.top, signals.contribution),
         )
+        if out.odd[0]:
+            return None
         edges = slates.offsets.tolist()
+        told = [_TOLD[number] for number in (said.kinds * len(STATUSES) + said.statuses).tolist()]
         return [
             Encoded(slate["user_id_hash"], explanation, head, tail, told[start:end])
             for slate, explanation, head, tail, start, end in zip(
@@ -149,17 +181,11 @@ class Encoder:
             )
         ]
 
-    def _ids_of(self, known: Int64s, names: Sequence[str]) -> Strings:
-        """Item ids as Avro, by index and name; if the catalogue knows them all, none is made again."""
-        data, starts = self._ids.data, self._ids.starts
+    def _ids_of(self, known: Int64s, names: Sequence[str]) -> tuple[Strings, Int64s]:
+        """Item ids as Avro, and the number of each; if the catalogue knows them all, none is made again."""
         if (known > 0).all():
-            sizes = starts[known + 1] - starts[known]
-            ends = np.cumsum(sizes)
-            places = np.repeat(starts[known] - ends + sizes, sizes) + np.arange(int(sizes.sum()))
-            gathered = data[places]
-            gathered.setflags(write=False)  # as all others: one signature, compiled once
-            return Strings(gathered, np.concatenate([np.zeros(1, np.int64), ends]))
-        return Strings.of([_string(name) for name in names])
+            return self._ids, known
+        return Strings.of([_string(name) for name in names]), np.arange(len(names))
 
     def _explanation_heads(self, findings: Findings, policy: str, produced_at_ms: int) -> list[bytes]:
         by, at = _string(policy), _long(produced_at_ms)
@@ -189,79 +215,11 @@ class Encoder:
         ]
 
 
-class _Odd(Exception):
-    """Something that the columns do not hold as Avro would."""
-
-
-class _Columns:
-    """The numbers of all items as the kernels take them; floats as the bits of their float32."""
-
-    def __init__(self, findings: Findings, said: records.Said, shown: Strings, cited: Strings) -> None:
-        slates, signals, citations = findings.slates, findings.signals, findings.citations
-        count = len(slates.item)
-        types = np.fromiter(map(EXPLANATION_TYPES.index, said.kinds), np.int64, count)
-        statuses = np.fromiter(map(STATUSES.index, said.statuses), np.int64, count)
-        bases = np.fromiter(map(_BASES.__getitem__, said.bases), np.int64, count)
-        contribution = np.take_along_axis(signals.contribution, signals.top, axis=1)
-        value = np.take_along_axis(slates.features, signals.top, axis=1)
-        told = contribution != 0
-        column = citations.column
-        # Where there is none, the newest column is read, and never written.
-        slate = slates.slate[:, None]
-        index = np.where(column >= 0, slates.histories.item[slate, column], 0)
-        event = slates.event[slate, column]
-        attention = findings.scores.reading.attention
-        items = np.stack([slates.position, types, statuses, bases], axis=1)
-        shares = _bits(np.stack(_shares(findings), axis=1))
-        contributions = _bits(contribution)
-        ranks = np.broadcast_to(citations.rank[:, None], column.shape)
-        places = np.stack([index, event, ranks, citations.rank_without], axis=2)
-        measured = _bits(np.stack([attention[slate, column], citations.attribution, citations.drop], axis=2))
-        self.explained = (items, signals.top, told, _bits(value), contributions, places, measured, shares)
-        events, weights = _most_attended(findings)
-        scores = _bits(np.stack([slates.ranking_score, slates.reranking_score], axis=1))
-        self.audited = (items, scores, signals.top, told, contributions, places, events, _bits(weights))
-        self.bound = (
-            _NUMBERS_AT_MOST
-            + signals.top.shape[1] * (64 + shown.longest)
-            + column.shape[1] * (64 + cited.longest)
-        )  # fmt: skip
-
-
-def _shares(findings: Findings) -> list[npt.NDArray[np.float64]]:
-    """Personal share, category match and residual of each item, NaN where there is none."""
-    slates, signals = findings.slates, findings.signals
-    vouched = findings.scores.matches & (slates.histories.length[slates.slate] > 0)
-    return [
-        np.where(signals.sound, signals.personal_share, np.nan),
-        np.where(vouched, signals.category_match, np.nan),
-        signals.residual,
-    ]
-
-
-def _most_attended(findings: Findings) -> tuple[Int64s, npt.NDArray[np.float32]]:
-    """Each slate's events of most attention and their weights, -1 where there is none."""
-    attention, event = findings.scores.reading.attention, findings.slates.event
-    sought = np.where(event >= 0, -attention, np.inf)
-    top = np.argsort(sought, axis=1, kind="stable")[:, : records.AUDITED_EVENTS]
-    return np.take_along_axis(event, top, axis=1), np.take_along_axis(attention, top, axis=1)
-
-
-def _cut(kernel: Any, strings: tuple[Strings, ...], room: int, columns: tuple[Any, ...]) -> list[bytes]:
-    """Have a kernel write all slates into one buffer, and cut it where each ends."""
-    # The bundle's strings are part of the bound; these come on top.
-    size = room + sum(len(each.data) for each in strings)
-    out = np.empty(size, np.uint8)
-    numbers = map(np.ascontiguousarray, columns)
-    ends = kernel(out, *(part for each in strings for part in (each.data, each.starts)), *numbers)
-    data, edges = out[: ends[-1] if len(ends) else 0].tobytes(), [0, *ends.tolist()]
-    return [data[start:end] for start, end in pairwise(edges)]
-
-
-def _bits(values: npt.NDArray[np.floating]) -> npt.NDArray[np.uint32]:
-    if values.dtype != np.float32 and (np.isfinite(values) & (np.abs(values) > _FLOAT_LIMIT)).any():
-        raise _Odd
-    return np.ascontiguousarray(values, np.float32).view(np.uint32)
+def _distinct(texts: Sequence[str]) -> tuple[list[bytes], Int64s]:
+    """Each text once, in UTF-8, and the number of each among them: items have reasons in common."""
+    numbers: dict[str, int] = {}
+    number = [numbers.setdefault(text, len(numbers)) for text in texts]
+    return [text.encode() for text in numbers], np.array(number, np.int64)
 
 
 def _string(text: str) -> bytes:

@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 import numpy as np
 
 from models.bundle import Bundle
 from models.selector.runtime import MAX_EXPLORATION
 from schemas.errors import InvalidEvent, WhyrecError
-from schemas.events import Audit, Detail, Explanation, Impression, validate_impression
+from schemas.events import STATUSES, Audit, Detail, Explanation, Impression, validate_impression
 from stream.explain import basis, records
 from stream.explain.avro import Body, read
 from stream.explain.basis import bases
-from stream.explain.columns import Sheet, Slates, arrange, check_features, to_columns
+from stream.explain.columns import Ints, Sheet, Slates, arrange, check_features, to_columns
 from stream.explain.encode import Encoded, Encoder
 from stream.explain.evidence import verify
 from stream.explain.findings import Findings
@@ -55,6 +55,9 @@ Outcome = Explained | Rejected
 Answer = Encoded | Explained | Rejected
 
 Made = TypeVar("Made")
+
+_GENERIC: Final = STATUSES.index("generic")
+_MISMATCH: Final = STATUSES.index("model_mismatch")
 
 StageObserver = Callable[[str, float], None]
 """Told after each stage of a batch: its name, and the seconds it took."""
@@ -215,35 +218,39 @@ class Explainer:
             self._observe(name, time.perf_counter() - started)
 
 
-def select(findings: Findings, policy: Policy) -> tuple[list[Any], list[Any]]:
-    """Choose for each item the first kind, in the order of KINDS, whose claim the policy makes: kinds and statuses.
+def select(findings: Findings, policy: Policy) -> tuple[Ints, Ints]:
+    """Choose for each item the first kind, in the order of KINDS, whose claim the policy makes.
 
-    A policy with a selector leaves the choice among the kinds whose claims hold to it.
-    An item whose scores our models do not reproduce gets the kind that claims nothing.
+    Returns places in KINDS, which are those in EXPLANATION_TYPES, and in STATUSES: int64 [T] each. A policy with a
+    selector leaves the choice among the kinds whose claims hold to it. An item whose scores our models do not reproduce
+    gets the kind that claims nothing.
     """
-    names, kinds = list(KINDS), list(KINDS.values())
-    matches = findings.scores.matches
-    made = np.stack([kind.rules[policy.claims](findings) & matches for kind in kinds[:-1]] + [np.ones_like(matches)])
+    kinds, matches = list(KINDS.values()), findings.scores.matches
+    # A rule may serve as a policy's and say too where a claim holds.
+    rules = {kind.holds for kind in kinds} | {kind.rules[policy.claims] for kind in kinds}
+    true = {rule: rule(findings) for rule in rules}
+    made = np.array([true[kind.rules[policy.claims]] & matches for kind in kinds])
+    made[-1] = True
     chosen = made.argmax(axis=0) if policy.selector is None else choices(policy.selector, findings, made)
-    holds = np.stack([kind.holds(findings) for kind in kinds])[chosen, np.arange(len(matches))]
-    statuses = np.array([kind.status for kind in kinds], dtype=object)[chosen]
-    statuses = np.where(holds, statuses, "generic")
-    return np.array(names, dtype=object)[chosen].tolist(), np.where(matches, statuses, "model_mismatch").tolist()
+    holds = np.array([true[kind.holds] for kind in kinds])[chosen, np.arange(len(matches))]
+    statuses = np.where(holds, np.array([STATUSES.index(kind.status) for kind in kinds])[chosen], _GENERIC)
+    return chosen, np.where(matches, statuses, _MISMATCH)
 
 
-def word(findings: Findings, chosen: list[Any], statuses: list[Any], models: Models) -> records.Said:
+def word(findings: Findings, chosen: Ints, statuses: Ints, models: Models) -> records.Said:
     """Word each item's claim in the locale of its slate, and lay open the items of slates that ask for it."""
     impressions = findings.slates.impressions
     wordings = [wording_for(impression["locale"]) for impression in impressions]
     words = [wordings[slate] for slate in findings.slates.slate.tolist()]
     texts = [""] * len(chosen)
-    for name, kind in KINDS.items():
-        rows = [row for row, each in enumerate(chosen) if each == name]
-        said = kind.sentences(findings, np.array(rows, dtype=np.int64), [words[row] for row in rows])
-        for row, text in zip(rows, said, strict=True):
+    for number, kind in enumerate(KINDS.values()):
+        rows = np.flatnonzero(chosen == number)
+        places = rows.tolist()
+        said = kind.sentences(findings, rows, [words[row] for row in places])
+        for row, text in zip(places, said, strict=True):
             texts[row] = text
     steps = bases(findings.signals)
-    basis_texts = list(map(basis.sentence, steps, words))
+    basis_texts = [basis.sentences(each)[step] for each, step in zip(words, steps.tolist(), strict=True)]
     laid_open: list[Detail | None] = [None] * len(texts)
     for slate, impression in enumerate(impressions):
         if impression.get("detail", False):

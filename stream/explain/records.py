@@ -10,6 +10,8 @@ from typing import Any, Final
 import numpy as np
 
 from schemas.events import (
+    EXPLANATION_TYPES,
+    STATUSES,
     Audit,
     AuditEntry,
     Basis,
@@ -17,13 +19,12 @@ from schemas.events import (
     Detail,
     Evidence,
     Explanation,
-    ExplanationType,
     FeatureContribution,
     Impression,
     ItemExplanation,
-    Status,
 )
-from stream.explain.columns import Bools
+from stream.explain import basis
+from stream.explain.columns import Bools, Ints
 from stream.explain.findings import Findings
 from stream.explain.wording import wording_hash
 
@@ -34,12 +35,15 @@ TEXT_HASH_BYTES: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What was chosen and worded for each item, T of each; details are None but in slates that asked for them."""
+    """What was chosen and worded for each item, T of each; details are None but in slates that asked for them.
 
-    kinds: Sequence[ExplanationType]
-    statuses: Sequence[Status]
+    kinds, statuses and bases int64 [T] are places in EXPLANATION_TYPES, STATUSES and BASES, the last -1 for none.
+    """
+
+    kinds: Ints
+    statuses: Ints
     texts: Sequence[str]
-    bases: Sequence[Basis | None]
+    bases: Ints
     basis_texts: Sequence[str]
     details: Sequence[Detail | None]
 
@@ -51,7 +55,8 @@ def text_hash(text: str) -> bytes:
 
 def explanations(findings: Findings, said: Said, policy: str, produced_at_ms: int) -> list[Explanation]:
     """Make the explanation of each slate, in order."""
-    evidence = _evidence(findings, said.bases)
+    evidence = _evidence(findings, [basis.name_of(place) for place in said.bases.tolist()])
+    kinds, statuses = said.kinds.tolist(), said.statuses.tolist()
     slates = findings.slates
     made: list[Explanation] = []
     for row, impression in enumerate(slates.impressions):
@@ -70,8 +75,8 @@ def explanations(findings: Findings, said: Said, policy: str, produced_at_ms: in
                     ItemExplanation(
                         item_id=item["item_id"],
                         position=item["position"],
-                        type=said.kinds[index],
-                        status=said.statuses[index],
+                        type=EXPLANATION_TYPES[kinds[index]],
+                        status=STATUSES[statuses[index]],
                         text=said.texts[index],
                         basis_text=said.basis_texts[index],
                         evidence=evidence[index],
