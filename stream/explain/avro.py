@@ -10,18 +10,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress, islice
+from itertools import compress
 from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from models.bundle import Bundle
+from models.catalog import Catalog
 from schemas.codec import read_newest
 from schemas.errors import InvalidEvent
 from schemas.events import ENGAGEMENTS, MAX_SESSION_EVENTS, MAX_SLATE_ITEMS, Impression, check_head
 from stream.avro import BAD, compiled, read_block, read_float_bits, read_int, read_long, read_string
 from stream.explain.columns import Bools, Fields, Ints, Sheet, features, is_foreign
+from stream.explain.ids import all_differ, find, table_of
 from stream.explain.layout import require
 
 LAYOUT: Final = (
@@ -57,8 +59,9 @@ class _Messages:
 
     slate int64 [S, 6]: time, numbers of events and items, where the user's features begin and how many they are, how
     many each item has (-1 where there is none). head int64 [S, 6, 2]: where each of its texts begins and how long it
-    is. event int64 [E, 3]: the same of its item, and the engagement. item int64 [T, 4]: the same, position, and where
-    its features begin. score int32 [T, 2]: the bits of both.
+    is. event int64 [E, 4]: the same of its item, the engagement, and the item's index in the catalogue, 0 where it is
+    unknown. item int64 [T, 5]: the same, position, where its features begin, and its index. score int32 [T, 2]: the
+    bits of both.
     """
 
     whole: bytes
@@ -69,21 +72,26 @@ class _Messages:
     score: npt.NDArray[np.int32]
 
     @classmethod
-    def found_in(cls, bodies: Sequence[Body]) -> tuple[_Messages, list[bool]]:
+    def found_in(cls, bodies: Sequence[Body], catalog: Catalog) -> tuple[_Messages, list[bool]]:
         """Find those that are exactly what the schema says, and say which they are."""
         whole = b"".join(bodies)
         ends = np.cumsum([len(body) for body in bodies], dtype=np.int64)
         starts = ends - np.array([len(body) for body in bodies], dtype=np.int64)
         slate = np.zeros((len(bodies), 6), np.int64)
         head = np.zeros((len(bodies), len(_TEXTS), 2), np.int64)
-        event = np.empty((len(whole) // _SMALLEST_EVENT + 1, 3), np.int64)
-        item = np.empty((len(whole) // _SMALLEST_ITEM + 1, 4), np.int64)
+        event = np.empty((len(whole) // _SMALLEST_EVENT + 1, 4), np.int64)
+        item = np.empty((len(whole) // _SMALLEST_ITEM + 1, 5), np.int64)
         score = np.empty((len(item), 2), np.int32)
         good = np.zeros(len(bodies), np.bool_)
-        _walk(np.frombuffer(whole, np.uint8), starts, ends, good, slate, head, event, item, score)
+        data = np.frombuffer(whole, np.uint8)
+        _walk(data, starts, ends, good, slate, head, event, item, score)
         slate, head = slate[good], head[good]
         events, items = slate[:, 1:3].sum(axis=0).tolist()
-        return cls(whole, slate, head, event[:events], item[:items], score[:items]), good.tolist()
+        event, item = event[:events], item[:items]
+        table = table_of(catalog)
+        find(data, event, *table)
+        find(data, item, *table)
+        return cls(whole, slate, head, event, item, score[:items]), good.tolist()
 
     def only(self, kept: Bools) -> _Messages:
         """Leave out all but some."""
@@ -94,22 +102,38 @@ class _Messages:
             self.whole, self.slate[kept], self.head[kept], self.event[event], self.item[item], self.score[item]
         )
 
-    def texts(self) -> Iterator[tuple[list[str], ...] | None]:
-        """Yield of each the texts of its head, and the ids of its events and items; None where one is not UTF-8."""
-        head, event, item = (
-            self._pieces(places.reshape(-1, places.shape[-1])) for places in (self.head, self.event, self.item)
-        )
-        for events, items in zip(self.slate[:, 1].tolist(), self.slate[:, 2].tolist(), strict=True):
-            parts = [*islice(head, len(_TEXTS))], [*islice(event, events)], [*islice(item, items)]
+    def heads(self) -> Iterator[list[str] | None]:
+        """Yield the texts of each head; None where one is not UTF-8."""
+        pieces = self._pieces(self.head.reshape(-1, 2))
+        for first in range(0, len(pieces), len(_TEXTS)):
             try:
-                yield tuple([*map(bytes.decode, part)] for part in parts)
+                yield [*map(bytes.decode, pieces[first : first + len(_TEXTS)])]
             except UnicodeDecodeError:
                 yield None
 
-    def _pieces(self, places: Ints) -> Iterator[bytes]:
+    def sound(self) -> Bools:
+        """Whether each item stands once in its slate, and all ids are UTF-8, bool [S]; those of the catalogue are."""
+        sound = np.ones(len(self.slate), np.bool_)
+        all_differ(np.frombuffer(self.whole, np.uint8), self.item, self.slate[:, 2], sound)
+        for places, counts in ((self.event, self.slate[:, 1]), (self.item, self.slate[:, 2])):
+            rows = np.flatnonzero(places[:, -1] == 0)
+            slates = np.searchsorted(np.cumsum(counts), rows, side="right").tolist()
+            for slate, piece in zip(slates, self._pieces(places[rows]), strict=True):
+                try:
+                    piece.decode()
+                except UnicodeDecodeError:
+                    sound[slate] = False
+        return sound
+
+    def unknown(self, places: Ints) -> dict[int, str]:
+        """Name those ids, of events or items, that the catalogue lacks, by their row."""
+        rows = np.flatnonzero(places[:, -1] == 0)
+        return dict(zip(rows.tolist(), map(bytes.decode, self._pieces(places[rows])), strict=True))
+
+    def _pieces(self, places: Ints) -> list[bytes]:
         # Two lists of numbers, for a list of pairs is work for the garbage collector.
         starts, ends = places[:, 0], places[:, 0] + places[:, 1]
-        return iter([self.whole[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)])
+        return [self.whole[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def floats(self, starts: Ints, count: int) -> npt.NDArray[np.float32]:
         """Read `count` floats from each of some places, float32 [len(starts), count]."""
@@ -136,65 +160,58 @@ class Unread(dict[str, Any]):
 def read(bodies: Sequence[Body | None], bundle: Bundle) -> Sheet:
     """Read Avro bodies of the newest impression schema. ``None``, and what the codec had better read, is left out."""
     sent = [(place, body) for place, body in enumerate(bodies) if body is not None]
-    found, good = _Messages.found_in([body for _, body in sent])
+    found, good = _Messages.found_in([body for _, body in sent], bundle.catalog)
     now_ms, users, items = int(time.time() * 1000), len(bundle.owned("user")), len(bundle.owned("item"))
     kept = np.zeros(len(found.slate), np.bool_)
     places, impressions, foreign = [], [], []
-    event_ids: list[str] = []
-    item_ids: list[str] = []
-    each = zip(compress(sent, good), found.slate.tolist(), found.texts(), strict=True)
-    for number, ((place, body), slate, texts) in enumerate(each):
-        if texts is None:
+    each = zip(compress(sent, good), found.slate.tolist(), found.heads(), found.sound().tolist(), strict=True)
+    for number, ((place, body), slate, texts, sound) in enumerate(each):
+        if texts is None or not sound:
             continue
-        impression = cast("Impression", Unread(body, texts[0], slate[0]))
+        impression = cast("Impression", Unread(body, texts, slate[0]))
         other = is_foreign(impression, bundle)
         fits = other or (slate[4] == users and slate[5] in (items, -1))
-        if fits and _sound(impression, texts[2], now_ms):
+        if fits and _head_is_sound(impression, now_ms):
             kept[number] = True
             places.append(place)
             impressions.append(impression)
             foreign.append(other)
-            event_ids += texts[1]
-            item_ids += texts[2]
-    return Sheet(
-        places, _fields(found.only(kept), impressions, np.array(foreign, np.bool_), event_ids, item_ids, bundle)
-    )
+    return Sheet(places, _fields(found.only(kept), impressions, np.array(foreign, np.bool_), bundle))
 
 
-def _sound(impression: Impression, item_ids: Sequence[str], now_ms: int) -> bool:
-    """Whether it passes those checks of ``validate_impression`` that are not made as it is read."""
+def _head_is_sound(impression: Impression, now_ms: int) -> bool:
     try:
         check_head(impression, now_ms)
     except InvalidEvent:
         return False
-    return len(set(item_ids)) == len(item_ids)
+    return True
 
 
 def _fields(
     found: _Messages,
     impressions: Sequence[Impression],
     foreign: Bools,
-    event_ids: Sequence[str],
-    item_ids: Sequence[str],
     bundle: Bundle,
 ) -> Fields:
     events, items = found.slate[:, 1], found.slate[:, 2]
     code = {name: index for index, name in enumerate(bundle.manifest.engagements, start=1)}
     ranking_score, reranking_score = found.score.view(np.float32).astype(np.float64).T
     user = found.floats(found.slate[~foreign, 3], len(bundle.owned("user")))
-    item = found.floats(found.item[np.repeat(~foreign, items), 3], len(bundle.owned("item")))
+    features_of_items = found.floats(found.item[np.repeat(~foreign, items), 3], len(bundle.owned("item")))
     return Fields(
         impressions=impressions,
         foreign=foreign,
         events=events,
         items=items,
-        event_ids=event_ids,
+        event_item=found.event[:, -1].copy(),
+        unknown_events=found.unknown(found.event),
         engagement=np.array([code.get(name, 0) for name in ENGAGEMENTS], dtype=np.int64)[found.event[:, 2]],
-        item_ids=item_ids,
+        item=found.item[:, -1].copy(),
+        unknown_items=found.unknown(found.item),
         position=found.item[:, 2],
         ranking_score=ranking_score,
         reranking_score=reranking_score,
-        features=features(foreign, items, user, item, ranking_score, bundle),
+        features=features(foreign, items, user, features_of_items, ranking_score, bundle),
     )
 
 

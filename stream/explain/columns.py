@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final, overload
+from typing import Any, Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from models.attribution.history import Histories
 from models.bundle import Bundle
 from schemas.errors import InvalidEvent
 from schemas.events import Impression
+from stream.avro import compiled
 
 SKIP: Final = "skip"
 """The engagement that is no sign of interest: a skipped title was not watched."""
@@ -32,18 +33,22 @@ class Fields:
     """S slates with E past events and T items in all, as they were sent.
 
     Per slate: foreign bool [S], served by another model or feature set than the bundle's; events and items int64 [S],
-    how many it has. Per event: event_ids; engagement int64 [E], 1 and more as the bundle lists them, 0 where unknown.
-    Per item: item_ids; position int64 [T]; ranking_score and reranking_score float64 [T]; features float64 [T, F], the
-    re-ranker's input with the ranking score as session_score (all NaN in a foreign slate).
+    how many it has. Per event: event_item int64 [E], its item's index in the catalogue, 0 where unknown; engagement
+    int64 [E], 1 and more as the bundle lists them, 0 where unknown. Per item: item int64 [T], its index likewise;
+    position int64 [T]; ranking_score and reranking_score float64 [T]; features float64 [T, F], the re-ranker's input
+    with the ranking score as session_score (all NaN in a foreign slate). unknown_events and unknown_items: the ids that
+    the catalogue lacks, by their place.
     """
 
     impressions: Sequence[Impression]
     foreign: Bools
     events: Ints
     items: Ints
-    event_ids: Sequence[str]
+    event_item: Ints
+    unknown_events: Mapping[int, str]
     engagement: Ints
-    item_ids: Sequence[str]
+    item: Ints
+    unknown_items: Mapping[int, str]
     position: Ints
     ranking_score: Doubles
     reranking_score: Doubles
@@ -77,10 +82,10 @@ class Slates:
     Per slate: offsets int64 [S + 1] into the items; foreign bool [S], served by another model or feature set than the
     bundle's; histories, what the session model may read: the newest `max_length` events whose item and engagement the
     bundle knows; event int64 [S, W], the index of each of these in the impression's session, -1 where there is none;
-    sessions int64 [S + 1], offsets into the events as sent, of which event_ids and event_item int64 [E] tell the item.
-    Per item: slate int64 [T]; item_ids; item int64 [T], index in the catalogue, 0 where unknown; position int64 [T];
-    ranking_score and reranking_score float64 [T], as sent; features float64 [T, F], the re-ranker's input with the
-    ranking score as session_score (all NaN in a foreign slate).
+    sessions int64 [S + 1], offsets into the events as sent. Per event as sent: event_item int64 [E], index in the
+    catalogue, 0 where unknown; unknown_events, the ids of those by their place. Per item: slate int64 [T]; item int64
+    [T] and unknown_items, likewise; position int64 [T]; ranking_score and reranking_score float64 [T], as sent;
+    features float64 [T, F], the re-ranker's input with the ranking score as session_score (all NaN in a foreign slate).
     """
 
     impressions: Sequence[Impression]
@@ -89,11 +94,11 @@ class Slates:
     histories: Histories
     event: Ints
     sessions: Ints
-    event_ids: Sequence[str]
     event_item: Ints
+    unknown_events: Mapping[int, str]
     slate: Ints
-    item_ids: Sequence[str]
     item: Ints
+    unknown_items: Mapping[int, str]
     position: Ints
     ranking_score: Doubles
     reranking_score: Doubles
@@ -168,20 +173,28 @@ def fields_of(impressions: Sequence[Impression], bundle: Bundle) -> Fields:
     ranking_score = np.array([item["ranking_score"] for item in items], dtype=np.float64)
     ours = [each for each, other in zip(impressions, foreign, strict=True) if not other]
     user = np.array([each["user_features"] for each in ours], dtype=np.float64)
-    item = np.array([item["item_features"] for each in ours for item in each["items"]], dtype=np.float64)
+    own = np.array([item["item_features"] for each in ours for item in each["items"]], dtype=np.float64)
+    event_ids, item_ids = [event["item_id"] for event in events], [item["item_id"] for item in items]
+    event_item, item = bundle.catalog.index(event_ids), bundle.catalog.index(item_ids)
     return Fields(
         impressions=impressions,
         foreign=foreign,
         events=np.fromiter((len(each["session"]) for each in impressions), np.int64, len(impressions)),
         items=counts,
-        event_ids=[event["item_id"] for event in events],
+        event_item=event_item,
+        unknown_events=_unknown(event_ids, event_item),
         engagement=np.fromiter((code.get(event["engagement"], 0) for event in events), np.int64, len(events)),
-        item_ids=[item["item_id"] for item in items],
+        item=item,
+        unknown_items=_unknown(item_ids, item),
         position=np.array([item["position"] for item in items], dtype=np.int64),
         ranking_score=ranking_score,
         reranking_score=np.array([item["reranking_score"] for item in items], dtype=np.float64),
-        features=features(foreign, counts, user, item, ranking_score, bundle),
+        features=features(foreign, counts, user, own, ranking_score, bundle),
     )
+
+
+def _unknown(ids: Sequence[str], index: Ints) -> dict[int, str]:
+    return {place: ids[place] for place in np.flatnonzero(index == 0).tolist()}
 
 
 def features(
@@ -208,20 +221,22 @@ def features(
 def arrange(fields: Fields, bundle: Bundle) -> Slates:
     """Look up what the bundle knows, and line up each slate's history."""
     count = len(fields.impressions)
-    event_item = bundle.catalog.index(fields.event_ids)
-    histories, event = _histories(fields, event_item, bundle)
+    sessions = _offsets(fields.events)
+    item, engagement, event, length = _line_up(
+        sessions, fields.foreign, fields.event_item, fields.engagement, bundle.manifest.max_length
+    )
     return Slates(
         impressions=fields.impressions,
         offsets=_offsets(fields.items),
         foreign=fields.foreign,
-        histories=histories,
+        histories=Histories(item, engagement, length),
         event=event,
-        sessions=_offsets(fields.events),
-        event_ids=fields.event_ids,
-        event_item=event_item,
+        sessions=sessions,
+        event_item=fields.event_item,
+        unknown_events=fields.unknown_events,
         slate=np.repeat(np.arange(count), fields.items),
-        item_ids=fields.item_ids,
-        item=bundle.catalog.index(fields.item_ids),
+        item=fields.item,
+        unknown_items=fields.unknown_items,
         position=fields.position,
         ranking_score=fields.ranking_score,
         reranking_score=fields.reranking_score,
@@ -233,25 +248,27 @@ def _offsets(counts: Ints) -> Ints:
     return np.concatenate([[0], np.cumsum(counts)])
 
 
-def _histories(fields: Fields, item: Ints, bundle: Bundle) -> tuple[Histories, Ints]:
-    size, engagement = fields.events, fields.engagement
-    slate = np.repeat(np.arange(len(size)), size)
-    readable = np.flatnonzero((item > 0) & (engagement > 0) & ~fields.foreign[slate])
-    slate = slate[readable]
-    counts = np.bincount(slate, minlength=len(size))
-    # Counted from the newest event, so that the newest max_length stay and end in the last column.
-    age = np.cumsum(counts)[slate] - 1 - np.arange(len(readable))
-    recent = age < bundle.manifest.max_length
-    readable, slate, age = readable[recent], slate[recent], age[recent]
-    length = np.minimum(counts, bundle.manifest.max_length).astype(np.int64)
+@compiled
+def _line_up(sessions: Any, foreign: Any, item: Any, engagement: Any, most: int) -> Any:
+    """Find each slate's history: item, engagement and event int64 [S, W] as in ``Slates``, and length int64 [S]."""
+    length = np.zeros(foreign.shape[0], np.int64)
+    for slate in range(len(length)):
+        for place in range(sessions[slate], sessions[slate + 1]):
+            length[slate] += item[place] > 0 and engagement[place] > 0 and not foreign[slate]
+        length[slate] = min(length[slate], most)
     # One column at least, so that a batch without any history needs no special case.
-    width = max(1, int(length.max(initial=0)))
-    columns: tuple[Ints, Ints, Ints] = (
-        np.zeros((len(size), width), dtype=np.int64),
-        np.zeros((len(size), width), dtype=np.int64),
-        np.full((len(size), width), -1, dtype=np.int64),
-    )
-    starts = _offsets(size)
-    for column, values in zip(columns, (item[readable], engagement[readable], readable - starts[slate]), strict=True):
-        column[slate, width - 1 - age] = values
-    return Histories(columns[0], columns[1], length), columns[2]
+    width = 1
+    for slate in range(len(length)):
+        width = max(width, length[slate])
+    shape = (len(length), width)
+    items, engagements, events = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
+    for slate in range(len(length)):
+        # From the newest event, so that the newest stay and end in the last column.
+        column, place = width, sessions[slate + 1]
+        while column > width - length[slate]:
+            place -= 1
+            if item[place] > 0 and engagement[place] > 0:
+                column -= 1
+                items[slate, column], engagements[slate, column] = item[place], engagement[place]
+                events[slate, column] = place - sessions[slate]
+    return items, engagements, events, length

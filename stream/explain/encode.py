@@ -7,7 +7,7 @@ them: nothing comes back. Avro 1.12 specification, "Binary Encoding".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
@@ -115,7 +115,8 @@ class Encoder:
     def __init__(self, bundle: Bundle) -> None:
         catalog = bundle.catalog
         ids = [_string(item_id) for item_id in catalog.item_ids]
-        self._ids = Strings.of([b"", *ids])
+        self._id_parts = [b"", *ids]
+        self._ids = Strings.of(self._id_parts)
         self._cited = Strings.of([b"", *(one + _string(title) for one, title in zip(ids, catalog.titles, strict=True))])
         names = [_string(feature.name) for feature in bundle.features]
         self._names = Strings.of(names)
@@ -136,8 +137,8 @@ class Encoder:
         slates = findings.slates
         try:
             texts, text = _distinct(said.texts)
-            own, own_id = self._ids_of(slates.item, slates.item_ids)
-            past, past_id = self._ids_of(slates.event_item, slates.event_ids)
+            own, own_id = self._ids_of(slates.item, slates.unknown_items)
+            past, past_id = self._ids_of(slates.event_item, slates.unknown_events)
             heads = self._explanation_heads(findings, policy, produced_at_ms)
             audit_heads = self._audit_heads(findings, policy)
         except (ValueError, OverflowError):
@@ -181,11 +182,14 @@ class Encoder:
             )
         ]
 
-    def _ids_of(self, known: Int64s, names: Sequence[str]) -> tuple[Strings, Int64s]:
-        """Item ids as Avro, and the number of each; if the catalogue knows them all, none is made again."""
-        if (known > 0).all():
+    def _ids_of(self, known: Int64s, unknown: Mapping[int, str]) -> tuple[Strings, Int64s]:
+        """Item ids as Avro, and the number of each; where the catalogue knows them all, none is made again."""
+        if not unknown:
             return self._ids, known
-        return Strings.of([_string(name) for name in names]), np.arange(len(names))
+        ids = [
+            self._id_parts[index] if index else _string(unknown[place]) for place, index in enumerate(known.tolist())
+        ]
+        return Strings.of(ids), np.arange(len(ids))
 
     def _explanation_heads(self, findings: Findings, policy: str, produced_at_ms: int) -> list[bytes]:
         by, at = _string(policy), _long(produced_at_ms)
