@@ -47,7 +47,9 @@ class Output:
 
     def fits(self, limit: int) -> bool:
         """Say whether a topic that takes ``limit`` bytes (its max.message.bytes) takes this, compressed if need be."""
-        small = len(self.key or b"") + sum(len(name) + len(value) for name, value in self.headers) + _AROUND
+        small = len(self.key or b"") + _AROUND
+        for name, value in self.headers:
+            small += len(name) + len(value)
         large = len(self.value or b"")
         if small + large <= limit:
             return True

@@ -209,12 +209,13 @@ class BatchWork:
 
     def _frame(self, received: Received, outcome: Encoded) -> Said:
         audit = outcome.audit(self._source_topic_id, received.partition, received.offset)
-        return (
-            outcome.user_id_hash,
-            outcome.items,
-            self._patiently(lambda: self._codec.frame("explanation", outcome.explanation, self._explanations)),
-            self._patiently(lambda: self._codec.frame("audit", audit, self._audit)),
+        said, kept = self._patiently(
+            lambda: (
+                self._codec.frame("explanation", outcome.explanation, self._explanations),
+                self._codec.frame("audit", audit, self._audit),
+            )
         )
+        return outcome.user_id_hash, outcome.items, said, kept
 
     def _encode(self, received: Received, outcome: Explained) -> Said:
         explanation, audit = outcome.explanation, outcome.audit

@@ -139,8 +139,7 @@ class Encoder:
             texts, text = _distinct(said.texts)
             own, own_id = self._ids_of(slates.item, slates.unknown_items)
             past, past_id = self._ids_of(slates.event_item, slates.unknown_events)
-            heads = self._explanation_heads(findings, policy, produced_at_ms)
-            audit_heads = self._audit_heads(findings, policy)
+            heads, audit_heads = self._heads(findings, policy, produced_at_ms)
         except (ValueError, OverflowError):
             return None
         basis_texts, basis_text = _distinct(said.basis_texts)
@@ -191,39 +190,25 @@ class Encoder:
         ]
         return Strings.of(ids), np.arange(len(ids))
 
-    def _explanation_heads(self, findings: Findings, policy: str, produced_at_ms: int) -> list[bytes]:
-        by, at = _string(policy), _long(produced_at_ms)
-        return [
-            b"".join(
-                (
-                    *(_string(slate["request_id"]), _long(slate["timestamp_ms"]), _string(slate["user_id_hash"])),
-                    *(_string(slate["region"]), _string(slate["locale"]), self._model_version, by, at),
-                    _count(items),
-                )
+    def _heads(self, findings: Findings, policy: str, produced_at_ms: int) -> tuple[list[bytes], list[bytes]]:
+        """Explanations up to their items, and audit records up to where the impression came from."""
+        by, at = self._model_version + _string(policy), _long(produced_at_ms)
+        heads, audit_heads = [], []
+        for slate, items in zip(findings.slates.impressions, np.diff(findings.slates.offsets).tolist(), strict=True):
+            request, user, locale = slate["request_id"], slate["user_id_hash"], slate["locale"]
+            when, region = _long(slate["timestamp_ms"]), _string(slate["region"])
+            heads.append(
+                b"".join((_string(request), when, _string(user), region, _string(locale), by, at, _count(items)))
             )
-            for slate, items in zip(findings.slates.impressions, np.diff(findings.slates.offsets).tolist(), strict=True)
-        ]
-
-    def _audit_heads(self, findings: Findings, policy: str) -> list[bytes]:
-        """Everything up to where the impression came from."""
-        by = _string(policy)
-        return [
-            b"".join(
-                (
-                    *(bytes.fromhex(slate["request_id"].replace("-", "")), _long(slate["timestamp_ms"])),
-                    *(bytes.fromhex(slate["user_id_hash"]), _string(slate["region"])),
-                    *(self._model_version, by, wording_hash(slate["locale"])),
-                )
-            )
-            for slate in findings.slates.impressions
-        ]
+            ids = bytes.fromhex(request.replace("-", "")), bytes.fromhex(user)
+            audit_heads.append(b"".join((ids[0], when, ids[1], region, by, wording_hash(locale))))
+        return heads, audit_heads
 
 
 def _distinct(texts: Sequence[str]) -> tuple[list[bytes], Int64s]:
     """Each text once, in UTF-8, and the number of each among them: items have reasons in common."""
-    numbers: dict[str, int] = {}
-    number = [numbers.setdefault(text, len(numbers)) for text in texts]
-    return [text.encode() for text in numbers], np.array(number, np.int64)
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    return [text.encode() for text in numbers], np.fromiter(map(numbers.__getitem__, texts), np.int64, len(texts))
 
 
 def _string(text: str) -> bytes:
