@@ -114,7 +114,8 @@ class _Messages:
     def sound(self) -> Bools:
         """Whether each item stands once in its slate, and all ids are UTF-8, bool [S]; those of the catalogue are."""
         sound = np.ones(len(self.slate), np.bool_)
-        all_differ(np.frombuffer(self.whole, np.uint8), self.item, self.slate[:, 2], sound)
+        # A column of one row counts as contiguous, which would be compiled once more.
+        all_differ(np.frombuffer(self.whole, np.uint8), self.item, self.slate[:, 2].copy(), sound)
         for places, counts in ((self.event, self.slate[:, 1]), (self.item, self.slate[:, 2])):
             rows = np.flatnonzero(places[:, -1] == 0)
             slates = np.searchsorted(np.cumsum(counts), rows, side="right").tolist()
