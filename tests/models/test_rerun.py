@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.attribution.history import Histories
 from models.bundle import Bundle, BundleError
 from models.session.config import SessionConfig
 from models.session.rerun import plan
+from models.session.rerun.kernel import KNOWN, OWN
 from models.session.rerun.product import LANES, ROWS, multiply, packed
 from models.session.runtime import SessionModel
 from tests.bundles import ITEMS, TINY, tiny_bundle
@@ -95,6 +97,62 @@ def test_a_run_gives_the_same_bits_alone_as_among_others(models: list[SessionMod
         for each in range(len(runs)):
             part = slice(each, each + 1)
             alone = model.reruns.vectors(state, item[row][part], engagement[row][part], runs[part])
+            np.testing.assert_array_equal(alone[0], together[each])
+
+
+def removals(item: Any, engagement: Any, length: Any, blank: tuple[int, int]) -> tuple[Any, Any, Any]:
+    """Every event blanked, hidden and deleted, and every pair of neighbours deleted: item, engagement, runs."""
+    whole = Histories(item, engagement, length)
+    row, column = np.nonzero(item)
+    none, kept = np.full_like(row, -1), np.zeros_like(row)
+    blanked = Histories(item[row], engagement[row], length[row])
+    each = np.arange(len(row))
+    blanked.item[each, column], blanked.engagement[each, column] = blank
+    older = column < WIDTH - 1
+    hidden = Histories(item[row[older]], engagement[row[older]], length[row[older]])
+    once = whole.delete(row, column)
+    pairs = np.flatnonzero(older)
+    twice = once.delete(pairs, column[pairs] + 1)
+    made = [
+        (blanked, plan(row, column, kept, blanked.length, WIDTH, none)),
+        (hidden, plan(row[older], column[older], kept[older], hidden.length, WIDTH, column[older])),
+        (once, plan(row, column, kept + 1, once.length, WIDTH, none)),
+        (twice, plan(row[pairs], column[pairs], kept[pairs] + 2, twice.length, WIDTH, none[pairs])),
+    ]
+    changed, runs = zip(*made, strict=True)
+    return (
+        np.concatenate([each.item for each in changed]),
+        np.concatenate([each.engagement for each in changed]),
+        np.concatenate(runs),
+    )
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    lengths=st.lists(st.integers(1, WIDTH), min_size=1, max_size=5),
+    seed=st.integers(0, 99),
+    items=st.integers(1, ITEMS),
+)
+def test_removals_in_any_company_and_order_say_what_the_graph_says(
+    models: list[SessionModel], lengths: list[int], seed: int, items: int
+) -> None:
+    item, engagement, length = sessions(lengths, seed)
+    # Of few titles, many stand in a history more than once.
+    item = np.where(item > 0, item % items + 1, 0)
+    random = np.random.default_rng(seed)
+    for model in models:
+        changed, received, runs = removals(item, engagement, length, model.blank_event)
+        state = model.run(item, engagement, state=True).state
+        assert model.reruns is not None
+        order = random.permutation(len(runs))
+        together = np.empty((len(runs), model.dimension), np.float32)
+        together[order] = model.reruns.vectors(state, changed[order], received[order], runs[order])
+        shown = runs[:, OWN] == runs[:, KNOWN]  # the graph hides no event
+        expected = model.run(changed[shown], received[shown], without=False).vector
+        np.testing.assert_allclose(together[shown], expected, **CLOSE)
+        for each in random.permutation(len(runs))[:12]:
+            part = slice(each, each + 1)
+            alone = model.reruns.vectors(state, changed[part], received[part], runs[part])
             np.testing.assert_array_equal(alone[0], together[each])
 
 

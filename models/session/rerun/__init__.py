@@ -91,7 +91,9 @@ class Reruns:
         """
         out = np.zeros((len(runs), self.dimension), dtype=np.float32)
         if len(runs):
-            rerun(out, np.ascontiguousarray(state), runs, item, engagement, self.heads, self.weights)
+            # Runs of one session share most of what enters the first layer.
+            order = np.argsort(runs[:, READ], kind="stable")
+            rerun(out, np.ascontiguousarray(state), runs[order], order, item, engagement, self.heads, self.weights)
         return out
 
     def self_check(self, model: SessionModel) -> float:

@@ -29,8 +29,11 @@ from models.session.rerun.product import ROWS, STEP, add, dot, exponentiate, mul
 
 READ, MOVED, BEGIN, KNOWN, GAP, OWN, LAST = range(7)
 
-_ROWS_AT_ONCE: Final = 120
+_ROWS_AT_ONCE: Final = 240
 """Rows whose intermediate values stay in a core's cache beside the weights; a long run may bring more."""
+
+_SEEN: Final = 4
+"""Events that removals bring to one place: its own, the blank one, and those that follow once one or two are gone."""
 
 _EPSILON: Final = np.float32(1e-5)
 _FAST: Final = {"reassoc", "contract", "nsz"}
@@ -55,11 +58,12 @@ class Scratch(NamedTuple):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def rerun(out: Any, state: Any, runs: Any, item: Any, engagement: Any, heads: Any, w: Any) -> None:
+def rerun(out: Any, state: Any, runs: Any, order: Any, item: Any, engagement: Any, heads: Any, w: Any) -> None:
     """Write each run's session vector to ``out`` float32 [n, d], which holds zeros.
 
-    state is float32 [K, W, s]; runs int64 [n, 7]; item and engagement int64 [n, W], of which own columns are read; w
-    the weights (``Weights`` of this package).
+    state is float32 [K, W, s]; runs int64 [n, 7], best with those of one session together; item and engagement int64
+    [n, W], of which own columns are read, and out have in row ``order[i]``, int64 [n], what belongs to run i; w the
+    weights (``Weights`` of this package).
     """
     d, inner, layers = out.shape[1], w.feed_in_bias.shape[1], len(w.feed_in_bias)
     most: Any = 0
@@ -80,49 +84,87 @@ def rerun(out: Any, state: Any, runs: Any, item: Any, engagement: Any, heads: An
         np.zeros(rows * heads * d, np.float32),
         np.zeros(heads * (item.shape[1] + STEP), np.float32),
     )
-    start = np.zeros(rows + 1, np.int64)
+    start, source = np.zeros(rows + 1, np.int64), np.zeros(rows, np.int64)
+    seen = np.zeros((len(w.position), _SEEN, 3), np.int64)
     begin = 0
     while begin < len(runs):
         # As many runs as fit; run begin + i has the rows from start[i] to start[i + 1].
-        end = _gather(runs, begin, item, engagement, d, w, s, start)
+        end, fresh = _gather(runs, order, begin, item, engagement, d, w, s, start, source, seen)
         total = start[end - begin]
         for layer in range(layers - 1):
-            _norm(total, d, s.h, s.x, w.norms[2 * layer])
-            multiply(total, s.x, 0, d, w.triple[layer], d, 3 * d, s.triple, 0, 3 * d)
+            # What enters the first layer are few rows, each many times.
+            count = fresh if layer == 0 else total
+            _norm(count, d, s.newest if layer == 0 else s.h, s.x, w.norms[2 * layer])
+            multiply(count, s.x, 0, d, w.triple[layer], d, 3 * d, s.triple, 0, 3 * d)
             for run in range(begin, end):
                 for row in range(start[run - begin], start[run - begin + 1]):
-                    _attend(runs[run], state, layer, heads, d, s, start[run - begin], row)
+                    _attend(runs[run], state, layer, heads, d, s, start[run - begin], row, source)
+            for row in range(total):
+                source[row] = row
             multiply(total, s.mixed, 0, d, w.output[layer], d, d, s.x, 0, d)
             add(np.float32(1.0), s.x, 0, s.h, 0, total * d)
             _feed(total, d, inner, s.h, s, w, layer)
-        _answer(out, state, runs, begin, end, heads, w, s, start)
+        _answer(out, state, runs, order, begin, end, heads, w, s, start)
         begin = end
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _gather(runs: Any, begin: Any, item: Any, engagement: Any, d: Any, w: Any, s: Scratch, start: Any) -> Any:
-    """Lay the own rows of the runs from ``begin`` on into h, one after the other, and return which run is the next."""
-    end, total = begin, 0
+def _gather(
+    runs: Any,
+    order: Any,
+    begin: Any,
+    item: Any,
+    engagement: Any,
+    d: Any,
+    w: Any,
+    s: Scratch,
+    start: Any,
+    source: Any,
+    seen: Any,
+) -> Any:
+    """Lay the own rows of the runs from ``begin`` on into h, and each of them that is another into newest, once.
+
+    Own row i is row ``source[i]`` of those. Returns which run is the next, and how many rows are in newest. ``seen``
+    int64 [max_length, _SEEN, 3] is for the item, engagement and row of what was met at each position.
+    """
+    end, total, fresh = begin, 0, 0
     while end < len(runs) and end - begin < _ROWS_AT_ONCE:
-        count = runs[end, LAST] - runs[end, OWN] if runs[end, BEGIN] < runs[end, LAST] else 0
+        run, which = runs[end], order[end]
+        count = run[LAST] - run[OWN] if run[BEGIN] < run[LAST] else 0
         if end > begin and total + count > _ROWS_AT_ONCE:
             break
+        if end == begin or run[READ] != runs[end - 1, READ]:
+            seen[:] = -1
         start[end - begin] = total
-        for place in range(count):
-            column = runs[end, OWN] + place
-            row = s.h[(total + place) * d : (total + place + 1) * d]
-            title, kind = w.item[item[end, column]], w.engagement[engagement[end, column]]
-            position = w.position[column - runs[end, BEGIN]]
-            for i in range(d):
-                row[i] = (title[i] + kind[i]) + position[i]
+        for row in range(total, total + count):
+            column = run[OWN] + row - total
+            position = column - run[BEGIN]
+            title, kind = item[which, column], engagement[which, column]
+            found = -1
+            for slot in range(_SEEN):
+                here = seen[position, slot]
+                if here[2] < 0:
+                    here[0], here[1], here[2] = title, kind, fresh
+                if here[0] == title and here[1] == kind:
+                    found = here[2]
+                    break
+            if found < 0 or found == fresh:
+                found = fresh
+                fresh += 1
+                for i in range(d):
+                    s.newest[found * d + i] = (w.item[title, i] + w.engagement[kind, i]) + w.position[position, i]
+            source[row] = found
+            _copy(s.newest, found * d, s.h, row * d, d)
         total += count
         end += 1
     start[end - begin] = total
-    return end
+    return end, fresh
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _answer(out: Any, state: Any, runs: Any, begin: Any, end: Any, heads: Any, w: Any, s: Scratch, start: Any) -> None:
+def _answer(
+    out: Any, state: Any, runs: Any, order: Any, begin: Any, end: Any, heads: Any, w: Any, s: Scratch, start: Any
+) -> None:
     """Run the last layer for the newest row of each run, and what follows; its keys and values are never formed."""
     d, inner, last = out.shape[1], w.feed_in_bias.shape[1], len(w.feed_in_bias) - 1
     _norm(start[end - begin], d, s.h, s.x, w.norms[2 * last])
@@ -156,7 +198,7 @@ def _answer(out: Any, state: Any, runs: Any, begin: Any, end: Any, heads: Any, w
         # A run without any event keeps the zero vector.
         if start[run - begin] < start[run - begin + 1]:
             for i in range(d):
-                out[run, i] = s.mixed[place * d + i] + w.projection_bias[i]
+                out[order[run], i] = s.mixed[place * d + i] + w.projection_bias[i]
             place += 1
 
 
@@ -204,14 +246,19 @@ def _feed(rows: Any, d: Any, inner: Any, h: Any, s: Scratch, w: Any, layer: Any)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _attend(run: Any, state: Any, layer: Any, heads: Any, d: Any, s: Scratch, first: Any, row: Any) -> None:
-    """Write the context of one row to ``mixed``: attention over what is known, then over own rows up to this one."""
+def _attend(
+    run: Any, state: Any, layer: Any, heads: Any, d: Any, s: Scratch, first: Any, row: Any, source: Any
+) -> None:
+    """Write the context of one row to ``mixed``: attention over what is known, then over own rows up to this one.
+
+    Own row i has its query, key and value in row ``source[i]`` of triple.
+    """
     triple, scores, mixed = s.triple, s.scores, s.mixed
     width = d // heads
     known = run[KNOWN] - run[BEGIN]
     keys = known + row - first + 1
     wide = (keys + STEP - 1) // STEP * STEP
-    query = row * 3 * d
+    query = source[row] * 3 * d
     scale = np.float32(1.0) / np.sqrt(np.float32(width))
     for key in range(keys):
         if key < known:
@@ -219,7 +266,7 @@ def _attend(run: Any, state: Any, layer: Any, heads: Any, d: Any, s: Scratch, fi
             at = 2 * layer * d
         else:
             past = triple
-            at = (first + key - known) * 3 * d + d
+            at = source[first + key - known] * 3 * d + d
         for head in range(heads):
             scores[head * wide + key] = scale * dot(triple, query + head * width, past, at + head * width, width)
     gap = run[GAP] - run[BEGIN] if run[GAP] >= 0 else -1
@@ -233,7 +280,7 @@ def _attend(run: Any, state: Any, layer: Any, heads: Any, d: Any, s: Scratch, fi
             at = (2 * layer + 1) * d
         else:
             past = triple
-            at = (first + key - known) * 3 * d + 2 * d
+            at = source[first + key - known] * 3 * d + 2 * d
         for head in range(heads):
             add(scores[head * wide + key], past, at + head * width, mixed, row * d + head * width, width)
 
