@@ -39,8 +39,9 @@ class Weights(NamedTuple):
 
     item float32 [items + 2, d] and engagement float32 [engagements + 2, d], scaled, each with the blank event behind
     the last; position [max_length, d]; norms [2 layers + 1, 2, d], scale and shift; triple [layers - 1, 3 d d], for
-    queries, keys and values. Of the last layer, read_key [heads, ...] holds W_k of each head, by which a query meets
-    the rows as they are, and read_value [heads, ...] W_v of each head, its columns padded to a multiple of 16.
+    queries, keys and values; feed_out [layers, d_ff d] as it is, since few of its rows are read. Of the last layer,
+    read_key [heads, ...] holds W_k of each head, by which a query meets the rows as they are, and read_value
+    [heads, ...] W_v of each head, its columns padded to a multiple of 16.
     """
 
     item: Floats
@@ -173,7 +174,7 @@ def _arrange(held: Mapping[str, Floats]) -> Weights:
         output=stacked("output", depths[:-1]),
         feed_in=stacked("feed_in"),
         feed_in_bias=biases("feed_in"),
-        feed_out=stacked("feed_out"),
+        feed_out=np.stack([held[f"layers.{depth}.feed_out"].ravel() for depth in depths]),
         feed_out_bias=biases("feed_out"),
         read_query=packed(held[f"{last}.query"]),
         read_key=np.stack([packed(each) for each in held[f"{last} read key"]]),

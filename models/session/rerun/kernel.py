@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numba import njit
 
-from models.session.rerun.product import ROWS, STEP, add, dot, exponentiate, multiply
+from models.session.rerun.product import LANES, ROWS, STEP, add, dot, exponentiate, lift, lowest, multiply, weigh
 
 READ, MOVED, BEGIN, KNOWN, GAP, OWN, LAST = range(7)
 
@@ -35,6 +35,9 @@ _ROWS_AT_ONCE: Final = 240
 _SEEN: Final = 4
 """Events that removals bring to one place: its own, the blank one, and those that follow once one or two are gone."""
 
+_BITS: Final = 64
+"""Numbers whose signs are looked at together."""
+
 _EPSILON: Final = np.float32(1e-5)
 _FAST: Final = {"reassoc", "contract", "nsz"}
 """What lets sums be vectors: any order of adding up, but one and the same for every row."""
@@ -43,7 +46,8 @@ _FAST: Final = {"reassoc", "contract", "nsz"}
 class Scratch(NamedTuple):
     """Rows between the steps, flat float32: h and x [rows, d], mixed [rows, d], triple [rows, 3 d], fed [rows, d_ff].
 
-    newest [runs, d], asked and met [runs, heads, d] are of the last layer; scores are one row's, for all heads.
+    newest [runs, d], asked and met [runs, heads, d] are of the last layer; scores are one row's, for all heads;
+    places int64 [d_ff] say where vectors begin.
     """
 
     h: Any
@@ -55,6 +59,7 @@ class Scratch(NamedTuple):
     asked: Any
     met: Any
     scores: Any
+    places: Any
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -83,6 +88,7 @@ def rerun(out: Any, state: Any, runs: Any, order: Any, item: Any, engagement: An
         np.zeros(rows * heads * d, np.float32),
         np.zeros(rows * heads * d, np.float32),
         np.zeros(heads * (item.shape[1] + STEP), np.float32),
+        np.zeros(inner, np.int64),
     )
     start, source = np.zeros(rows + 1, np.int64), np.zeros(rows, np.int64)
     seen = np.zeros((len(w.position), _SEEN, 3), np.int64)
@@ -230,16 +236,30 @@ def _norm(rows: Any, d: Any, h: Any, x: Any, scale_and_shift: Any) -> None:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _feed(rows: Any, d: Any, inner: Any, h: Any, s: Scratch, w: Any, layer: Any) -> None:
-    """Add the feed-forward half of a layer to each row of h, flat [rows * d]."""
-    x, fed = s.x, s.fed
+    """Add the feed-forward half of a layer to each row of h, flat [rows * d].
+
+    Few numbers of the wide layer are positive in a trained model, 6 to 9 of 100 in the one that is shipped: only their
+    rows of the second matrix are read. The sum is to the bit that with all the zeros.
+    """
+    x, fed, places = s.x, s.fed, s.places
     _norm(rows, d, h, x, w.norms[2 * layer + 1])
     multiply(rows, x, 0, d, w.feed_in[layer], d, inner, fed, 0, inner)
     bias = w.feed_in_bias[layer]
     for row in range(rows):
-        target = fed[row * inner : (row + 1) * inner]
-        for i in range(inner):
-            target[i] = max(target[i] + bias[i], np.float32(0.0))
-    multiply(rows, fed, 0, inner, w.feed_out[layer], inner, d, x, 0, d)
+        first, count = row * inner, 0
+        for begin in range(0, inner, _BITS):
+            positive = 0
+            for column in range(begin, min(begin + _BITS, inner), LANES):
+                positive |= lift(fed, first + column, bias, column) << (column - begin)
+            while positive:
+                column = begin + lowest(positive)
+                fed[first + count] = fed[first + column]
+                places[count] = column * d
+                count += 1
+                positive &= positive - 1
+        for i in range(row * d, (row + 1) * d):
+            x[i] = np.float32(0.0)
+        weigh(fed, first, places, count, w.feed_out[layer], x, row * d, d)
     add(np.float32(1.0), x, 0, h, 0, rows * d)
     for row in range(rows):
         add(np.float32(1.0), w.feed_out_bias[layer], 0, h, row * d, d)

@@ -26,6 +26,9 @@ LANES: Final = 16
 STEP: Final = 8
 """What lengths of vectors are a multiple of (:func:`dot`, :func:`add`, :func:`exponentiate`)."""
 
+_BLOCKS: Final = (64, 32, STEP)
+"""Numbers of a vector that :func:`weigh` adds up in registers at once: the most first, fewer for what is left."""
+
 _F32 = ir.FloatType()
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
@@ -147,6 +150,72 @@ def add(typingctx: Any, factor: Any, a: Any, a_at: Any, c: Any, c_at: Any, count
         return context.get_dummy_value()
 
     return types.none(types.float32, a, types.intp, c, types.intp, types.intp), codegen
+
+
+@intrinsic
+def weigh(
+    typingctx: Any,
+    weights: Any,
+    weights_at: Any,
+    places: Any,
+    count: Any,
+    b: Any,
+    c: Any,
+    c_at: Any,
+    width: Any,
+) -> Any:
+    """Add to a vector of ``c`` each of ``count`` vectors of ``b`` times its weight, one after the other.
+
+    Flat float32, ``places`` int64: vector j of b begins at ``places[j]``. ``width`` as ``count`` for :func:`dot`.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        weights, target = (_address(context, builder, kinds[at], *args[at : at + 2]) for at in (0, 5))
+        places, b = (_address(context, builder, kinds[at], args[at], ir.Constant(_I64, 0)) for at in (2, 4))
+        count, width = args[3], args[7]
+        start: Any = ir.Constant(_I64, 0)
+        for lanes in _BLOCKS:
+            vector, stop = ir.VectorType(_F32, lanes), builder.and_(width, ir.Constant(_I64, -lanes))
+            total = cgutils.alloca_once(builder, vector)
+            with cgutils.for_range_slice(builder, start, stop, ir.Constant(_I64, lanes), inc=True) as (at, _):
+                where = builder.gep(target, [at])
+                builder.store(_load(builder, where, vector), total)
+                with cgutils.for_range(builder, count) as loop:
+                    place = builder.add(builder.load(builder.gep(places, [loop.index])), at)
+                    weight = _spread(builder, builder.load(builder.gep(weights, [loop.index])), vector)
+                    more = _fma(builder, weight, _load(builder, builder.gep(b, [place]), vector), builder.load(total))
+                    builder.store(more, total)
+                builder.store(builder.load(total), builder.bitcast(where, vector.as_pointer()), align=4)
+            start = stop
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.none(weights, index, places, index, b, c, index, index), codegen
+
+
+@intrinsic
+def lift(typingctx: Any, a: Any, a_at: Any, b: Any, b_at: Any) -> Any:
+    """Add LANES numbers of ``b`` to those of ``a``, flat float32, and return which are then positive: a bit each."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        target, more = (_address(context, builder, signature.args[at], *args[at : at + 2]) for at in (0, 2))
+        total = builder.fadd(_load(builder, target, _VECTOR), _load(builder, more, _VECTOR))
+        builder.store(total, builder.bitcast(target, _VECTOR.as_pointer()), align=4)
+        positive = builder.fcmp_ordered(">", total, ir.Constant(_VECTOR, [0.0] * LANES))
+        return builder.zext(builder.bitcast(positive, ir.IntType(LANES)), _I64)
+
+    return types.int64(a, types.intp, b, types.intp), codegen
+
+
+@intrinsic
+def lowest(typingctx: Any, bits: Any) -> Any:
+    """Return the place of the lowest bit, of at least one."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), codegen
 
 
 @intrinsic
