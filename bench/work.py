@@ -1,7 +1,8 @@
 """How much work there is, and how much the machine can do: what stands beside measured times in a budget.
 
 Work is counted, not timed: rows that the session model computes, and the floating-point operations of its matrix
-products (two for each multiply-add; nothing else is counted, so that the limit is a lower one).
+products (two for each multiply-add; nothing else is counted). They are counted as the graph has them: what
+``models/session/rerun`` shares between runs, or leaves out because it is zero, counts as work, so that figures compare.
 """
 
 from __future__ import annotations

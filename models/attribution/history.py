@@ -96,8 +96,11 @@ def read(model: SessionModel, histories: Histories, *, without: bool = True) -> 
     return _read(model, histories, without=without)
 
 
-def glance(model: SessionModel, histories: Histories) -> Reading:
+def glance(model: SessionModel, histories: Histories, wanted: npt.NDArray[np.bool_] | None = None) -> Reading:
     """Read, with what `Runs` needs to take the sessions up again, and from that what every event does nearly.
+
+    wanted bool [K, W] says of which events that is asked, None: of all. Another then seems to do nothing: its vector is
+    the session's.
 
     Nearly: only the newest row learns that the event is gone; all other rows stay as they were with it. That is exact
     for the newest two events, and else close: good for finding events that are worth a closer look (what it misses:
@@ -108,7 +111,8 @@ def glance(model: SessionModel, histories: Histories) -> Reading:
         return read(model, histories)
     reading = _read(model, histories, without=False, state=True)
     width, length = histories.width, histories.length
-    row, column = np.nonzero(np.arange(width) >= width - length[:, None])
+    there = np.arange(width) >= width - length[:, None]
+    row, column = np.nonzero(there if wanted is None else there & wanted)
     item, engagement = histories.item[row], histories.engagement[row]
     # Without the newest event the one before it asks, as in the shorter session; any other is hidden from the newest.
     newest = column == width - 1

@@ -126,6 +126,9 @@ def by_attention(laboratory: Laboratory) -> Ints:
     return np.where(laboratory.scores.matches[:, None], cited, -1)
 
 
+UNWATCHED: Final = frozenset({"attention"})
+"""Policies that may propose an event that was not watched, and so ask what it does."""
+
 PROPOSALS: Final[dict[str, Callable[[Laboratory], Ints]]] = {"evidence": by_evidence, "attention": by_attention}
 """Who proposes citations: one row per policy."""
 

@@ -24,7 +24,7 @@ from stream.explain.avro import Body, read
 from stream.explain.basis import bases
 from stream.explain.columns import Ints, Sheet, Slates, arrange, check_features, to_columns
 from stream.explain.encode import Encoded, Encoder
-from stream.explain.evidence import verify
+from stream.explain.evidence import UNWATCHED, verify
 from stream.explain.findings import Findings
 from stream.explain.kinds import KINDS
 from stream.explain.ledger import details
@@ -162,7 +162,7 @@ class Explainer:
         with self._stage("decode"):
             admitted, slates = self._decode(impressions)
         with self._stage("score"):
-            scores = score(slates, self._models)
+            scores = score(slates, self._models, unwatched=self._rules.claims in UNWATCHED)
         with self._stage("attribute"):
             signals = attribute(slates, scores, self._models)
         with self._stage("verify"):

@@ -8,7 +8,7 @@ import numpy as np
 
 from models.attribution import METHODS
 from models.attribution.history import Floats, Reading, glance
-from stream.explain.columns import Bools, Doubles, Slates
+from stream.explain.columns import Bools, Doubles, Slates, watched
 from stream.explain.models import Models
 
 
@@ -17,7 +17,7 @@ class Scores:
     """What our models say of each item, and whether they agree with what was sent.
 
     reading: the session model's output per slate; without float32 [S, W, d], the session vector without each event,
-    nearly (see ``models/session/export.py``): it proposes, and what is said rests on runs of their own;
+    nearly (see ``models/attribution/history.py``): it proposes, and what is said rests on runs of their own;
     items float32 [T, d], item vectors (zero where unknown); centred float32 [T, d], the same minus the slate's mean, so
     that a product with it is relative to the slate; reranking float32 [T], our re-ranking score where it reproduces the
     one sent, else the one sent; matches bool [T], both scores are reproduced.
@@ -31,15 +31,22 @@ class Scores:
     matches: Bools
 
 
-def score(slates: Slates, models: Models) -> Scores:
+def score(slates: Slates, models: Models, *, unwatched: bool = True) -> Scores:
     """Run the session model once per slate and the re-ranker once per item.
+
+    Where nobody asks what events do that were not watched, as ``unwatched=False`` says, they seem to do nothing; of the
+    newest two, for which the effect is exact, it is always said.
 
     Events that the bundle does not know are left out of the session model's input; if the recommender knew them, its
     ranking score is not reproduced, and the item counts as a mismatch. An empty history has the zero vector, so every
     item's session score is 0.
     """
-    reading = glance(models.session, slates.histories)
-    without = reading.without if reading.without is not None else METHODS["deletion"](models.session, slates.histories)
+    histories = slates.histories
+    wanted = (
+        None if unwatched else watched(histories, models.bundle) | (np.arange(histories.width) >= histories.width - 2)
+    )
+    reading = glance(models.session, histories, wanted)
+    without = reading.without if reading.without is not None else METHODS["deletion"](models.session, histories)
     items = models.bundle.item_vectors[slates.item]
     centred = items - slates.mean(items, slates.known)[slates.slate]
     ranking = np.einsum("td,td->t", reading.vector[slates.slate], items)

@@ -137,6 +137,17 @@ def test_a_glance_is_exact_for_the_newest_two_events_and_near_for_others(model: 
     assert missed < 0.5 * moved
 
 
+def test_a_glance_at_some_events_says_of_them_what_one_at_all_says(model: SessionModel) -> None:
+    made = histories(SESSIONS)
+    wanted = (made.item > 0) & (made.item % 3 > 0)
+    whole, some = glance(model, made).without, glance(model, made, wanted).without
+    assert whole is not None
+    assert some is not None
+    np.testing.assert_array_equal(some[wanted], whole[wanted])
+    vector = np.repeat(read(model, made, without=False).vector[:, None], made.width, axis=1)
+    np.testing.assert_array_equal(some[~wanted], vector[~wanted])
+
+
 def test_a_model_that_takes_up_nothing_again_says_the_same(model: SessionModel, bundle: Bundle) -> None:
     plain = SessionModel(bundle)
     plain.reruns = None
