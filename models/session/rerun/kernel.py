@@ -25,7 +25,19 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numba import njit
 
-from models.session.rerun.product import LANES, ROWS, STEP, add, dot, exponentiate, lift, lowest, multiply, weigh
+from models.session.rerun.product import (
+    LANES,
+    ROWS,
+    STEP,
+    add,
+    dot,
+    exponentiate,
+    largest,
+    lift,
+    lowest,
+    multiply,
+    weigh,
+)
 
 READ, MOVED, BEGIN, KNOWN, GAP, OWN, LAST = range(7)
 
@@ -46,8 +58,8 @@ _FAST: Final = {"reassoc", "contract", "nsz"}
 class Scratch(NamedTuple):
     """Rows between the steps, flat float32: h and x [rows, d], mixed [rows, d], triple [rows, 3 d], fed [rows, d_ff].
 
-    newest [runs, d], asked and met [runs, heads, d] are of the last layer; scores are one row's, for all heads;
-    places int64 [d_ff] say where vectors begin.
+    newest [runs, d], asked and met [runs, heads, d] are of the last layer; scores are one row's, for one
+    head; places int64 say where vectors begin.
     """
 
     h: Any
@@ -87,8 +99,8 @@ def rerun(out: Any, state: Any, runs: Any, order: Any, item: Any, engagement: An
         np.zeros(rows * d, np.float32),
         np.zeros(rows * heads * d, np.float32),
         np.zeros(rows * heads * d, np.float32),
-        np.zeros(heads * (item.shape[1] + STEP), np.float32),
-        np.zeros(inner, np.int64),
+        np.zeros(item.shape[1] + STEP, np.float32),
+        np.zeros(max(inner, item.shape[1]), np.int64),
     )
     start, source = np.zeros(rows + 1, np.int64), np.zeros(rows, np.int64)
     seen = np.zeros((len(w.position), _SEEN, 3), np.int64)
@@ -102,9 +114,7 @@ def rerun(out: Any, state: Any, runs: Any, order: Any, item: Any, engagement: An
             count = fresh if layer == 0 else total
             _norm(count, d, s.newest if layer == 0 else s.h, s.x, w.norms[2 * layer])
             multiply(count, s.x, 0, d, w.triple[layer], d, 3 * d, s.triple, 0, 3 * d)
-            for run in range(begin, end):
-                for row in range(start[run - begin], start[run - begin + 1]):
-                    _attend(runs[run], state, layer, heads, d, s, start[run - begin], row, source)
+            _attend(runs, begin, end, start, source, state, layer, heads, d, s)
             for row in range(total):
                 source[row] = row
             multiply(total, s.mixed, 0, d, w.output[layer], d, d, s.x, 0, d)
@@ -185,12 +195,7 @@ def _answer(
     width, padded = d // heads, w.read_value.shape[1] // d
     for head in range(heads):
         multiply(count, s.triple, head * width, d, w.read_key[head], width, d, s.asked, head * d, heads * d)
-    place = 0
-    for run in range(begin, end):
-        first, stop = start[run - begin], start[run - begin + 1]
-        if first < stop:
-            _read(runs[run], state, 2 * last * d, heads, d, s, first, stop, place)
-            place += 1
+    _read(runs, begin, end, start, state, 2 * last * d, heads, d, s)
     wide = heads * padded
     for head in range(heads):
         multiply(count, s.met, head * d, heads * d, w.read_value[head], d, padded, s.asked, head * padded, wide)
@@ -259,7 +264,7 @@ def _feed(rows: Any, d: Any, inner: Any, h: Any, s: Scratch, w: Any, layer: Any)
                 positive &= positive - 1
         for i in range(row * d, (row + 1) * d):
             x[i] = np.float32(0.0)
-        weigh(fed, first, places, count, w.feed_out[layer], x, row * d, d)
+        weigh(fed, first, places, 0, count, w.feed_out[layer], 0, x, row * d, d)
     add(np.float32(1.0), x, 0, h, 0, rows * d)
     for row in range(rows):
         add(np.float32(1.0), w.feed_out_bias[layer], 0, h, row * d, d)
@@ -267,92 +272,126 @@ def _feed(rows: Any, d: Any, inner: Any, h: Any, s: Scratch, w: Any, layer: Any)
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 def _attend(
-    run: Any, state: Any, layer: Any, heads: Any, d: Any, s: Scratch, first: Any, row: Any, source: Any
+    runs: Any, begin: Any, end: Any, start: Any, source: Any, state: Any, layer: Any, heads: Any, d: Any, s: Scratch
 ) -> None:
-    """Write the context of one row to ``mixed``: attention over what is known, then over own rows up to this one.
+    """Write the context of each row to ``mixed``: attention over what is known, then over own rows up to this one.
 
     Own row i has its query, key and value in row ``source[i]`` of triple.
     """
-    triple, scores, mixed = s.triple, s.scores, s.mixed
+    triple, mixed, places, scores, past, size = s.triple, s.mixed, s.places, s.scores, state.ravel(), state.shape[2]
     width = d // heads
-    known = run[KNOWN] - run[BEGIN]
-    keys = known + row - first + 1
-    wide = (keys + STEP - 1) // STEP * STEP
-    query = source[row] * 3 * d
     scale = np.float32(1.0) / np.sqrt(np.float32(width))
-    for key in range(keys):
-        if key < known:
-            past = state[run[READ], run[BEGIN] + key - run[MOVED]]
-            at = 2 * layer * d
-        else:
-            past = triple
-            at = source[first + key - known] * 3 * d + d
-        for head in range(heads):
-            scores[head * wide + key] = scale * dot(triple, query + head * width, past, at + head * width, width)
-    gap = run[GAP] - run[BEGIN] if run[GAP] >= 0 else -1
-    for head in range(heads):
-        _soften(scores, head * wide, keys, wide, gap)
-    for i in range(row * d, (row + 1) * d):
-        mixed[i] = np.float32(0.0)
-    for key in range(keys):
-        if key < known:
-            past = state[run[READ], run[BEGIN] + key - run[MOVED]]
-            at = (2 * layer + 1) * d
-        else:
-            past = triple
-            at = source[first + key - known] * 3 * d + 2 * d
-        for head in range(heads):
-            add(scores[head * wide + key], past, at + head * width, mixed, row * d + head * width, width)
+    for run in range(begin, end):
+        first, stop = start[run - begin], start[run - begin + 1]
+        known = runs[run, KNOWN] - runs[run, BEGIN]
+        gap = max(runs[run, GAP] - runs[run, BEGIN], -1)
+        at = (runs[run, READ] * state.shape[1] + runs[run, BEGIN] - runs[run, MOVED]) * size + 2 * layer * d
+        for key in range(known):
+            places[key] = at + key * size
+        for row in range(first, stop):
+            own = source[row] * 3 * d
+            places[known + row - first] = own + d
+            keys = known + row - first + 1
+            for head in range(heads):
+                step = head * width
+                _meet(
+                    triple,
+                    own + step,
+                    scale,
+                    past,
+                    triple,
+                    places,
+                    step,
+                    d,
+                    known,
+                    keys,
+                    gap,
+                    width,
+                    scores,
+                    mixed,
+                    row * d + step,
+                )
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _read(run: Any, state: Any, at: Any, heads: Any, d: Any, s: Scratch, first: Any, stop: Any, place: Any) -> None:
-    """Write what each head of the last layer meets, [heads, d], for the newest row; ``asked`` are q·W_k, [heads, d]."""
-    x, asked, met, scores = s.x, s.asked, s.met, s.scores
-    known = run[KNOWN] - run[BEGIN]
-    keys = known + stop - first
-    wide = (keys + STEP - 1) // STEP * STEP
-    base = place * heads * d
-    for key in range(keys):
-        if key < known:
-            past = state[run[READ], run[BEGIN] + key - run[MOVED]]
-            there = at
-        else:
-            past = x
-            there = (first + key - known) * d
-        for head in range(heads):
-            scores[head * wide + key] = dot(asked, base + head * d, past, there, d)
-    gap = run[GAP] - run[BEGIN] if run[GAP] >= 0 else -1
-    for head in range(heads):
-        _soften(scores, head * wide, keys, wide, gap)
-    for i in range(base, base + heads * d):
-        met[i] = np.float32(0.0)
-    for key in range(keys):
-        if key < known:
-            past = state[run[READ], run[BEGIN] + key - run[MOVED]]
-            there = at
-        else:
-            past = x
-            there = (first + key - known) * d
-        for head in range(heads):
-            add(scores[head * wide + key], past, there, met, base + head * d, d)
+def _read(runs: Any, begin: Any, end: Any, start: Any, state: Any, at: Any, heads: Any, d: Any, s: Scratch) -> None:
+    """Write what each head of the last layer meets, [heads, d] a newest row; ``asked`` are q·W_k, [heads, d] each."""
+    x, asked, met, places, scores, past, size = s.x, s.asked, s.met, s.places, s.scores, state.ravel(), state.shape[2]
+    place = 0
+    for run in range(begin, end):
+        first, stop = start[run - begin], start[run - begin + 1]
+        if first == stop:
+            continue
+        known = runs[run, KNOWN] - runs[run, BEGIN]
+        gap = max(runs[run, GAP] - runs[run, BEGIN], -1)
+        before = (runs[run, READ] * state.shape[1] + runs[run, BEGIN] - runs[run, MOVED]) * size + at
+        for key in range(known):
+            places[key] = before + key * size
+        for row in range(first, stop):
+            places[known + row - first] = row * d
+        for _ in range(heads):
+            _meet(
+                asked,
+                place,
+                np.float32(1.0),
+                past,
+                x,
+                places,
+                0,
+                0,
+                known,
+                known + stop - first,
+                gap,
+                d,
+                scores,
+                met,
+                place,
+            )
+            place += d
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _soften(scores: Any, at: Any, keys: Any, wide: Any, gap: Any) -> None:
-    """Turn scores into attention (softmax), none of it for the key ``gap``; ``wide``: keys to a multiple of STEP."""
-    row = scores[at : at + wide]
+def _meet(
+    query: Any,
+    query_at: Any,
+    scale: Any,
+    past: Any,
+    own: Any,
+    places: Any,
+    key_at: Any,
+    value: Any,
+    known: Any,
+    keys: Any,
+    gap: Any,
+    width: Any,
+    scores: Any,
+    mixed: Any,
+    mixed_at: Any,
+) -> None:
+    """Write to a vector of ``mixed`` what a query meets, both ``width`` wide; all flat float32.
+
+    Key j begins ``key_at`` behind ``places[j]``, the ``known`` first of them in ``past``, the others in ``own``; each
+    value begins ``value`` behind its key. Nobody attends to the key ``gap``.
+    """
+    for i in range(mixed_at, mixed_at + width):
+        mixed[i] = np.float32(0.0)
+    for key in range(known):
+        scores[key] = scale * dot(query, query_at, past, places[key] + key_at, width)
+    for key in range(known, keys):
+        scores[key] = scale * dot(query, query_at, own, places[key] + key_at, width)
+    _soften(scores, keys, gap)
+    weigh(scores, 0, places, 0, known, past, key_at + value, mixed, mixed_at, width)
+    weigh(scores, known, places, known, keys - known, own, key_at + value, mixed, mixed_at, width)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _soften(scores: Any, keys: Any, gap: Any) -> None:
+    """Turn scores into attention (softmax), none of it for the key ``gap``."""
+    wide = (keys + STEP - 1) // STEP * STEP
     for key in range(keys, wide):
-        row[key] = np.float32(-np.inf)
+        scores[key] = np.float32(-np.inf)
     if gap >= 0:
-        row[gap] = np.float32(-np.inf)
-    most = row[0]
+        scores[gap] = np.float32(-np.inf)
+    share = np.float32(1.0) / exponentiate(scores, 0, largest(scores, 0, wide), wide)
     for key in range(keys):
-        most = max(most, row[key])
-    exponentiate(scores, at, most, wide)
-    total = np.float32(0.0)
-    for key in range(keys):
-        total += row[key]
-    share = np.float32(1.0) / total
-    for key in range(keys):
-        row[key] *= share
+        scores[key] *= share

@@ -117,17 +117,18 @@ def dot(typingctx: Any, a: Any, a_at: Any, b: Any, b_at: Any, count: Any) -> Any
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         places = [_address(context, builder, signature.args[at], *args[at : at + 2]) for at in (0, 2)]
-        zero = ir.Constant(_HALF, [0.0] * STEP)
-
-        def step(at: Any, total: Any) -> Any:
-            x, y = (_load(builder, builder.gep(place, [at]), _HALF) for place in places)
-            return _fma(builder, x, y, total)
-
-        total = _along(builder, args[4], step, zero)
-        kind = ir.FunctionType(_F32, [_F32, _HALF])
-        add_up = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{STEP}f32")
-        # Any order of adding lanes up, but always the same.
-        return builder.call(add_up, [ir.Constant(_F32, 0.0), total], fastmath=("reassoc",))
+        start: Any = ir.Constant(_I64, 0)
+        whole: Any = ir.Constant(_F32, 0.0)
+        for lanes in _BLOCKS[1:]:
+            vector, stop = ir.VectorType(_F32, lanes), builder.and_(args[4], ir.Constant(_I64, -lanes))
+            total = cgutils.alloca_once(builder, vector)
+            builder.store(ir.Constant(vector, [0.0] * lanes), total)
+            with cgutils.for_range_slice(builder, start, stop, ir.Constant(_I64, lanes), inc=True) as (at, _):
+                x, y = (_load(builder, builder.gep(place, [at]), vector) for place in places)
+                builder.store(_fma(builder, x, y, builder.load(total)), total)
+            whole = _together(builder, "fadd", builder.load(total), whole)
+            start = stop
+        return whole
 
     return types.float32(a, types.intp, b, types.intp, types.intp), codegen
 
@@ -158,22 +159,23 @@ def weigh(
     weights: Any,
     weights_at: Any,
     places: Any,
+    places_at: Any,
     count: Any,
     b: Any,
+    b_at: Any,
     c: Any,
     c_at: Any,
     width: Any,
 ) -> Any:
     """Add to a vector of ``c`` each of ``count`` vectors of ``b`` times its weight, one after the other.
 
-    Flat float32, ``places`` int64: vector j of b begins at ``places[j]``. ``width`` as ``count`` for :func:`dot`.
+    Flat float32, ``places`` int64: vector j of b begins at ``b_at + places[j]``. ``width`` as ``count`` of :func:`dot`.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
-        weights, target = (_address(context, builder, kinds[at], *args[at : at + 2]) for at in (0, 5))
-        places, b = (_address(context, builder, kinds[at], args[at], ir.Constant(_I64, 0)) for at in (2, 4))
-        count, width = args[3], args[7]
+        weights, places, b, target = (_address(context, builder, kinds[at], *args[at : at + 2]) for at in (0, 2, 5, 7))
+        count, width = args[4], args[9]
         start: Any = ir.Constant(_I64, 0)
         for lanes in _BLOCKS:
             vector, stop = ir.VectorType(_F32, lanes), builder.and_(width, ir.Constant(_I64, -lanes))
@@ -191,7 +193,7 @@ def weigh(
         return context.get_dummy_value()
 
     index = types.intp
-    return types.none(weights, index, places, index, b, c, index, index), codegen
+    return types.none(weights, index, places, index, index, b, index, c, index, index), codegen
 
 
 @intrinsic
@@ -220,7 +222,9 @@ def lowest(typingctx: Any, bits: Any) -> Any:
 
 @intrinsic
 def exponentiate(typingctx: Any, a: Any, a_at: Any, shift: Any, count: Any) -> Any:
-    """Write ``exp(a - shift)`` over a vector of flat float32, none of which is above ``shift``; ``count`` as for dot.
+    """Write ``exp(a - shift)`` over a vector of flat float32, none of which is above ``shift``, and return the sum.
+
+    ``count`` as for :func:`dot`.
 
     By the polynomial of Cephes' expf (S. L. Moshier), to two units in the last place; 0 below exp(-87).
     """
@@ -231,7 +235,7 @@ def exponentiate(typingctx: Any, a: Any, a_at: Any, shift: Any, count: Any) -> A
         def same(value: float) -> Any:
             return ir.Constant(_HALF, [value] * STEP)
 
-        def step(at: Any, _nothing: Any) -> Any:
+        def step(at: Any, total: Any) -> Any:
             where = builder.gep(source, [at])
             x = builder.fsub(_load(builder, where, _HALF), off)
             far = builder.fcmp_ordered("<", x, same(-87.0))
@@ -253,11 +257,27 @@ def exponentiate(typingctx: Any, a: Any, a_at: Any, shift: Any, count: Any) -> A
             result = builder.fmul(series, builder.bitcast(exponent, _HALF))
             result = builder.select(far, same(0.0), result)
             builder.store(result, builder.bitcast(where, _HALF.as_pointer()), align=4)
+            return builder.fadd(total, result)
 
-        _along(builder, args[3], step, None)
-        return context.get_dummy_value()
+        return _together(builder, "fadd", _along(builder, args[3], step, same(0.0)), ir.Constant(_F32, 0.0))
 
-    return types.none(a, types.intp, types.float32, types.intp), codegen
+    return types.float32(a, types.intp, types.float32, types.intp), codegen
+
+
+@intrinsic
+def largest(typingctx: Any, a: Any, a_at: Any, count: Any) -> Any:
+    """Return the largest number of a vector of flat float32; ``count`` as for :func:`dot`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source = _address(context, builder, signature.args[0], *args[:2])
+
+        def step(at: Any, most: Any) -> Any:
+            x = _load(builder, builder.gep(source, [at]), _HALF)
+            return builder.select(builder.fcmp_ordered(">", x, most), x, most)
+
+        return _together(builder, "fmax", _along(builder, args[2], step, ir.Constant(_HALF, [-np.inf] * STEP)))
+
+    return types.float32(a, types.intp, types.intp), codegen
 
 
 def _along(builder: Any, count: Any, step: Callable[[Any, Any], Any], start: Any) -> Any:
@@ -277,6 +297,14 @@ def _along(builder: Any, count: Any, step: Callable[[Any, Any], Any], start: Any
     builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
     builder.position_at_end(after)
     return result
+
+
+def _together(builder: Any, how: str, vector: Any, *start: Any) -> Any:
+    """Reduce a vector to one number, in any order of its lanes, but always the same."""
+    kind = ir.FunctionType(_F32, [*(each.type for each in start), vector.type])
+    name = f"llvm.vector.reduce.{how}.v{vector.type.count}f32"
+    reduce = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.call(reduce, [*start, vector], fastmath=("reassoc", "nnan"))
 
 
 def _address(context: Any, builder: Any, kind: Any, value: Any, index: Any) -> Any:
