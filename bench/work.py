@@ -85,6 +85,10 @@ class _Counted:
     work: Work
     size: Size
 
+    def read(self, item: Any, engagement: Any, length: Ints) -> Any:
+        self.work.add(self.size, length, length)
+        return self.reruns.read(item, engagement, length)
+
     def vectors(self, state: Any, item: Any, engagement: Any, runs: Ints) -> Any:
         begin, own, last = (runs[:, column] for column in (BEGIN, OWN, LAST))
         self.work.add(self.size, last - begin, np.where(begin < last, last - own, 0))

@@ -92,8 +92,9 @@ class Reading:
 
 
 def read(model: SessionModel, histories: Histories, *, without: bool = True) -> Reading:
-    """Run the session model once over each history."""
-    return _read(model, histories, without=without)
+    """Run the session model's graph once over each history."""
+    got = model.run(histories.item, histories.engagement, without=without)
+    return Reading(got.vector, got.attention.mean(axis=(1, 2)), got.without, got.state)
 
 
 def glance(model: SessionModel, histories: Histories, wanted: npt.NDArray[np.bool_] | None = None) -> Reading:
@@ -109,7 +110,8 @@ def glance(model: SessionModel, histories: Histories, wanted: npt.NDArray[np.boo
     """
     if model.reruns is None:
         return read(model, histories)
-    reading = _read(model, histories, without=False, state=True)
+    whole = model.reruns.read(histories.item, histories.engagement, histories.length)
+    reading = Reading(whole.vector, whole.attention, None, whole.state)
     width, length = histories.width, histories.length
     there = np.arange(width) >= width - length[:, None]
     row, column = np.nonzero(there if wanted is None else there & wanted)
@@ -124,11 +126,6 @@ def glance(model: SessionModel, histories: Histories, wanted: npt.NDArray[np.boo
     runs = Runs(model, histories, reading.state)
     without[row, column] = runs.vectors(changed, row, kept, newest.astype(np.int64), hidden)
     return replace(reading, without=without)
-
-
-def _read(model: SessionModel, histories: Histories, *, without: bool, state: bool = False) -> Reading:
-    got = model.run(histories.item, histories.engagement, without=without, state=state)
-    return Reading(got.vector, got.attention.mean(axis=(1, 2)), got.without, got.state)
 
 
 @dataclass(frozen=True, slots=True)

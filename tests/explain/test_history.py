@@ -114,6 +114,13 @@ def test_what_stands_before_an_event_need_not_be_run_again(model: SessionModel) 
     np.testing.assert_allclose(again.vectors(row, column), blank.vectors(row, column), atol=1e-5)
 
 
+def test_a_glance_reads_what_the_graph_reads(model: SessionModel) -> None:
+    made = histories([*SESSIONS, []])
+    reading, graph = glance(model, made), read(model, made)
+    np.testing.assert_allclose(reading.vector, graph.vector, atol=1e-5)
+    np.testing.assert_allclose(reading.attention, graph.attention, atol=1e-6)
+
+
 def test_a_hidden_event_leaves_what_masking_leaves(model: SessionModel) -> None:
     made = histories(SESSIONS)
     row, column = every_event(made)
@@ -140,11 +147,11 @@ def test_a_glance_is_exact_for_the_newest_two_events_and_near_for_others(model: 
 def test_a_glance_at_some_events_says_of_them_what_one_at_all_says(model: SessionModel) -> None:
     made = histories(SESSIONS)
     wanted = (made.item > 0) & (made.item % 3 > 0)
-    whole, some = glance(model, made).without, glance(model, made, wanted).without
-    assert whole is not None
+    reading, some = glance(model, made), glance(model, made, wanted).without
+    assert reading.without is not None
     assert some is not None
-    np.testing.assert_array_equal(some[wanted], whole[wanted])
-    vector = np.repeat(read(model, made, without=False).vector[:, None], made.width, axis=1)
+    np.testing.assert_array_equal(some[wanted], reading.without[wanted])
+    vector = np.repeat(reading.vector[:, None], made.width, axis=1)
     np.testing.assert_array_equal(some[~wanted], vector[~wanted])
 
 

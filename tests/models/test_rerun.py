@@ -171,7 +171,7 @@ def test_other_weights_than_the_graphs_are_refused(models: list[SessionModel]) -
         weights = model.reruns.weights
         other = replace(model.reruns, weights=weights._replace(projection_bias=weights.projection_bias + 0.01))
         assert model.reruns.self_check(model) < 1e-5
-        with pytest.raises(BundleError, match="expected sessions taken up again to say what whole runs say"):
+        with pytest.raises(BundleError, match="expected sessions that are read, and taken up again"):
             other.self_check(model)
 
 

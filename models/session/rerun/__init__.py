@@ -1,10 +1,12 @@
-"""Taking sessions up again: what the session model would say had one event been other, without running it anew.
+"""Reading sessions, and taking them up again: what the model would say had one event been other.
 
 The transformer looks back only. Where a history differs from one that was read from some event on, everything before
 stands in that reading's ``state``, and only the rows behind are computed: five of twenty on average, one if the event
 is only hidden from the newest row. A batch of slates has a thousand such runs, each too small for ONNX Runtime, which
 spent most of their time between the matrix products. So they have a kernel of their own, which reads the weights of the
-exported graph; that it says what the graph says is checked whenever a bundle is opened (:meth:`Reruns.self_check`).
+exported graph. The sessions themselves go through it, too: what is compared is then computed in the same way, and of
+the wide layer, where few numbers are not zero, only those are multiplied. That it says what the graph says is checked
+whenever a bundle is opened (:meth:`Reruns.self_check`); a graph of another origin is run by ONNX Runtime alone.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ import onnx
 from onnx import numpy_helper
 
 from models.bundle import Bundle
-from models.errors import BundleError
-from models.session.rerun.kernel import BEGIN, GAP, KNOWN, LAST, MOVED, OWN, READ, rerun
+from models.errors import BundleError, SessionInputError
+from models.session.rerun.kernel import BEGIN, GAP, KNOWN, LAST, MOVED, OWN, READ, Told, rerun
 from models.session.rerun.product import LANES, STEP, packed
 
 if TYPE_CHECKING:
@@ -90,12 +92,37 @@ class Reruns:
         state float32 [K, W, s] is that of sessions of at most W events; item and engagement int64 [n, W] hold the runs'
         own events, in the columns that :func:`plan` says; runs int64 [n, 7] is what it returned.
         """
-        out = np.zeros((len(runs), self.dimension), dtype=np.float32)
+        told = self._told(len(runs), 0, 0)
         if len(runs):
             # Runs of one session share most of what enters the first layer.
             order = np.argsort(runs[:, READ], kind="stable")
-            rerun(out, np.ascontiguousarray(state), runs[order], order, item, engagement, self.heads, self.weights)
-        return out
+            rerun(told, np.ascontiguousarray(state), runs[order], order, item, engagement, self.heads, self.weights)
+        return told.vector
+
+    def read(self, item: Ints, engagement: Ints, length: Ints) -> Told:
+        """Run whole sessions: vector [n, d], state [n, W, s] and attention [n, W], all zeros for an empty session.
+
+        item and engagement int64 [n, W] hold the newest `length` events, int64 [n], on the right. Raises
+        SessionInputError for sessions that are longer than the model reads.
+        """
+        count, width = item.shape
+        if int(length.max(initial=0)) > len(self.weights.position):
+            raise SessionInputError(
+                f"expected at most {len(self.weights.position)} events, got {length.max()}: keep the newest ones."
+            )
+        told = self._told(count, count, width)
+        if count:
+            order, begin = np.arange(count), width - length
+            runs = plan(order, begin, np.zeros_like(begin), length, width, np.full_like(begin, -1))
+            runs[:, KNOWN] = runs[:, OWN] = begin
+            nothing = np.zeros((1, 1, told.state.shape[2]), dtype=np.float32)
+            rerun(told, nothing, runs, order, item, engagement, self.heads, self.weights)
+        return told
+
+    def _told(self, runs: int, whole: int, width: int) -> Told:
+        size = (2 * len(self.weights.feed_in_bias) - 1) * self.dimension
+        shapes = (runs, self.dimension), (whole, width, size), (whole, width)
+        return Told(*(np.zeros(shape, dtype=np.float32) for shape in shapes))
 
     def self_check(self, model: SessionModel) -> float:
         """Compare with whole runs of the graph, on random sessions cut at random, and return the largest difference.
@@ -111,18 +138,26 @@ class Reruns:
         there = np.arange(width) >= width - length[:, None]
         item = np.where(there, random.integers(1, items + 1, there.shape), 0)
         engagement = np.where(there, random.integers(1, kinds + 1, there.shape), 0)
-        state = model.run(item, engagement, without=False, state=True).state
-        if state is None:
+        whole = model.run(item, engagement, without=False, state=True)
+        if whole.state is None:
             raise BundleError("session.onnx: expected the output `state` of our own export, got none: export it again.")
         kept = width - 1 - (random.random(_PROBES) * length).astype(np.int64)
         other = np.where(np.arange(width) >= kept[:, None], random.integers(1, items + 1, there.shape), item)
-        expected = model.run(other, engagement, without=False).vector
         runs = plan(np.arange(_PROBES), kept, np.zeros_like(kept), length, width, np.full_like(kept, -1))
-        worst = float(np.abs(self.vectors(state, other, engagement, runs) - expected).max())
-        if not worst <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        read = self.read(item, engagement, length)
+        pairs = (
+            (read.vector, whole.vector),
+            (read.state * there[..., None], whole.state * there[..., None]),
+            (read.attention, whole.attention.mean(axis=(1, 2))),
+            (self.vectors(read.state, other, engagement, runs), model.run(other, engagement, without=False).vector),
+        )
+        worst = max(
+            float(np.abs(ours - theirs).max()) / max(1.0, float(np.abs(theirs).max())) for ours, theirs in pairs
+        )
+        if not worst <= _TOLERANCE:
             raise BundleError(
-                "session.onnx: expected sessions taken up again to say what whole runs say, got a difference of "
-                f"{worst:g}: do not serve explanations of this model, and report it."
+                "session.onnx: expected sessions that are read, and taken up again, to say what the graph says, got a "
+                f"difference of {worst:g}: do not serve explanations of this model, and report it."
             )
         return worst
 

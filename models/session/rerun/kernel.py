@@ -74,15 +74,27 @@ class Scratch(NamedTuple):
     places: Any
 
 
+class Told(NamedTuple):
+    """What is written for n runs, in arrays that hold zeros.
+
+    vector float32 [n, d]; where runs are whole sessions, state float32 [n, W, s] and attention float32 [n, W], the mean
+    over layers and heads of what the newest row attends to, else both without rows.
+    """
+
+    vector: Any
+    state: Any
+    attention: Any
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def rerun(out: Any, state: Any, runs: Any, order: Any, item: Any, engagement: Any, heads: Any, w: Any) -> None:
-    """Write each run's session vector to ``out`` float32 [n, d], which holds zeros.
+def rerun(told: Told, state: Any, runs: Any, order: Any, item: Any, engagement: Any, heads: Any, w: Any) -> None:
+    """Run sessions, whole or from their own rows on, and write what is told of them.
 
     state is float32 [K, W, s]; runs int64 [n, 7], best with those of one session together; item and engagement int64
-    [n, W], of which own columns are read, and out have in row ``order[i]``, int64 [n], what belongs to run i; w the
+    [n, W], of which own columns are read, and told have in row ``order[i]``, int64 [n], what belongs to run i; w the
     weights (``Weights`` of this package).
     """
-    d, inner, layers = out.shape[1], w.feed_in_bias.shape[1], len(w.feed_in_bias)
+    d, inner, layers = told.vector.shape[1], w.feed_in_bias.shape[1], len(w.feed_in_bias)
     most: Any = 0
     total: Any = 0
     for run in range(len(runs)):
@@ -114,13 +126,13 @@ def rerun(out: Any, state: Any, runs: Any, order: Any, item: Any, engagement: An
             count = fresh if layer == 0 else total
             _norm(count, d, s.newest if layer == 0 else s.h, s.x, w.norms[2 * layer])
             multiply(count, s.x, 0, d, w.triple[layer], d, 3 * d, s.triple, 0, 3 * d)
-            _attend(runs, begin, end, start, source, state, layer, heads, d, s)
+            _attend(told, runs, order, begin, end, start, source, state, layer, layers, heads, d, s)
             for row in range(total):
                 source[row] = row
             multiply(total, s.mixed, 0, d, w.output[layer], d, d, s.x, 0, d)
             add(np.float32(1.0), s.x, 0, s.h, 0, total * d)
             _feed(total, d, inner, s.h, s, w, layer)
-        _answer(out, state, runs, order, begin, end, heads, w, s, start)
+        _answer(told, state, runs, order, begin, end, heads, w, s, start)
         begin = end
 
 
@@ -179,10 +191,10 @@ def _gather(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _answer(
-    out: Any, state: Any, runs: Any, order: Any, begin: Any, end: Any, heads: Any, w: Any, s: Scratch, start: Any
+    told: Told, state: Any, runs: Any, order: Any, begin: Any, end: Any, heads: Any, w: Any, s: Scratch, start: Any
 ) -> None:
     """Run the last layer for the newest row of each run, and what follows; its keys and values are never formed."""
-    d, inner, last = out.shape[1], w.feed_in_bias.shape[1], len(w.feed_in_bias) - 1
+    d, inner, last = told.vector.shape[1], w.feed_in_bias.shape[1], len(w.feed_in_bias) - 1
     _norm(start[end - begin], d, s.h, s.x, w.norms[2 * last])
     count = 0
     for run in range(begin, end):
@@ -195,7 +207,7 @@ def _answer(
     width, padded = d // heads, w.read_value.shape[1] // d
     for head in range(heads):
         multiply(count, s.triple, head * width, d, w.read_key[head], width, d, s.asked, head * d, heads * d)
-    _read(runs, begin, end, start, state, 2 * last * d, heads, d, s)
+    _read(told, runs, order, begin, end, start, state, last, heads, d, s)
     wide = heads * padded
     for head in range(heads):
         multiply(count, s.met, head * d, heads * d, w.read_value[head], d, padded, s.asked, head * padded, wide)
@@ -209,7 +221,7 @@ def _answer(
         # A run without any event keeps the zero vector.
         if start[run - begin] < start[run - begin + 1]:
             for i in range(d):
-                out[order[run], i] = s.mixed[place * d + i] + w.projection_bias[i]
+                told.vector[order[run], i] = s.mixed[place * d + i] + w.projection_bias[i]
             place += 1
 
 
@@ -272,7 +284,19 @@ def _feed(rows: Any, d: Any, inner: Any, h: Any, s: Scratch, w: Any, layer: Any)
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 def _attend(
-    runs: Any, begin: Any, end: Any, start: Any, source: Any, state: Any, layer: Any, heads: Any, d: Any, s: Scratch
+    told: Told,
+    runs: Any,
+    order: Any,
+    begin: Any,
+    end: Any,
+    start: Any,
+    source: Any,
+    state: Any,
+    layer: Any,
+    layers: Any,
+    heads: Any,
+    d: Any,
+    s: Scratch,
 ) -> None:
     """Write the context of each row to ``mixed``: attention over what is known, then over own rows up to this one.
 
@@ -295,29 +319,34 @@ def _attend(
             for head in range(heads):
                 step = head * width
                 _meet(
-                    triple,
-                    own + step,
-                    scale,
-                    past,
-                    triple,
-                    places,
-                    step,
-                    d,
-                    known,
-                    keys,
-                    gap,
-                    width,
-                    scores,
-                    mixed,
+                    triple, own + step, scale, past, triple, places, step, d, known, keys, gap, width, scores, mixed,
                     row * d + step,
-                )
+                )  # fmt: skip
+                if row == stop - 1:
+                    _note(told.attention, order[run], runs[run, BEGIN], scores, keys, layers * heads)
+            if len(told.state):
+                column = runs[run, OWN] + row - first
+                for i in range(2 * d):
+                    told.state[order[run], column, 2 * layer * d + i] = triple[own + d + i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _read(runs: Any, begin: Any, end: Any, start: Any, state: Any, at: Any, heads: Any, d: Any, s: Scratch) -> None:
+def _read(
+    told: Told,
+    runs: Any,
+    order: Any,
+    begin: Any,
+    end: Any,
+    start: Any,
+    state: Any,
+    last: Any,
+    heads: Any,
+    d: Any,
+    s: Scratch,
+) -> None:
     """Write what each head of the last layer meets, [heads, d] a newest row; ``asked`` are q·W_k, [heads, d] each."""
     x, asked, met, places, scores, past, size = s.x, s.asked, s.met, s.places, s.scores, state.ravel(), state.shape[2]
-    place = 0
+    place, at = 0, 2 * last * d
     for run in range(begin, end):
         first, stop = start[run - begin], start[run - begin + 1]
         if first == stop:
@@ -329,45 +358,32 @@ def _read(runs: Any, begin: Any, end: Any, start: Any, state: Any, at: Any, head
             places[key] = before + key * size
         for row in range(first, stop):
             places[known + row - first] = row * d
+        keys = known + stop - first
         for _ in range(heads):
             _meet(
-                asked,
-                place,
-                np.float32(1.0),
-                past,
-                x,
-                places,
-                0,
-                0,
-                known,
-                known + stop - first,
-                gap,
-                d,
-                scores,
-                met,
-                place,
-            )
+                asked, place, np.float32(1.0), past, x, places, 0, 0, known, keys, gap, d, scores, met, place
+            )  # fmt: skip
+            _note(told.attention, order[run], runs[run, BEGIN], scores, keys, (last + 1) * heads)
             place += d
+        if len(told.state):
+            for row in range(first, stop):
+                for i in range(d):
+                    told.state[order[run], runs[run, OWN] + row - first, at + i] = x[row * d + i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _note(attention: Any, which: Any, begin: Any, scores: Any, keys: Any, parts: Any) -> None:
+    """Add one head's attention to the mean over so many, where that is asked for."""
+    if len(attention):
+        for key in range(keys):
+            attention[which, begin + key] += scores[key] / np.float32(parts)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _meet(
-    query: Any,
-    query_at: Any,
-    scale: Any,
-    past: Any,
-    own: Any,
-    places: Any,
-    key_at: Any,
-    value: Any,
-    known: Any,
-    keys: Any,
-    gap: Any,
-    width: Any,
-    scores: Any,
-    mixed: Any,
-    mixed_at: Any,
-) -> None:
+    query: Any, query_at: Any, scale: Any, past: Any, own: Any, places: Any, key_at: Any, value: Any, known: Any,
+    keys: Any, gap: Any, width: Any, scores: Any, mixed: Any, mixed_at: Any,
+) -> None:  # fmt: skip
     """Write to a vector of ``mixed`` what a query meets, both ``width`` wide; all flat float32.
 
     Key j begins ``key_at`` behind ``places[j]``, the ``known`` first of them in ``past``, the others in ``own``; each
