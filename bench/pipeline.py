@@ -30,6 +30,7 @@ from bench.work import Work, peak_bandwidth, peak_flops, watch
 from models.bundle import Bundle
 from models.data.simulator import simulate
 from models.data.slates import impressions
+from models.reranker.forest import ROWS
 from schemas.codec import Codec, Encoded
 from schemas.events import Impression
 from stream.explain.encode import Encoded as Answer
@@ -128,10 +129,11 @@ def budget(bundle: Bundle, slates: Sequence[Impression], batch: int) -> list[dic
     _settle()
     ours.watch()
     models = ours.explainer._models  # noqa: SLF001
-    scored = watch_rows(models.reranker)
+    counts = watch_rows(models.reranker)
     for start in range(0, len(messages) - batch + 1, batch):
         ours(messages[start : start + batch])
     count = len(messages) // batch * batch * len(slates[0]["items"])
+    met, sums = counts
     flops, bandwidth = peak_flops(), peak_bandwidth()
     trees = models.reranker.booster.num_trees()
 
@@ -156,7 +158,7 @@ def budget(bundle: Bundle, slates: Sequence[Impression], batch: int) -> list[dic
             "us": spent / count * 1e6,
             "limit_us": limits.get(stage, ("", None))[1],
             "work": limits.get(stage, ("", None))[0]
-            + (f"; {scored[0] / count:.1f} rows of {trees} trees" if stage == "verify" else ""),
+            + (f"; {met / count:.1f} rows of {trees} trees, {sums / count:.1f} sums" if stage == "verify" else ""),
         }
         for stage, spent in ours.seconds.items()
     ]
@@ -186,16 +188,40 @@ def _settle() -> None:
 
 
 def watch_rows(reranker: Any) -> list[int]:
-    """Count from now on the rows that a re-ranker scores, in the only number of the list."""
-    rows = [0]
-    score = type(reranker)._predict  # noqa: SLF001
+    """Count from now on the rows that meet a re-ranker's trees, and the scores that are summed of their leaves."""
+    counts = [0, 0]
+    predict, rescorer = type(reranker)._predict, type(reranker).rescorer  # noqa: SLF001
 
-    def counted(X: Any, *, raw: bool) -> Any:
-        rows[0] += len(X)
-        return score(reranker, X, raw=raw)
+    def predicted(X: Any, *, raw: bool) -> Any:
+        counts[0] += len(X)
+        counts[1] += len(X)
+        return predict(reranker, X, raw=raw)
 
-    object.__setattr__(reranker, "_predict", counted)
-    return rows
+    def watched(X: Any) -> Any:
+        made = rescorer(reranker, X)
+        if made._again is not None:  # noqa: SLF001
+            made._again.raw = _counted(made._again, counts)  # noqa: SLF001
+        return made
+
+    object.__setattr__(reranker, "_predict", predicted)
+    object.__setattr__(reranker, "rescorer", watched)
+    return counts
+
+
+def _counted(again: Any, counts: list[int]) -> Callable[[Any, Any], Any]:
+    sums, known = again.raw, again._known  # noqa: SLF001
+
+    def met() -> int:
+        return min(int(known.sum()) * ROWS, len(again._X))  # noqa: SLF001
+
+    def counted(row: Any, value: Any) -> Any:
+        before = met()
+        found = sums(row, value)
+        counts[0] += met() - before
+        counts[1] += len(row)
+        return found
+
+    return counted
 
 
 def _show(samples: dict[str, list[float]]) -> None:

@@ -47,10 +47,22 @@ class Reranker:
         """Give the sum of the trees for rows float64 [n, F], to which contributions add up: float64 [n]."""
         return self._predict(X, raw=True)
 
+    def rescorer(self, X: NDArray[np.float64]) -> Rescorer:
+        """Prepare to score rows float64 [n, F] again with other session scores; they must stay as they are."""
+        self._check(X)
+        return Rescorer(self, X)
+
     def self_check(self, rows: NDArray[np.float64]) -> None:
-        """Compile, and compare with LightGBM's own scores of rows float64 [n, F]; raises BundleError if any differs."""
+        """Compile, and compare with LightGBM's own scores of rows float64 [n, F]; raises BundleError if any differs.
+
+        The rows are scored again as well, with the session scores of others.
+        """
+        every, others = np.arange(len(rows)), rows.copy()
+        others[:, -1] = rows[::-1, -1]
         expected = np.asarray(self.booster.predict(rows, raw_score=True, num_threads=1), dtype=np.float64)
-        worst = float(np.abs(self.raw(rows) - expected).max(initial=0.0))
+        again = np.asarray(self.booster.predict(others, raw_score=True, num_threads=1), dtype=np.float64)
+        difference = [self.raw(rows) - expected, self.rescorer(rows).raw(every, others[:, -1]) - again]
+        worst = float(np.abs(difference).max(initial=0.0))
         if worst > 0:
             raise BundleError(
                 f"re-ranker: expected LightGBM's own scores, got a difference of {worst:g}: do not serve explanations "
@@ -58,16 +70,48 @@ class Reranker:
             )
 
     def _predict(self, X: NDArray[np.float64], *, raw: bool) -> NDArray[np.float64]:
-        if X.ndim != 2 or X.shape[1] != self.width:
-            raise BundleError(
-                f"re-ranker: expected rows of {self.width} features, got an array of shape {list(X.shape)}: put user "
-                "features, item features and session_score side by side, in the order of features.json."
-            )
+        self._check(X)
         if len(X) == 0:
             return np.zeros(0)
         if raw and self.trees is not None:
             return self.trees.raw(np.asarray(X, dtype=np.float64))
         return np.asarray(self.booster.predict(X, raw_score=raw, num_threads=1), dtype=np.float64)
+
+    def _check(self, X: NDArray[np.float64]) -> None:
+        if X.ndim != 2 or X.shape[1] != self.width:
+            raise BundleError(
+                f"re-ranker: expected rows of {self.width} features, got an array of shape {list(X.shape)}: put user "
+                "features, item features and session_score side by side, in the order of features.json."
+            )
+
+
+class Rescorer:
+    """Rows with other session scores, each scored to the bit as its re-ranker scores the changed row.
+
+    Where the trees can, a row meets them once, however often it is scored (``Trees.again``). Otherwise, and for a
+    probability, which is LightGBM's own to compute, the changed rows are scored anew.
+    """
+
+    def __init__(self, reranker: Reranker, X: NDArray[np.float64]) -> None:
+        self._reranker, self._X = reranker, X
+        self._again = None if reranker.trees is None else reranker.trees.again(X, reranker.width - 1)
+
+    def score(self, row: NDArray[np.int64], session_score: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Score rows int64 [m] with session scores float64 [m], as ``Reranker.score`` does: float64 [m]."""
+        if self._reranker.output == "raw":
+            return self.raw(row, session_score)
+        return self._reranker.score(self._changed(row, session_score))
+
+    def raw(self, row: NDArray[np.int64], session_score: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give the sum of the trees for rows int64 [m] with session scores float64 [m]: float64 [m]."""
+        if self._again is not None:
+            return self._again.raw(row, session_score)
+        return self._reranker.raw(self._changed(row, session_score))
+
+    def _changed(self, row: NDArray[np.int64], session_score: NDArray[np.float64]) -> NDArray[np.float64]:
+        X = self._X[row]
+        X[:, -1] = session_score
+        return X
 
 
 def read_trees(text: str) -> lgb.Booster:

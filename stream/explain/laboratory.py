@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from models.attribution.blank import HIDDEN, Swaps
 from models.attribution.history import Deletions, run_together
-from models.reranker.runtime import Reranker
 from stream.explain.columns import Floats, Ints, Slates, watched
 from stream.explain.models import Models
 from stream.explain.scores import Scores
@@ -28,7 +27,7 @@ What that misses: ``python -m bench.proposals``.
 """
 
 MAX_RERANKED_ROWS: Final = 65_536
-"""Rows of features that are laid out at once; large slates with long histories have more."""
+"""Rows that are scored at once; large slates with long histories have more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,6 @@ class Laboratory:
         self.margin = max(models.bundle.manifest.citation_margin, models.bundle.manifest.score_tolerance)
         self.watched = watched(slates.histories, models.bundle)
         self.rank = ranks(slates.slate, scores.reranking, slates.position)
-        self._models = models
         session, state = models.session, scores.reading.state
         self._deletions = Deletions(session, slates.histories, state)
         self._blanks = Swaps(session, slates.histories, session.blank_event, state) if session.has_blank else None
@@ -150,7 +148,7 @@ class Laboratory:
         event = column[item, place]
         new = self._rank_without[item, event] == 0
         if new.any():
-            found = _ranks_without(self, self._models.reranker, item[new], event[new])
+            found = _ranks_without(self, item[new], event[new])
             self._rank_without[item[new], event[new]] = found
         rank_without = np.repeat(self.rank[:, None], column.shape[1], axis=1)
         rank_without[item, place] = self._rank_without[item, event]
@@ -179,7 +177,7 @@ def ranks(group: Ints, score: npt.NDArray[np.number], position: Ints) -> Ints:
     return rank
 
 
-def _ranks_without(laboratory: Laboratory, reranker: Reranker, item: Ints, column: Ints) -> Ints:
+def _ranks_without(laboratory: Laboratory, item: Ints, column: Ints) -> Ints:
     """Rank of each item with an event of its history deleted: every item of the slate is scored again, int64 [n].
 
     An item whose scores we cannot reproduce keeps the re-ranking score that was sent.
@@ -196,9 +194,8 @@ def _ranks_without(laboratory: Laboratory, reranker: Reranker, item: Ints, colum
     score = scores.reranking[row]
     again = np.flatnonzero(scores.matches[row])
     for part in np.array_split(again, -(-len(again) // MAX_RERANKED_ROWS)):
-        features = slates.features[row[part]]
-        features[:, -1] = np.einsum("nd,nd->n", vector[group[part]], scores.items[row[part]])
-        score[part] = reranker.score(features)
+        session_score = np.einsum("nd,nd->n", vector[group[part]], scores.items[row[part]])
+        score[part] = scores.rescorer.score(row[part], session_score.astype(np.float64))
     rank = ranks(group, score, slates.position[row])
     found: Ints = rank[start[which] + item - slates.offsets[slates.slate[item]]]
     return found

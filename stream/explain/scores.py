@@ -8,6 +8,7 @@ import numpy as np
 
 from models.attribution import METHODS
 from models.attribution.history import Floats, Reading, glance
+from models.reranker.runtime import Rescorer
 from stream.explain.columns import Bools, Doubles, Slates, watched
 from stream.explain.models import Models
 
@@ -20,7 +21,8 @@ class Scores:
     nearly (see ``models/attribution/history.py``): it proposes, and what is said rests on runs of their own;
     items float32 [T, d], item vectors (zero where unknown); centred float32 [T, d], the same minus the slate's mean, so
     that a product with it is relative to the slate; reranking float32 [T], our re-ranking score where it reproduces the
-    one sent, else the one sent; matches bool [T], both scores are reproduced.
+    one sent, else the one sent; matches bool [T], both scores are reproduced; rescorer: scores any of the T items
+    again, with another session score, without asking all trees again.
     """
 
     reading: Reading
@@ -29,6 +31,7 @@ class Scores:
     centred: Floats
     reranking: Floats
     matches: Bools
+    rescorer: Rescorer
 
 
 def score(slates: Slates, models: Models, *, unwatched: bool = True) -> Scores:
@@ -56,12 +59,13 @@ def score(slates: Slates, models: Models, *, unwatched: bool = True) -> Scores:
     rows = np.flatnonzero(candidates)
     matches = np.zeros(len(rows), dtype=np.bool_)
     reranking = slates.reranking_score.astype(np.float32)
+    rescorer = models.reranker.rescorer(slates.features)
     if len(rows):
-        ours = models.reranker.score(slates.features[rows])
+        ours = rescorer.score(rows, slates.features[rows, -1])
         matches = _near(ours, slates.reranking_score[rows], tolerance)
         reranking[rows[matches]] = ours[matches]
     candidates[rows] = matches
-    return Scores(reading, without, items, centred, reranking, candidates)
+    return Scores(reading, without, items, centred, reranking, candidates, rescorer)
 
 
 def _near(ours: Floats | Doubles, sent: Doubles, tolerance: float) -> Bools:

@@ -57,7 +57,8 @@ def attribute(slates: Slates, scores: Scores, models: Models) -> Signals:
     if len(rows):
         shap = models.treeshap.contributions(slates.features[rows], same_bits=True)
         contribution[rows] = shap[:, :-1]
-        residual[rows], sound[rows] = _residual(shap, models.reranker.raw(slates.features[rows]))
+        raw = scores.rescorer.raw(rows, slates.features[rows, -1])
+        residual[rows], sound[rows] = _residual(shap, raw)
         personal_share[rows] = _personal_share(contribution[rows], bundle)
     category_match, category_titles = _category_match(slates, bundle)
     known = slates.known

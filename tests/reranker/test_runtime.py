@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.bundle import Bundle, BundleError
+from models.reranker.forest import Again
 from models.reranker.runtime import Reranker
 from tests.bundles import tiny_bundle, tiny_reranker
 
@@ -31,6 +33,39 @@ def test_a_row_scores_the_same_alone_and_in_company(tmp_path: Path, rows: np.nda
     assert reranker.score(rows[::-1])[::-1].tolist() == together.tolist()
     again = Reranker.load(Bundle.load(tmp_path))
     assert again.score(rows).tolist() == together.tolist()
+
+
+@pytest.mark.parametrize("output", ["raw", "probability"])
+@pytest.mark.parametrize("trees", [True, False])
+def test_a_row_scored_again_scores_as_the_changed_row(
+    tmp_path: Path, rows: np.ndarray, output: str, trees: bool
+) -> None:
+    reranker = Reranker.load(Bundle.load(tiny_bundle(tmp_path, output=output)))
+    if not trees:
+        reranker = dataclasses.replace(reranker, trees=None)
+    rescorer = reranker.rescorer(rows)
+    random = np.random.default_rng(1)
+    for count in (0, 1, 300):
+        row, session_score = random.integers(200, size=count), random.normal(size=count) * 50
+        changed = rows[row]
+        changed[:, -1] = session_score
+        assert rescorer.score(row, session_score).tolist() == reranker.score(changed).tolist()
+        assert rescorer.raw(row, session_score).tolist() == reranker.raw(changed).tolist()
+    every = np.arange(200)
+    assert rescorer.score(every, rows[:, -1]).tolist() == reranker.score(rows).tolist()
+    assert np.isnan(rows[:, -1]).any()
+
+
+def test_scores_that_differ_from_lightgbms_are_not_served(
+    tmp_path: Path, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reranker = Reranker.load(Bundle.load(tiny_bundle(tmp_path)))
+    reranker.self_check(rows)
+    sums = Again.raw
+    monkeypatch.setattr(Again, "raw", lambda self, row, value: sums(self, row, value) + 1e-9)
+
+    with pytest.raises(BundleError, match="a difference of 1e-09"):
+        reranker.self_check(rows)
 
 
 def test_a_probability_is_the_sigmoid_of_the_raw_score(tmp_path: Path, rows: np.ndarray) -> None:
@@ -59,6 +94,8 @@ def test_rows_of_another_width_are_refused(tmp_path: Path, shape: tuple[int, ...
 
     with pytest.raises(BundleError, match="expected rows of 41 features"):
         reranker.score(np.zeros(shape))
+    with pytest.raises(BundleError, match="expected rows of 41 features"):
+        reranker.rescorer(np.zeros(shape))
 
 
 DAMAGE = {
