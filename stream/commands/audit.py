@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_COLUMNS = 110
+
 
 def audit(
     *,
@@ -59,6 +61,8 @@ def audit(
     opened = Bundle.load(bundle or Settings().bundle_dir)
     cases = simulated(opened, AUDIT_SEED) if movielens is None else real(opened, movielens, part=2)
     console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, _COLUMNS)  # a file has no edge at which to cut a table
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=n)
