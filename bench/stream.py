@@ -1,9 +1,9 @@
 """What one machine sustains end to end: a real Kafka, workers as processes, an open-loop load at fixed rates.
 
 Each rate is a run of its own, on topics and an archive of its own; the first seconds of it warm broker and workers up,
-and count for completeness only. A latency counts from the moment its impression was
-due to be sent, so that a stall shows in every impression it delayed (no coordinated omission), to the moment that a
-consumer holds the explanation. Broker, workers and load share the machine; each one's CPU time is told apart.
+and count for completeness only. A latency counts from the moment its impression was due to be sent, so that a stall
+shows in every impression it delayed (no coordinated omission), to the moment that a consumer holds the explanation.
+Broker, workers and load share the machine; each one's CPU time is told apart.
 
 Run: python -m bench.stream --rate 50 100 --duration 30 --json FILE
 """

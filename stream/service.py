@@ -32,7 +32,7 @@ def run(settings: Settings, agents: Sequence[str], until_idle_s: float | None = 
 
     """
     logs.configure(settings)
-    settings = _unhurried(settings) if set(agents) == {"sink"} else settings
+    settings = paced(settings, agents)
     Cluster(settings).require()
     with ExitStack() as resources:
         # What is slow or can be refused comes before joining the group: partitions go only to workers that can work.
@@ -51,8 +51,13 @@ def run(settings: Settings, agents: Sequence[str], until_idle_s: float | None = 
         return serve(build, until_idle_s)
 
 
-def _unhurried(settings: Settings) -> Settings:
-    """Fetch seldom and much where nobody waits for an answer, unless told otherwise."""
+def paced(settings: Settings, agents: Sequence[str]) -> Settings:
+    """Return settings by which a worker with these agents asks for more: seldom and much where nobody waits for it.
+
+    What was set stays as it was set.
+    """
+    if set(agents) != {"sink"}:
+        return settings
     chosen = {name: value for name, value in _SINK_FETCHES.items() if name not in settings.model_fields_set}
     return settings.model_copy(update=chosen)
 

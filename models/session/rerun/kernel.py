@@ -284,20 +284,9 @@ def _feed(rows: Any, d: Any, inner: Any, h: Any, s: Scratch, w: Any, layer: Any)
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 def _attend(
-    told: Told,
-    runs: Any,
-    order: Any,
-    begin: Any,
-    end: Any,
-    start: Any,
-    source: Any,
-    state: Any,
-    layer: Any,
-    layers: Any,
-    heads: Any,
-    d: Any,
-    s: Scratch,
-) -> None:
+    told: Told, runs: Any, order: Any, begin: Any, end: Any, start: Any, source: Any, state: Any, layer: Any,
+    layers: Any, heads: Any, d: Any, s: Scratch,
+) -> None:  # fmt: skip
     """Write the context of each row to ``mixed``: attention over what is known, then over own rows up to this one.
 
     Own row i has its query, key and value in row ``source[i]`` of triple.
@@ -307,11 +296,7 @@ def _attend(
     scale = np.float32(1.0) / np.sqrt(np.float32(width))
     for run in range(begin, end):
         first, stop = start[run - begin], start[run - begin + 1]
-        known = runs[run, KNOWN] - runs[run, BEGIN]
-        gap = max(runs[run, GAP] - runs[run, BEGIN], -1)
-        at = (runs[run, READ] * state.shape[1] + runs[run, BEGIN] - runs[run, MOVED]) * size + 2 * layer * d
-        for key in range(known):
-            places[key] = at + key * size
+        known, gap = _place(runs[run], state.shape[1], size, 2 * layer * d, places)
         for row in range(first, stop):
             own = source[row] * 3 * d
             places[known + row - first] = own + d
@@ -332,18 +317,9 @@ def _attend(
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 def _read(
-    told: Told,
-    runs: Any,
-    order: Any,
-    begin: Any,
-    end: Any,
-    start: Any,
-    state: Any,
-    last: Any,
-    heads: Any,
-    d: Any,
+    told: Told, runs: Any, order: Any, begin: Any, end: Any, start: Any, state: Any, last: Any, heads: Any, d: Any,
     s: Scratch,
-) -> None:
+) -> None:  # fmt: skip
     """Write what each head of the last layer meets, [heads, d] a newest row; ``asked`` are q·W_k, [heads, d] each."""
     x, asked, met, places, scores, past, size = s.x, s.asked, s.met, s.places, s.scores, state.ravel(), state.shape[2]
     place, at = 0, 2 * last * d
@@ -351,11 +327,7 @@ def _read(
         first, stop = start[run - begin], start[run - begin + 1]
         if first == stop:
             continue
-        known = runs[run, KNOWN] - runs[run, BEGIN]
-        gap = max(runs[run, GAP] - runs[run, BEGIN], -1)
-        before = (runs[run, READ] * state.shape[1] + runs[run, BEGIN] - runs[run, MOVED]) * size + at
-        for key in range(known):
-            places[key] = before + key * size
+        known, gap = _place(runs[run], state.shape[1], size, at, places)
         for row in range(first, stop):
             places[known + row - first] = row * d
         keys = known + stop - first
@@ -369,6 +341,16 @@ def _read(
             for row in range(first, stop):
                 for i in range(d):
                     told.state[order[run], runs[run, OWN] + row - first, at + i] = x[row * d + i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _place(run: Any, width: Any, size: Any, at: Any, places: Any) -> Any:
+    """Write where a run's known keys begin, ``at`` behind each row of the state; return their number and the gap's."""
+    known = run[KNOWN] - run[BEGIN]
+    begin = (run[READ] * width + run[BEGIN] - run[MOVED]) * size + at
+    for key in range(known):
+        places[key] = begin + key * size
+    return known, max(run[GAP] - run[BEGIN], -1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
