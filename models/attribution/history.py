@@ -24,7 +24,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+UNHEARD: Final = 0.01
+"""Share of the newest row's attention, mean over layers and heads, below which a glance takes an event for silent.
+
+What that misses: ``python -m bench.proposals``.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +109,19 @@ def glance(model: SessionModel, histories: Histories, wanted: npt.NDArray[np.boo
     wanted bool [K, W] says of which events that is asked, None: of all. Another then seems to do nothing: its vector is
     the session's.
 
-    Nearly: only the newest row learns that the event is gone; all other rows stay as they were with it. That is exact
-    for the newest two events, and else close: good for finding events that are worth a closer look (what it misses:
-    ``python -m bench.proposals``). A model that cannot take sessions up again says exactly what every event does,
-    where it can.
+    Nearly: only the newest row learns that the event is gone; all other rows stay as they were with it; and whom it
+    hardly heard (UNHEARD) it does not miss. That is exact for the newest two events, and else close: good for finding
+    events that are worth a closer look (what it misses: ``python -m bench.proposals``). A model that cannot take
+    sessions up again says exactly what every event does, where it can.
     """
     if model.reruns is None:
         return read(model, histories)
     whole = model.reruns.read(histories.item, histories.engagement, histories.length)
     reading = Reading(whole.vector, whole.attention, None, whole.state)
     width, length = histories.width, histories.length
-    there = np.arange(width) >= width - length[:, None]
-    row, column = np.nonzero(there if wanted is None else there & wanted)
+    columns = np.arange(width)
+    asked = (columns >= width - length[:, None]) & ((columns >= width - 2) | (reading.attention >= UNHEARD))
+    row, column = np.nonzero(asked if wanted is None else asked & wanted)
     item, engagement = histories.item[row], histories.engagement[row]
     # Without the newest event the one before it asks, as in the shorter session; any other is hidden from the newest.
     newest = column == width - 1
