@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.attribution import METHODS
+from models.attribution import METHODS, history
 from models.attribution.blank import HIDDEN, Swaps
 from models.attribution.history import Deletions, Histories, glance, read
 from models.bundle import Bundle
@@ -153,6 +153,22 @@ def test_a_glance_at_some_events_says_of_them_what_one_at_all_says(model: Sessio
     np.testing.assert_array_equal(some[wanted], reading.without[wanted])
     vector = np.repeat(reading.vector[:, None], made.width, axis=1)
     np.testing.assert_array_equal(some[~wanted], vector[~wanted])
+
+
+def test_a_glance_does_not_miss_whom_the_newest_event_hardly_heard(
+    model: SessionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = histories(SESSIONS)
+    whole = glance(model, made)
+    older = (made.item > 0) & (np.arange(made.width) < made.width - 2)
+    least = float(np.median(whole.attention[older]))
+    monkeypatch.setattr(history, "UNHEARD", least)
+    some, silent = glance(model, made).without, older & (whole.attention < least)
+    assert whole.without is not None
+    assert some is not None
+    assert silent.any()
+    np.testing.assert_array_equal(some[silent], np.repeat(whole.vector[:, None], made.width, axis=1)[silent])
+    np.testing.assert_array_equal(some[~silent], whole.without[~silent])
 
 
 def test_a_model_that_takes_up_nothing_again_says_the_same(model: SessionModel, bundle: Bundle) -> None:
