@@ -103,16 +103,16 @@ def rerun(told: Told, state: Any, runs: Any, order: Any, item: Any, engagement: 
     # Runs are at most as many as rows; a product rounds rows up.
     rows = max(min(_ROWS_AT_ONCE, total), most) + ROWS
     s = Scratch(
-        np.zeros(rows * d, np.float32),
-        np.zeros(rows * d, np.float32),
-        np.zeros(rows * d, np.float32),
-        np.zeros(rows * 3 * d, np.float32),
-        np.zeros(rows * inner, np.float32),
-        np.zeros(rows * d, np.float32),
-        np.zeros(rows * heads * d, np.float32),
-        np.zeros(rows * heads * d, np.float32),
-        np.zeros(item.shape[1] + STEP, np.float32),
-        np.zeros(max(inner, item.shape[1]), np.int64),
+        np.empty(rows * d, np.float32),
+        np.empty(rows * d, np.float32),
+        np.empty(rows * d, np.float32),
+        np.empty(rows * 3 * d, np.float32),
+        np.empty(rows * inner, np.float32),
+        np.empty(rows * d, np.float32),
+        np.empty(rows * heads * d, np.float32),
+        np.empty(rows * heads * d, np.float32),
+        np.empty(item.shape[1] + STEP, np.float32),
+        np.empty(max(inner, item.shape[1]), np.int64),
     )
     start, source = np.zeros(rows + 1, np.int64), np.zeros(rows, np.int64)
     seen = np.zeros((len(w.position), _SEEN, 3), np.int64)
