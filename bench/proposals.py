@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from bench.machine import describe, headline
 from bench.pipeline import slates_of
-from models.attribution.history import masking
+from models.attribution.removal import masking
 from models.bundle import Bundle
 from stream.explain.columns import to_columns
 from stream.explain.evidence import verify

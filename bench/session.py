@@ -23,7 +23,9 @@ import numpy as np
 
 from bench.machine import describe, headline
 from bench.work import Size, forward_flop, peak_flops
-from models.attribution.history import Histories, Runs, glance
+from models.attribution.glance import glance
+from models.attribution.history import Histories
+from models.attribution.removal import BLANKED, Runs
 from models.bundle import Bundle
 from models.session.runtime import SessionModel
 from stream.settings import BUNDLED_MODEL
@@ -46,8 +48,8 @@ def questions(model: SessionModel, bundle: Bundle, length: int, batch: int) -> d
     runs, row = Runs(model, histories, glance(model, histories).state), np.arange(batch)
     for rows in AGAIN:
         if rows < length:
-            kept = np.full(batch, length - rows)
-            asked[f"again {rows}"] = partial(runs.vectors, histories, row, kept, 0 * kept, 0 * kept - 1)
+            removal, column = np.full(batch, BLANKED), np.full(batch, length - rows)
+            asked[f"again {rows}"] = partial(runs.without, removal, row, column)
     return asked
 
 

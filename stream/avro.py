@@ -1,27 +1,19 @@
 """Avro's primitives, read from arrays of bytes: what decoders of whole batches are compiled from.
 
 Strict: what is not exactly as Avro 1.12 has it ("Binary Encoding") ends at BAD, and the codec, which can say what is
-wrong, has the word. Numba's cache does not see that a function of another file has changed: change the files that use
-these too, or empty their ``__pycache__``.
+wrong, has the word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 
-import numba
 import numpy as np
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+from models.compiled import compiled
 
 BAD: Final = -1
 """A place that no message has. Whatever is read from there is nothing and ends there, so it need be checked once."""
-
-
-def compiled(function: Function) -> Function:
-    """Compile a function once and keep it in numba's cache; it runs without the interpreter's lock."""
-    return cast("Function", numba.njit(cache=True, nogil=True)(function))
 
 
 @compiled

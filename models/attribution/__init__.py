@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from models.attribution.blank import blanking
-from models.attribution.history import Floats, Histories, deletion, masking
+from models.attribution.history import Floats, Histories
+from models.attribution.removal import blanking, deletion, masking
 
 if TYPE_CHECKING:
     from models.session.runtime import SessionModel

@@ -18,10 +18,11 @@ import numpy.typing as npt
 
 from models.bundle import Bundle
 from models.catalog import Catalog
+from models.compiled import compiled
 from schemas.codec import read_newest
 from schemas.errors import InvalidEvent
 from schemas.events import ENGAGEMENTS, MAX_SESSION_EVENTS, MAX_SLATE_ITEMS, Impression, check_head
-from stream.avro import BAD, compiled, read_block, read_float_bits, read_int, read_long, read_string
+from stream.avro import BAD, read_block, read_float_bits, read_int, read_long, read_string
 from stream.explain.columns import Bools, Fields, Ints, Sheet, features, is_foreign
 from stream.explain.ids import all_differ, find, table_of
 from stream.explain.layout import require

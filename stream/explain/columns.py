@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from models.attribution.history import Histories
 from models.bundle import Bundle
+from models.compiled import compiled
 from schemas.errors import InvalidEvent
 from schemas.events import Impression
-from stream.avro import compiled
 
 SKIP: Final = "skip"
 """The engagement that is no sign of interest: a skipped title was not watched."""

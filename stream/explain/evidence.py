@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
+from models.compiled import compiled
 from stream.explain.columns import Bools, Floats, Ints, Slates
 from stream.explain.laboratory import Laboratory, ranks
 from stream.explain.models import Models
@@ -64,54 +65,89 @@ def by_evidence(laboratory: Laboratory) -> Ints:
     EVENTS that do most for the slate are looked at, and of them, for each item, the best CANDIDATES by relative masking
     effect. Of those that hold, the one is cited whose absence costs the item most relative to the slate, as the mean of
     all removals; and after it the next, if it is another title, and its deletion still lowers the score once the first
-    is gone.
+    is gone. Without either the item would not stand higher: where it would (its own score falls, but others of the
+    slate fall further), an event is no reason for its place.
     """
-    slates, margin = laboratory.slates, laboratory.margin
-    propose = laboratory.proposing_margin
-    able = laboratory.scores.matches[:, None] & (laboratory.raw > propose) & (laboratory.relative > propose)
-    able &= laboratory.watched[slates.slate]
-    able &= _worth_trying(slates, np.where(able, laboratory.relative, 0.0))
-    candidates = _largest(np.where(able, laboratory.relative, -np.inf), CANDIDATES)
-    falls = laboratory.measure(candidates)
-    strength = np.where(falls.least > margin, falls.relative, -np.inf)
-    first = _strongest(laboratory, candidates, strength)
-    # The same title is not named twice.
-    titles = slates.histories.item[slates.slate]
-    same = np.take_along_axis(titles, candidates, axis=1) == np.take_along_axis(titles, first[:, None], axis=1)
-    strength[same | (first < 0)[:, None]] = -np.inf
-    second = _strongest(laboratory, candidates, strength)
-    item = np.flatnonzero(second >= 0)
+    slates, falls, margin = laboratory.slates, laboratory.falls, laboratory.margin
+    candidates = np.full((len(slates.item), CANDIDATES), -1)
+    _propose(
+        slates.offsets, laboratory.scores.matches, laboratory.watched, laboratory.raw, laboratory.relative,
+        laboratory.proposing_margin, EVENTS, candidates,
+    )  # fmt: skip
+    laboratory.measure(candidates)
+    least = np.take_along_axis(falls.least, np.maximum(candidates, 0), axis=1)
+    laboratory.reorder(np.where(least > margin, candidates, -1))
+    cited = np.full((len(slates.item), CITED), -1)
+    _choose(
+        candidates, slates.slate, slates.histories.item, laboratory.rank, laboratory.rank_without, falls.least,
+        falls.relative, margin, cited,
+    )  # fmt: skip
+    item = np.flatnonzero(cited[:, 1] >= 0)
     if len(item):
-        still = np.min(laboratory.falls_after(item, first[item], second[item]), axis=0) > margin
-        second[item] = np.where(still, second[item], -1)
-    return np.column_stack([first, second])
+        still = np.min(laboratory.falls_after(item, *cited[item].T), axis=0) > margin
+        cited[item[~still], 1] = -1
+    return cited
 
 
-def _worth_trying(slates: Slates, gain: Floats) -> Bools:
-    """Mark, for each item, the events that do most for all items of its slate together: bool [T, W]; gain [T, W]."""
-    together = np.zeros(slates.histories.item.shape, dtype=np.float32)
-    np.add.at(together, slates.slate, gain)
-    most = _largest(np.where(together > 0, together, -np.inf), EVENTS)
-    row, place = np.nonzero(most >= 0)
-    worth = np.zeros(together.shape, dtype=np.bool_)
-    worth[row, most[row, place]] = True
-    return worth[slates.slate]
+@compiled
+def _propose(
+    offsets: Any, matches: Any, watched: Any, raw: Any, relative: Any, margin: Any, events: Any, candidates: Any
+) -> None:
+    """Write each item's candidates, best first, from the events that do most for all items of its slate together."""
+    able = np.empty(raw.shape, np.bool_)
+    tried = np.empty(raw.shape[1], np.bool_)
+    for slate in range(len(offsets) - 1):
+        together = np.zeros(raw.shape[1], np.float32)
+        items = range(offsets[slate], offsets[slate + 1])
+        for item in items:
+            for event in range(raw.shape[1]):
+                moves = raw[item, event] > margin and relative[item, event] > margin
+                able[item, event] = moves and matches[item] and watched[slate, event]
+                together[event] += relative[item, event] * able[item, event]
+        tried[:] = False
+        for _ in range(min(events, len(together))):
+            most = together.argmax()
+            tried[most] = together[most] > 0
+            together[most] = 0
+        for item in items:
+            _list_largest(able[item] & tried, relative[item], candidates[item])
 
 
-def _strongest(laboratory: Laboratory, candidates: Ints, strength: Floats) -> Ints:
-    """Name the strongest candidate without which the item would not stand higher, int64 [T], -1 for none.
+@compiled
+def _list_largest(able: Any, values: Any, places: Any) -> None:
+    """Write the places of the largest values, of those that are able, largest first; what is left stays as it is."""
+    most, found = len(places), 0
+    for new in np.flatnonzero(able):
+        place = found
+        while place > 0 and values[new] > values[places[place - 1]]:
+            if place < most:
+                places[place] = places[place - 1]
+            place -= 1
+        if place < most:
+            places[place] = new
+            found = min(found + 1, most)
 
-    Where an item would (its own score falls, but others of the slate fall further), the event is no reason for its
-    place: its strength, float32 [T, C], becomes minus infinity, and the next is looked at.
-    """
-    item = np.arange(len(candidates))
-    while True:
-        place = strength.argmax(axis=1)
-        named = np.where(np.isfinite(strength[item, place]), candidates[item, place], -1)
-        lifted = laboratory.rank_without(named[:, None])[:, 0] < laboratory.rank
-        if not lifted.any():
-            return named
-        strength[lifted, place[lifted]] = -np.inf
+
+@compiled
+def _choose(
+    candidates: Any, slate: Any, titles: Any, rank: Any, rank_without: Any, least: Any, relative: Any, margin: Any,
+    cited: Any,
+) -> None:  # fmt: skip
+    """Write for each item the strongest candidates that hold and do not lift it, each another title."""
+    for item in range(candidates.shape[0]):
+        for place in range(cited.shape[1]):
+            best = np.float32(-np.inf)
+            for event in candidates[item]:
+                if event < 0 or not least[item, event] > margin or rank_without[item, event] < rank[item]:
+                    continue
+                new = True
+                for before in cited[item, :place]:
+                    new &= titles[slate[item], before] != titles[slate[item], event]
+                if new and relative[item, event] > best:
+                    best = relative[item, event]
+                    cited[item, place] = event
+            if cited[item, place] < 0:
+                break
 
 
 def by_attention(laboratory: Laboratory) -> Ints:
@@ -119,10 +155,13 @@ def by_attention(laboratory: Laboratory) -> Ints:
 
     The same events for all items of a slate; int64 [T, CITED], -1 for none.
     """
-    attention = laboratory.scores.reading.attention
-    top = _largest(np.where(laboratory.slates.histories.item > 0, attention, -np.inf), CITED)
+    slates, attention = laboratory.slates, laboratory.scores.reading.attention
+    there = slates.histories.item > 0
+    top = np.argsort(np.where(there, -attention, np.inf), axis=1, kind="stable")[:, :CITED]
+    top = np.where(np.take_along_axis(there, top, axis=1), top, -1)
+    top = np.pad(top, ((0, 0), (0, CITED - top.shape[1])), constant_values=-1)
     weight = np.where(top >= 0, np.take_along_axis(attention, top, axis=1), 0.0).sum(axis=1)
-    cited = np.where(weight[:, None] > ATTENTION_THRESHOLD, top, -1)[laboratory.slates.slate]
+    cited = np.where(weight[:, None] > ATTENTION_THRESHOLD, top, -1)[slates.slate]
     return np.where(laboratory.scores.matches[:, None], cited, -1)
 
 
@@ -136,19 +175,22 @@ PROPOSALS: Final[dict[str, Callable[[Laboratory], Ints]]] = {"evidence": by_evid
 def verify(policy: str, slates: Slates, scores: Scores, models: Models) -> Citations:
     """Let the policy propose citations, and measure each, down to the order of the slate."""
     laboratory = Laboratory(slates, scores, models)
-    rank = laboratory.rank
+    rank, falls = laboratory.rank, laboratory.falls
     column = PROPOSALS[policy](laboratory)
-    rank_without = laboratory.rank_without(column)
-    falls = laboratory.measure(column)
-    holds = (falls.least > laboratory.margin) & (rank_without >= rank[:, None])
-    shown = ranks(slates.slate, -slates.position, slates.position)
+    laboratory.measure(column)
+    laboratory.reorder(column)
+    item, place = np.arange(len(column))[:, None], np.maximum(column, 0)
+    cited = column >= 0
+    rank_without = np.where(cited, laboratory.rank_without[item, place], rank[:, None])
+    holds = cited & (falls.least[item, place] > laboratory.margin) & (rank_without >= rank[:, None])
+    shown = ranks(slates.offsets, -slates.position, slates.position)
     out_of_order = np.bincount(slates.slate, weights=rank != shown, minlength=len(slates.foreign))
-    attribution = np.where(column >= 0, np.take_along_axis(laboratory.relative, np.maximum(column, 0), axis=1), 0.0)
+    nothing = np.float32(np.nan)
     return Citations(
         column=column,
-        attribution=attribution.astype(np.float32),
-        drop=falls.drop,
-        drop_centred=falls.drop_centred,
+        attribution=np.where(cited, laboratory.relative[item, place], np.float32(0.0)),
+        drop=np.where(cited, falls.drop[item, place], nothing),
+        drop_centred=np.where(cited, falls.drop_centred[item, place], nothing),
         holds=holds,
         rank=rank,
         rank_without=rank_without,
@@ -170,12 +212,3 @@ def _decisive(laboratory: Laboratory, column: Ints, holds: Bools, lower: Ints) -
     sayable = holds & np.take_along_axis((once & whole[:, None])[slates.slate], np.maximum(column, 0), axis=1)
     lower = np.where(sayable, lower, 0)
     return np.where((lower > 0).any(axis=1), lower.argmax(axis=1), -1)
-
-
-def _largest(values: Floats, count: int) -> Ints:
-    """Columns of the largest finite values of each row, largest first, int64 [n, count]; -1 where there are fewer."""
-    count_here = min(count, values.shape[1])
-    part = np.argpartition(-values, count_here - 1, axis=1)[:, :count_here]
-    order = np.take_along_axis(part, np.argsort(-np.take_along_axis(values, part, 1), axis=1, kind="stable"), axis=1)
-    order = np.where(np.isfinite(np.take_along_axis(values, order, axis=1)), order, -1)
-    return np.pad(order, ((0, 0), (0, count - count_here)), constant_values=-1).astype(np.int64)

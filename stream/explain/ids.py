@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.catalog import Catalog
-from stream.avro import compiled
+from models.compiled import compiled
 
 _FNV_OFFSET = np.uint64(0xCBF29CE484222325)
 _FNV_PRIME = np.uint64(0x100000001B3)

@@ -1,21 +1,23 @@
 """Measure: what each removal of a past event does to the items of its slate.
 
-An event can be taken away in three ways (``models/attribution/history.py``). Masking is known for all events at once,
+An event can be taken away in three ways (``models/attribution/removal.py``). Masking is known for all events at once,
 though only nearly where the session model can take sessions up again; deletion, blanking and exact masking are run for
 the events that are asked for, once each, however many items ask. How much an event did for an item is the *fall* of the
 item's score without it, in itself and relative to the slate.
+
+What is done for each item and event is compiled: a batch has thousands of them, and while compiled code runs, the
+thread beside it can send and receive.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from models.attribution.blank import HIDDEN, Swaps
-from models.attribution.history import Deletions, run_together
+from models.attribution.removal import BLANKED, DELETED, MASKED, REMOVALS, Removals
+from models.compiled import compiled, compiled_sum
 from stream.explain.columns import Floats, Ints, Slates, watched
 from stream.explain.models import Models
 from stream.explain.scores import Scores
@@ -32,26 +34,34 @@ MAX_RERANKED_ROWS: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Falls:
-    """What taking events away did to items' scores: C events for each of n items, NaN where there is no event.
+    """What taking events away did to items' scores, so far: float32 [T, W] each, of T items and W events.
 
-    drop and drop_centred float32 [n, C]: by deletion, in itself and minus the slate's mean; least float32 [n, C]: the
-    smallest fall of all removals, each in itself and relative; relative float32 [n, C]: the relative fall, as the mean
-    of all removals.
+    drop and drop_centred: by deletion, in itself and minus the slate's mean, NaN where it was not tried; least: the
+    smallest fall of all removals, each in itself and relative, infinite where none was tried; relative: the relative
+    fall, as the mean of the removals, of which there were `tried`, int64 [T, W].
     """
 
     drop: Floats
     drop_centred: Floats
     least: Floats
     relative: Floats
+    tried: Ints
 
-    @property
-    def tables(self) -> tuple[Floats, Floats, Floats, Floats]:
-        """All four, in the order of the fields."""
-        return self.drop, self.drop_centred, self.least, self.relative
+    @classmethod
+    def none(cls, items: int, width: int) -> Self:
+        """Nothing was tried yet."""
+        shape = (items, width)
+        drop, least = np.full(shape, np.nan, dtype=np.float32), np.full(shape, np.inf, dtype=np.float32)
+        return cls(drop, drop.copy(), least, np.zeros_like(least), np.zeros(shape, dtype=np.int64))
 
 
 class Laboratory:
-    """Measurements on the histories of one batch of slates."""
+    """Measurements on the histories of one batch of slates; what was measured is kept, by item and event.
+
+    raw and relative float32 [T, W], the fall by masking in itself and relative to the slate, where nothing was measured
+    nearly; falls, of all that was measured; rank int64 [T], each item's by re-ranking score, and rank_without int64
+    [T, W], without each event that was reordered, else its rank as it is.
+    """
 
     def __init__(self, slates: Slates, scores: Scores, models: Models) -> None:
         self.slates = slates
@@ -59,143 +69,186 @@ class Laboratory:
         # A fall smaller than what we can reproduce of a score is no fall.
         self.margin = max(models.bundle.manifest.citation_margin, models.bundle.manifest.score_tolerance)
         self.watched = watched(slates.histories, models.bundle)
-        self.rank = ranks(slates.slate, scores.reranking, slates.position)
-        session, state = models.session, scores.reading.state
-        self._deletions = Deletions(session, slates.histories, state)
-        self._blanks = Swaps(session, slates.histories, session.blank_event, state) if session.has_blank else None
-        # Where the effects of masking are only nearly known, what they propose is masked exactly.
-        self._masks = Swaps(session, slates.histories, HIDDEN, state) if session.reruns is not None else None
-        self.proposing_margin = self.margin * (NEARLY if self._masks is not None else 1.0)
-        self.raw, self.relative = _masking_effects(slates, scores)
-        # What was measured, by item and column: nothing is measured twice.
-        self._known = Falls(*(np.full(self.raw.shape, np.nan, dtype=np.float32) for _ in range(4)))
-        self._rank_without = np.zeros(self.raw.shape, dtype=np.int64)
+        session, width = models.session, slates.histories.width
+        self._removals = Removals(session, slates.histories, scores.reading.state)
+        removals = [each for each in REMOVALS if each != BLANKED or session.has_blank]
+        if session.reruns is not None:
+            # Runs are so short that it costs more to ask for them one after the other.
+            self._turns = [[*enumerate(removals)]]
+            self._exact_from = max(width - 2, 0)
+            self.proposing_margin = self.margin * NEARLY
+        else:
+            self._turns = [[each] for each in enumerate(removals)]
+            self._exact_from = 0
+            self.proposing_margin = self.margin
+        self.raw = np.zeros((len(slates.item), width), dtype=np.float32)
+        self.relative = np.zeros_like(self.raw)
+        _mask_all(
+            slates.offsets, slates.histories.length, scores.reading.vector, scores.without, scores.items, scores.mean,
+            self.raw, self.relative,
+        )  # fmt: skip
+        self.falls = Falls.none(*self.raw.shape)
+        self.rank = ranks(slates.offsets, scores.reranking, slates.position)
+        self.rank_without = np.repeat(self.rank[:, None], width, axis=1)
+        self._reordered = np.zeros(slates.histories.item.shape, dtype=np.bool_)
 
-    def effect(self, item: Ints, before: Floats, after: Floats) -> tuple[Floats, Floats]:
-        """Fall of items' scores from one session vector to another, in itself and relative to the slate: [n] each."""
-        fall = before - after
-        return (
-            np.einsum("nd,nd->n", fall, self.scores.items[item]),
-            np.einsum("nd,nd->n", fall, self.scores.centred[item]),
-        )
-
-    def deleted(self, item: Ints, column: Ints) -> Floats:
-        """Session vector of the item's slate without one event, float32 [n, d]; item and column int64 [n]."""
-        return self._deletions.vectors(self.slates.slate[item], column)
-
-    def falls_after(self, item: Ints, first: Ints, second: Ints) -> tuple[Floats, Floats]:
-        """Fall of items' scores when a second event is deleted and the first is gone already; all int64 [n]."""
-        both = self._deletions.without_two(self.slates.slate[item], first, second)
-        return self.effect(item, self.deleted(item, first), both)
-
-    def measure(self, column: Ints) -> Falls:
+    def measure(self, column: Ints) -> None:
         """Take each event away by itself, in every way that the session model allows; column int64 [T, C], -1: none.
 
-        What an event has failed by one removal is not tried by the next, unless runs are so short that it costs more
-        to ask for them one after the other.
+        What an event has failed by one removal is not counted by the next.
         """
-        item, place = np.nonzero(column >= 0)
-        event = column[item, place]
-        new = np.isnan(self._known.least[item, event])
-        if new.any():
-            self._measure(item[new], event[new])
-        falls = Falls(*(np.full(column.shape, np.nan, dtype=np.float32) for _ in range(4)))
-        for table, known in zip(falls.tables, self._known.tables, strict=True):
-            table[item, place] = known[item, event]
-        return falls
+        slates, scores, falls = self.slates, self.scores, self.falls
+        for removals in self._turns:
+            asked = np.zeros(slates.histories.item.shape, dtype=np.bool_)
+            _ask(column, slates.slate, falls.least, self.margin, asked)
+            wanted = np.zeros((len(REMOVALS), *asked.shape), dtype=np.bool_)
+            wanted[[removal for _, removal in removals]] = asked
+            wanted[MASKED, :, self._exact_from :] = False
+            self._removals.run(wanted)
+            for turn, removal in removals:
+                _measure(
+                    column, slates.slate, scores.reading.vector, self._removals.vectors[removal], scores.items,
+                    scores.mean, turn, removal, self._exact_from, self.margin, self.raw, self.relative, falls.drop,
+                    falls.drop_centred, falls.least, falls.relative, falls.tried,
+                )  # fmt: skip
 
-    def _measure(self, item: Ints, event: Ints) -> None:
+    def falls_after(self, item: Ints, first: Ints, second: Ints) -> tuple[Floats, Floats]:
+        """Fall of items' scores when a second event is deleted and the first is gone already; all int64 [n].
+
+        In itself and relative to the slate, float32 [n] each; both events were measured.
+        """
         slate = self.slates.slate[item]
-        before = self.scores.reading.vector[slate]
-        if self._blanks is not None and self._masks is not None:
-            older = event < self.slates.histories.width - 2
-            hidden = (self._masks, slate[older], event[older])
-            run_together([(self._deletions, slate, event), (self._blanks, slate, event), hidden])
-        drop, centred = self.effect(item, before, self.deleted(item, event))
-        least, relative, removals = np.minimum(drop, centred), centred.copy(), 1
-        for swaps in (self._blanks, self._masks):
-            left = np.flatnonzero(least > self.margin)
-            if swaps is None or not len(left):
-                continue
-            if swaps is self._masks:
-                self._mask(item[left], event[left])
-                fall, fall_centred = self.raw[item[left], event[left]], self.relative[item[left], event[left]]
-            else:
-                fall, fall_centred = self.effect(item[left], before[left], swaps.vectors(slate[left], event[left]))
-            least[left] = np.min([least[left], fall, fall_centred], axis=0)
-            removals += 1
-            relative[left] += (fall_centred - relative[left]) / removals
-        if self._masks is None:
-            masked, masked_centred = self.raw[item, event], self.relative[item, event]
-            least = np.min([least, masked, masked_centred], axis=0)
-            relative += (masked_centred - relative) / (removals + 1)
-        for known, values in zip(self._known.tables, (drop, centred, least, relative), strict=True):
-            known[item, event] = values
+        one = self._removals.vectors[DELETED, slate, first]
+        both = self._removals.without_two(slate, first, second)
+        fall = np.empty((2, len(item)), dtype=np.float32)
+        _fall_again(item, slate, one, both, self.scores.items, self.scores.mean, fall)
+        return fall[0], fall[1]
 
-    def _mask(self, item: Ints, event: Ints) -> None:
-        """Mask events exactly; for the newest two of a history the nearly known effect is exact already."""
-        older = event < self.slates.histories.width - 2
-        item, event = item[older], event[older]
-        if self._masks is not None and len(item):
-            slate = self.slates.slate[item]
-            after = self._masks.vectors(slate, event)
-            fall, fall_centred = self.effect(item, self.scores.reading.vector[slate], after)
-            self.raw[item, event], self.relative[item, event] = fall, fall_centred
+    def reorder(self, column: Ints) -> None:
+        """Rank the slate without each event that was measured: all of its items are scored again; as for `measure`.
 
-    def rank_without(self, column: Ints) -> Ints:
-        """Rank of each item without each event, int64 [T, C]; its rank as it is where column [T, C] is -1."""
-        item, place = np.nonzero(column >= 0)
-        event = column[item, place]
-        new = self._rank_without[item, event] == 0
-        if new.any():
-            found = _ranks_without(self, item[new], event[new])
-            self._rank_without[item[new], event[new]] = found
-        rank_without = np.repeat(self.rank[:, None], column.shape[1], axis=1)
-        rank_without[item, place] = self._rank_without[item, event]
-        return rank_without
+        An item whose scores we cannot reproduce keeps the re-ranking score that was sent.
+        """
+        slates, scores = self.slates, self.scores
+        wanted = np.zeros_like(self._reordered)
+        _ask(column, slates.slate, self.falls.least, -np.inf, wanted)
+        slate, event = np.nonzero(wanted & ~self._reordered)
+        if not len(slate):
+            return
+        self._reordered |= wanted
+        size = np.diff(slates.offsets)[slate]
+        offsets = np.concatenate([[0], np.cumsum(size)])
+        group = np.repeat(np.arange(len(slate)), size)
+        row = np.arange(len(group)) + (slates.offsets[slate] - offsets[:-1])[group]
+        score = scores.reranking[row]
+        again = np.flatnonzero(scores.matches[row])
+        vectors = self._removals.vectors[DELETED, slate, event]
+        for part in np.array_split(again, -(-len(again) // MAX_RERANKED_ROWS)):
+            session_score = np.empty(len(part))
+            _score(group[part], row[part], vectors, scores.items, session_score)
+            score[part] = scores.rescorer.score(row[part], session_score)
+        self.rank_without[row, event[group]] = ranks(offsets, score, slates.position[row])
 
 
-def _masking_effects(slates: Slates, scores: Scores) -> tuple[Floats, Floats]:
-    """Fall of each item's score without each event, in itself and relative to the slate: float32 [T, W] each."""
-    raw = np.zeros((len(slates.item), slates.histories.width), dtype=np.float32)
-    relative = raw.copy()
-    for row in np.flatnonzero(slates.histories.length).tolist():
-        items = slice(slates.offsets[row], slates.offsets[row + 1])
-        first = slates.histories.first_column(row)
-        fall = (scores.reading.vector[row] - scores.without[row, first:]).T
-        raw[items, first:] = scores.items[items] @ fall
-        relative[items, first:] = scores.centred[items] @ fall
-    return raw, relative
+def ranks(offsets: Ints, score: Floats | Ints, position: Ints) -> Ints:
+    """Rank of each row by score, highest first, within its group; ties in the order shown: int64 [n].
 
-
-def ranks(group: Ints, score: npt.NDArray[np.number], position: Ints) -> Ints:
-    """Rank of each row by score, highest first, within its group; ties in the order shown. All int64 [n] or [n]."""
-    order = np.lexsort((position, -score, group))
-    sizes = np.bincount(group)
-    rank = np.empty(len(group), dtype=np.int64)
-    rank[order] = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1
+    offsets int64 [G + 1]: where the groups begin and end; score float32 or int64 [n]; position int64 [n].
+    """
+    rank = np.empty(len(score), dtype=np.int64)
+    _rank(offsets, score.astype(np.float64), position, rank)
     return rank
 
 
-def _ranks_without(laboratory: Laboratory, item: Ints, column: Ints) -> Ints:
-    """Rank of each item with an event of its history deleted: every item of the slate is scored again, int64 [n].
+@compiled
+def _rank(offsets: Any, score: Any, position: Any, rank: Any) -> None:
+    """Sort by insertion: rows come in the order shown, and hardly leave it."""
+    order = np.empty_like(rank)
+    for group in range(len(offsets) - 1):
+        first = offsets[group]
+        for row in range(first, offsets[group + 1]):
+            place = row
+            while place > first:
+                before = order[place - 1]
+                if score[before] > score[row] or (score[before] == score[row] and position[before] <= position[row]):
+                    break
+                order[place] = before
+                place -= 1
+            order[place] = row
+        for place in range(first, offsets[group + 1]):
+            rank[order[place]] = place - first + 1
 
-    An item whose scores we cannot reproduce keeps the re-ranking score that was sent.
-    """
-    slates, scores = laboratory.slates, laboratory.scores
-    width = slates.histories.width
-    deletions, which = np.unique(slates.slate[item] * width + column, return_inverse=True)
-    slate, column = np.divmod(deletions, width)
-    size = np.diff(slates.offsets)[slate]
-    start = np.cumsum(size) - size
-    group = np.repeat(np.arange(len(slate)), size)
-    row = np.arange(len(group)) - start[group] + slates.offsets[slate][group]
-    vector = laboratory.deleted(slates.offsets[slate], column)
-    score = scores.reranking[row]
-    again = np.flatnonzero(scores.matches[row])
-    for part in np.array_split(again, -(-len(again) // MAX_RERANKED_ROWS)):
-        session_score = np.einsum("nd,nd->n", vector[group[part]], scores.items[row[part]])
-        score[part] = scores.rescorer.score(row[part], session_score.astype(np.float64))
-    rank = ranks(group, score, slates.position[row])
-    found: Ints = rank[start[which] + item - slates.offsets[slates.slate[item]]]
-    return found
+
+@compiled
+def _ask(column: Any, slate: Any, least: Any, margin: Any, wanted: Any) -> None:
+    """Mark in bool [S, W] the events of columns [T, C] that have not failed any item that asks for them."""
+    for item in range(column.shape[0]):
+        for event in column[item]:
+            if event >= 0 and least[item, event] > margin:
+                wanted[slate[item], event] = True
+
+
+@compiled_sum
+def _fall(before: Any, after: Any, item: Any, mean: Any) -> Any:
+    """Fall of an item's score from one session vector to another, in itself and relative to the slate's mean item."""
+    fall, common = np.float32(0.0), np.float32(0.0)
+    for i in range(len(item)):
+        away = before[i] - after[i]
+        fall += away * item[i]
+        common += away * mean[i]
+    return fall, fall - common
+
+
+@compiled
+def _mask_all(
+    offsets: Any, length: Any, vector: Any, without: Any, items: Any, mean: Any, raw: Any, relative: Any
+) -> None:
+    """Write the fall of each item's score without each event of its history."""
+    width = without.shape[1]
+    for slate in range(len(length)):
+        for event in range(width - length[slate], width):
+            for item in range(offsets[slate], offsets[slate + 1]):
+                fall, centred = _fall(vector[slate], without[slate, event], items[item], mean[slate])
+                raw[item, event], relative[item, event] = fall, centred
+
+
+@compiled
+def _measure(
+    column: Any, slate: Any, vector: Any, without: Any, items: Any, mean: Any, turn: Any, removal: Any,
+    exact_from: Any, margin: Any, raw: Any, masked: Any, drop: Any, drop_centred: Any, least: Any, relative: Any,
+    tried: Any,
+) -> None:  # fmt: skip
+    """Count one removal more for what has not failed; the arguments are the fields of `Laboratory` and `Falls`."""
+    for item in range(column.shape[0]):
+        for event in column[item]:
+            if event < 0 or not least[item, event] > margin or tried[item, event] > turn:
+                continue
+            if removal == MASKED and event >= exact_from:
+                fall, centred = raw[item, event], masked[item, event]
+            else:
+                s = slate[item]
+                fall, centred = _fall(vector[s], without[s, event], items[item], mean[s])
+            if removal == MASKED:
+                raw[item, event], masked[item, event] = fall, centred
+            if removal == DELETED:
+                drop[item, event], drop_centred[item, event] = fall, centred
+            tried[item, event] += 1
+            least[item, event] = min(least[item, event], fall, centred)
+            relative[item, event] += (centred - relative[item, event]) / np.float32(tried[item, event])
+
+
+@compiled
+def _fall_again(item: Any, slate: Any, before: Any, after: Any, items: Any, mean: Any, fall: Any) -> None:
+    for n in range(len(item)):
+        fall[0, n], fall[1, n] = _fall(before[n], after[n], items[item[n]], mean[slate[n]])
+
+
+@compiled_sum
+def _score(which: Any, row: Any, vectors: Any, items: Any, out: Any) -> None:
+    """Write the score of n items with n of several session vectors; which and row int64 [n]."""
+    for n in range(len(row)):
+        vector, item = vectors[which[n]], items[row[n]]
+        total = np.float32(0.0)
+        for i in range(len(item)):
+            total += vector[i] * item[i]
+        out[n] = total

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stream.avro import compiled
+from models.compiled import compiled
 
 Bytes = npt.NDArray[np.uint8]
 

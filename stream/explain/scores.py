@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.attribution import METHODS
-from models.attribution.history import Floats, Reading, glance
+from models.attribution.glance import glance
+from models.attribution.history import Floats, Reading
 from models.reranker.runtime import Rescorer
 from stream.explain.columns import Bools, Doubles, Slates, watched
 from stream.explain.models import Models
@@ -18,17 +19,17 @@ class Scores:
     """What our models say of each item, and whether they agree with what was sent.
 
     reading: the session model's output per slate; without float32 [S, W, d], the session vector without each event,
-    nearly (see ``models/attribution/history.py``): it proposes, and what is said rests on runs of their own;
-    items float32 [T, d], item vectors (zero where unknown); centred float32 [T, d], the same minus the slate's mean, so
-    that a product with it is relative to the slate; reranking float32 [T], our re-ranking score where it reproduces the
-    one sent, else the one sent; matches bool [T], both scores are reproduced; rescorer: scores any of the T items
-    again, with another session score, without asking all trees again.
+    nearly (see ``models/attribution/glance.py``): it proposes, and what is said rests on runs of their own;
+    items float32 [T, d], item vectors (zero where unknown); mean float32 [S, d], of each slate's known items, so that a
+    product with an item's vector minus it is relative to the slate; reranking float32 [T], our re-ranking score where
+    it reproduces the one sent, else the one sent; matches bool [T], both scores are reproduced; rescorer: scores any of
+    the T items again, with another session score, without asking all trees again.
     """
 
     reading: Reading
     without: Floats
     items: Floats
-    centred: Floats
+    mean: Floats
     reranking: Floats
     matches: Bools
     rescorer: Rescorer
@@ -51,7 +52,6 @@ def score(slates: Slates, models: Models, *, unwatched: bool = True) -> Scores:
     reading = glance(models.session, histories, wanted)
     without = reading.without if reading.without is not None else METHODS["deletion"](models.session, histories)
     items = models.bundle.item_vectors[slates.item]
-    centred = items - slates.mean(items, slates.known)[slates.slate]
     ranking = np.einsum("td,td->t", reading.vector[slates.slate], items)
     tolerance = models.bundle.manifest.score_tolerance
     candidates = slates.known & ~slates.foreign[slates.slate]
@@ -65,7 +65,7 @@ def score(slates: Slates, models: Models, *, unwatched: bool = True) -> Scores:
         matches = _near(ours, slates.reranking_score[rows], tolerance)
         reranking[rows[matches]] = ours[matches]
     candidates[rows] = matches
-    return Scores(reading, without, items, centred, reranking, candidates, rescorer)
+    return Scores(reading, without, items, slates.mean(items, slates.known), reranking, candidates, rescorer)
 
 
 def _near(ours: Floats | Doubles, sent: Doubles, tolerance: float) -> Bools:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from models.bundle import Bundle
-from stream.avro import compiled
+from models.compiled import compiled
 from stream.explain.columns import Bools, Doubles, Floats, Ints, Slates, watched
 from stream.explain.models import Models
 from stream.explain.scores import Scores

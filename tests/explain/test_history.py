@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from models.attribution import METHODS, history
-from models.attribution.blank import HIDDEN, Swaps
-from models.attribution.history import Deletions, Histories, glance, read
+from models.attribution import METHODS
+from models.attribution import glance as glances
+from models.attribution.glance import glance
+from models.attribution.history import Histories, read
+from models.attribution.removal import BLANKED, DELETED, MASKED, REMOVALS, Removals
 from models.bundle import Bundle
 from models.session.runtime import SessionModel, left_pad
 
@@ -31,16 +31,14 @@ def vector_of(model: SessionModel, session: list[int]) -> np.ndarray:
     return model.run(items, np.where(items > 0, items % 5 + 1, 0), without=False).vector[0]
 
 
-@given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=9), min_size=1, max_size=5), st.data())
-def test_deleting_moves_what_is_older_and_keeps_the_rest(sessions: list[list[int]], data: st.DataObject) -> None:
-    made = histories(sessions)
-    events = [data.draw(st.integers(0, len(session) - 1)) for session in sessions]
-    rows = np.arange(len(sessions))
-    left = made.delete(rows, made.width - made.length + np.array(events))
-    for session, event, item, length in zip(sessions, events, left.item, left.length, strict=True):
-        expected = session[:event] + session[event + 1 :]
-        assert length == len(expected)
-        assert item.tolist() == [0] * (made.width - length) + expected
+def removed(model: SessionModel, made: Histories, removal: int, state: np.ndarray | None = None) -> np.ndarray:
+    """Vectors [K, W, d] without each event that may be removed so, made in two goes."""
+    removals, wanted = Removals(model, made, state), np.zeros((len(REMOVALS), *made.item.shape), dtype=np.bool_)
+    wanted[removal] = made.item > 0
+    wanted[MASKED, :, -1] = False
+    removals.run(wanted & (made.item % 2 == 1))
+    removals.run(wanted)
+    return np.where(wanted[removal][..., None], removals.vectors[removal], 0)
 
 
 def test_sessions_of_different_lengths_are_read_as_if_each_were_alone(model: SessionModel) -> None:
@@ -83,11 +81,11 @@ def test_a_blanked_event_says_nothing_whatever_it_was(model: SessionModel) -> No
 
 def test_two_events_can_be_deleted_in_either_order(model: SessionModel) -> None:
     made = histories(SESSIONS)
-    deletions = Deletions(model, made)
+    removals = Removals(model, made)
     row = np.array([0, 0, 3, 3, 5])
     column = made.width - made.length[row] + np.array([0, 2, 29, 4, 1])
     other = made.width - made.length[row] + np.array([2, 0, 0, 5, 14])
-    both = deletions.without_two(row, column, other)
+    both = removals.without_two(row, column, other)
     np.testing.assert_array_equal(both[0], both[1])
     for got, index, one, two in zip(both, row, column, other, strict=True):
         gone = {int(one) - made.first_column(index), int(two) - made.first_column(index)}
@@ -95,23 +93,17 @@ def test_two_events_can_be_deleted_in_either_order(model: SessionModel) -> None:
         np.testing.assert_allclose(got, vector_of(model, left), atol=1e-5)
 
 
-def every_event(made: Histories) -> tuple[np.ndarray, np.ndarray]:
-    row, column = np.nonzero(made.item > 0)
-    return row, column
-
-
 def test_what_stands_before_an_event_need_not_be_run_again(model: SessionModel) -> None:
     made = histories(SESSIONS)
     state = glance(model, made).state
-    row, column = every_event(made)
-    whole, resumed = Deletions(model, made), Deletions(model, made, state)
-    np.testing.assert_allclose(resumed.vectors(row, column), whole.vectors(row, column), atol=1e-5)
-    other = np.minimum(column + 1, made.width - 1)
-    pairs = column < other
-    args = row[pairs], column[pairs], other[pairs]
-    np.testing.assert_allclose(resumed.without_two(*args), whole.without_two(*args), atol=1e-5)
-    blank, again = (Swaps(model, made, model.blank_event, each) for each in (None, state))
-    np.testing.assert_allclose(again.vectors(row, column), blank.vectors(row, column), atol=1e-5)
+    for removal in (DELETED, BLANKED):
+        whole, resumed = (removed(model, made, removal, each) for each in (None, state))
+        np.testing.assert_allclose(resumed, whole, atol=1e-5)
+    row, column = np.nonzero(made.item > 0)
+    pairs = column < made.width - 1
+    args = row[pairs], column[pairs], column[pairs] + 1
+    whole, resumed = (Removals(model, made, each).without_two(*args) for each in (None, state))
+    np.testing.assert_allclose(resumed, whole, atol=1e-5)
 
 
 def test_a_glance_reads_what_the_graph_reads(model: SessionModel) -> None:
@@ -121,13 +113,11 @@ def test_a_glance_reads_what_the_graph_reads(model: SessionModel) -> None:
     np.testing.assert_allclose(reading.attention, graph.attention, atol=1e-6)
 
 
-def test_a_hidden_event_leaves_what_masking_leaves(model: SessionModel) -> None:
+def test_a_masked_event_leaves_what_the_graph_leaves(model: SessionModel) -> None:
     made = histories(SESSIONS)
-    row, column = every_event(made)
-    older = column < made.width - 1
-    row, column = row[older], column[older]
-    hidden = Swaps(model, made, HIDDEN, glance(model, made).state).vectors(row, column)
-    np.testing.assert_allclose(hidden, METHODS["masking"](model, made)[row, column], atol=1e-5)
+    older = (made.item > 0) & (np.arange(made.width) < made.width - 1)
+    masked = removed(model, made, MASKED, glance(model, made).state)
+    np.testing.assert_allclose(masked[older], METHODS["masking"](model, made)[older], atol=1e-5)
 
 
 def test_a_glance_is_exact_for_the_newest_two_events_and_near_for_others(model: SessionModel) -> None:
@@ -162,7 +152,7 @@ def test_a_glance_does_not_miss_whom_the_newest_event_hardly_heard(
     whole = glance(model, made)
     older = (made.item > 0) & (np.arange(made.width) < made.width - 2)
     least = float(np.median(whole.attention[older]))
-    monkeypatch.setattr(history, "UNHEARD", least)
+    monkeypatch.setattr(glances, "UNHEARD", least)
     some, silent = glance(model, made).without, older & (whole.attention < least)
     assert whole.without is not None
     assert some is not None
@@ -175,8 +165,7 @@ def test_a_model_that_takes_up_nothing_again_says_the_same(model: SessionModel, 
     plain = SessionModel(bundle)
     plain.reruns = None
     made = histories(SESSIONS)
-    row, column = every_event(made)
-    for removal in (Deletions, lambda *given: Swaps(*given[:2], plain.blank_event, *given[2:])):
-        whole = removal(plain, made, glance(plain, made).state).vectors(row, column)
-        again = removal(model, made, glance(model, made).state).vectors(row, column)
+    for removal in (DELETED, BLANKED):
+        whole = removed(plain, made, removal, glance(plain, made).state)
+        again = removed(model, made, removal, glance(model, made).state)
         np.testing.assert_allclose(again, whole, atol=1e-5)

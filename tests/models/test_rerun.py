@@ -100,6 +100,15 @@ def test_a_run_gives_the_same_bits_alone_as_among_others(models: list[SessionMod
             np.testing.assert_array_equal(alone[0], together[each])
 
 
+def cut(whole: Histories, row: Any, column: Any) -> Histories:
+    """Some histories, each without the event in its column."""
+    item, engagement = whole.item[row], whole.engagement[row]
+    for lines in (item, engagement):
+        for line, gone in zip(lines, column, strict=True):
+            line[:] = [0, *np.delete(line, gone)]
+    return Histories(item, engagement, whole.length[row] - 1)
+
+
 def removals(item: Any, engagement: Any, length: Any, blank: tuple[int, int]) -> tuple[Any, Any, Any]:
     """Every event blanked, hidden and deleted, and every pair of neighbours deleted: item, engagement, runs."""
     whole = Histories(item, engagement, length)
@@ -110,9 +119,9 @@ def removals(item: Any, engagement: Any, length: Any, blank: tuple[int, int]) ->
     blanked.item[each, column], blanked.engagement[each, column] = blank
     older = column < WIDTH - 1
     hidden = Histories(item[row[older]], engagement[row[older]], length[row[older]])
-    once = whole.delete(row, column)
+    once = cut(whole, row, column)
     pairs = np.flatnonzero(older)
-    twice = once.delete(pairs, column[pairs] + 1)
+    twice = cut(once, pairs, column[pairs] + 1)
     made = [
         (blanked, plan(row, column, kept, blanked.length, WIDTH, none)),
         (hidden, plan(row[older], column[older], kept[older], hidden.length, WIDTH, column[older])),

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from models.compiled import compiled
 from schemas.events import EXPLANATION_TYPES, STATUSES
 from stream.archive.rows.slates import Fields, Int64s
-from stream.avro import BAD, compiled, read_block, read_fixed, read_float_bits, read_int, read_long, read_string
+from stream.avro import BAD, read_block, read_fixed, read_float_bits, read_int, read_long, read_string
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -1,0 +1,88 @@
+"""The laboratory measures what each removal does, whatever the session model can do, and never counts one twice."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.attribution import METHODS
+from models.bundle import Bundle
+from stream.explain.columns import to_columns
+from stream.explain.laboratory import Laboratory, ranks
+from stream.explain.models import Models
+from stream.explain.scores import score
+
+CLOSE = 1e-4
+REMOVALS = {
+    "takes sessions up again": ("deletion", "blanking", "masking"),
+    "runs whole sessions": ("deletion", "blanking", "masking"),
+    "knows no blank event": ("deletion", "masking"),
+}
+
+
+@pytest.fixture(params=REMOVALS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def models(kind: str, bundle: Bundle) -> Models:
+    opened = Models.open(bundle, 1)
+    if kind != "takes sessions up again":
+        opened.session.reruns = None
+    opened.session.has_blank = kind != "knows no blank event"
+    return opened
+
+
+def every_event(laboratory: Laboratory) -> np.ndarray:
+    """Ask of every item for every event that its history has: columns [T, W]."""
+    there = laboratory.slates.histories.item[laboratory.slates.slate] > 0
+    return np.where(there, np.arange(there.shape[1]), -1)
+
+
+def test_falls_are_those_of_the_slow_methods(kind: str, models: Models, slates: list[dict[str, Any]]) -> None:
+    columns = to_columns(slates, models.bundle)
+    laboratory = Laboratory(columns, score(columns, models), models)
+    asked = every_event(laboratory)
+    laboratory.measure(asked)
+    once = laboratory.falls.relative.copy()
+    laboratory.measure(asked)
+    np.testing.assert_array_equal(laboratory.falls.relative, once)
+
+    vector, items = laboratory.scores.reading.vector[columns.slate], laboratory.scores.items
+    falls = []
+    for method in REMOVALS[kind]:
+        without = METHODS[method](models.session, columns.histories)[columns.slate]
+        fall = np.einsum("twd,td->tw", vector[:, None] - without, items)
+        mean = columns.mean(fall, columns.known)[columns.slate]
+        falls.append((fall, fall - mean))
+    there = asked >= 0
+    np.testing.assert_allclose(laboratory.falls.drop[there], falls[0][0][there], atol=CLOSE)
+    np.testing.assert_allclose(laboratory.falls.drop_centred[there], falls[0][1][there], atol=CLOSE)
+    least = np.min(falls, axis=(0, 1))
+    passed = there & (least > laboratory.margin + CLOSE)
+    assert passed.sum() > 20
+    np.testing.assert_allclose(laboratory.falls.least[passed], least[passed], atol=CLOSE)
+    mean_relative = np.mean([relative for _, relative in falls], axis=0)
+    np.testing.assert_allclose(laboratory.falls.relative[passed], mean_relative[passed], atol=CLOSE)
+    failed = there & (least < laboratory.margin - CLOSE)
+    assert failed.any()
+    assert (laboratory.falls.least[failed] <= laboratory.margin).all()
+
+
+def test_a_rank_counts_what_scores_higher_and_what_ties_before_it() -> None:
+    offsets, random = np.array([0, 5, 5, 6, 30]), np.random.default_rng(0)
+    scores = random.integers(0, 4, 30).astype(np.float32)
+    position = np.concatenate([random.permutation(size) for size in np.diff(offsets)])
+    found = ranks(offsets, scores, position)
+    for start, stop in pairwise(offsets):
+        for row in range(start, stop):
+            before = [
+                other
+                for other in range(start, stop)
+                if (-scores[other], position[other]) < (-scores[row], position[row])
+            ]
+            assert found[row] == len(before) + 1
