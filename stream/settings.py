@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     )
     batch_max_slates: Positive = Field(64, description="slates explained together at most")
     batch_max_bytes: Positive = Field(256 * 1024, description="a batch of long slates ends at so many bytes")
-    batch_max_wait_ms: Positive = Field(5, description="how long a batch waits to fill")
+    batch_max_wait_ms: Positive = Field(1, description="how long a batch waits to fill")
     batches_in_flight: Positive = Field(4, description="batches whose outputs may await acknowledgement at once")
     inference_threads: Positive = Field(1, description="threads of ONNX Runtime")
 
