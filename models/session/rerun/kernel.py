@@ -30,6 +30,8 @@ from models.session.rerun.product import (
     ROWS,
     STEP,
     add,
+    clear,
+    copy,
     dot,
     exponentiate,
     largest,
@@ -182,7 +184,7 @@ def _gather(
                 for i in range(d):
                     s.newest[found * d + i] = (w.item[title, i] + w.engagement[kind, i]) + w.position[position, i]
             source[row] = found
-            _copy(s.newest, found * d, s.h, row * d, d)
+            copy(s.newest, found * d, s.h, row * d, d)
         total += count
         end += 1
     start[end - begin] = total
@@ -200,8 +202,8 @@ def _answer(
     for run in range(begin, end):
         if start[run - begin] < start[run - begin + 1]:
             at = (start[run - begin + 1] - 1) * d
-            _copy(s.h, at, s.newest, count * d, d)
-            _copy(s.x, at, s.mixed, count * d, d)
+            copy(s.h, at, s.newest, count * d, d)
+            copy(s.x, at, s.mixed, count * d, d)
             count += 1
     multiply(count, s.mixed, 0, d, w.read_query, d, d, s.triple, 0, d)
     width, padded = d // heads, w.read_value.shape[1] // d
@@ -223,13 +225,6 @@ def _answer(
             for i in range(d):
                 told.vector[order[run], i] = s.mixed[place * d + i] + w.projection_bias[i]
             place += 1
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _copy(source: Any, source_at: Any, target: Any, target_at: Any, count: Any) -> None:
-    """Copy from one flat array to another; a slice would do, and take seconds longer to compile."""
-    for i in range(count):
-        target[target_at + i] = source[source_at + i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
@@ -274,8 +269,7 @@ def _feed(rows: Any, d: Any, inner: Any, h: Any, s: Scratch, w: Any, layer: Any)
                 places[count] = column * d
                 count += 1
                 positive &= positive - 1
-        for i in range(row * d, (row + 1) * d):
-            x[i] = np.float32(0.0)
+        clear(x, row * d, d)
         weigh(fed, first, places, 0, count, w.feed_out[layer], 0, x, row * d, d)
     add(np.float32(1.0), x, 0, h, 0, rows * d)
     for row in range(rows):
@@ -371,8 +365,7 @@ def _meet(
     Key j begins ``key_at`` behind ``places[j]``, the ``known`` first of them in ``past``, the others in ``own``; each
     value begins ``value`` behind its key. Nobody attends to the key ``gap``.
     """
-    for i in range(mixed_at, mixed_at + width):
-        mixed[i] = np.float32(0.0)
+    clear(mixed, mixed_at, width)
     for key in range(known):
         scores[key] = scale * dot(query, query_at, past, places[key] + key_at, width)
     for key in range(known, keys):

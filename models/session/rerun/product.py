@@ -30,7 +30,7 @@ PANELS: Final = 2 if "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features
 STEP: Final = 8
 """What lengths of vectors are a multiple of (:func:`dot`, :func:`add`, :func:`exponentiate`)."""
 
-_BLOCKS: Final = (64, 32, STEP)
+_BLOCKS: Final = (*[128] * (PANELS - 1), 64, 32, STEP)
 """Numbers of a vector that :func:`weigh` adds up in registers at once: the most first, fewer for what is left."""
 
 _F32 = ir.FloatType()
@@ -136,7 +136,7 @@ def dot(typingctx: Any, a: Any, a_at: Any, b: Any, b_at: Any, count: Any) -> Any
         places = [_address(context, builder, signature.args[at], *args[at : at + 2]) for at in (0, 2)]
         start: Any = ir.Constant(_I64, 0)
         whole: Any = ir.Constant(_F32, 0.0)
-        for lanes in _BLOCKS[1:]:
+        for lanes in _BLOCKS[-2:]:
             vector, stop = ir.VectorType(_F32, lanes), builder.and_(args[4], ir.Constant(_I64, -lanes))
             total = cgutils.alloca_once(builder, vector)
             builder.store(ir.Constant(vector, [0.0] * lanes), total)
@@ -168,6 +168,42 @@ def add(typingctx: Any, factor: Any, a: Any, a_at: Any, c: Any, c_at: Any, count
         return context.get_dummy_value()
 
     return types.none(types.float32, a, types.intp, c, types.intp, types.intp), codegen
+
+
+@intrinsic
+def copy(typingctx: Any, a: Any, a_at: Any, c: Any, c_at: Any, count: Any) -> Any:
+    """Write a vector of ``a`` over one of ``c``, flat float32; ``count`` as for :func:`dot`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, target = (_address(context, builder, signature.args[at], *args[at : at + 2]) for at in (0, 2))
+
+        def step(at: Any, _nothing: Any) -> Any:
+            where = builder.bitcast(builder.gep(target, [at]), _HALF.as_pointer())
+            builder.store(_load(builder, builder.gep(source, [at]), _HALF), where, align=4)
+            return None
+
+        _along(builder, args[4], step, None)
+        return context.get_dummy_value()
+
+    return types.none(a, types.intp, c, types.intp, types.intp), codegen
+
+
+@intrinsic
+def clear(typingctx: Any, c: Any, c_at: Any, count: Any) -> Any:
+    """Write zeros over a vector of flat float32; ``count`` as for :func:`dot`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        target = _address(context, builder, signature.args[0], *args[:2])
+
+        def step(at: Any, _nothing: Any) -> Any:
+            where = builder.bitcast(builder.gep(target, [at]), _HALF.as_pointer())
+            builder.store(ir.Constant(_HALF, [0.0] * STEP), where, align=4)
+            return None
+
+        _along(builder, args[2], step, None)
+        return context.get_dummy_value()
+
+    return types.none(c, types.intp, types.intp), codegen
 
 
 @intrinsic
