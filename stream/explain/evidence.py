@@ -20,6 +20,7 @@ import numpy as np
 from models.compiled import compiled
 from stream.explain.columns import Bools, Floats, Ints, Slates
 from stream.explain.laboratory import Laboratory, ranks
+from stream.explain.largest import list_largest
 from stream.explain.models import Models
 from stream.explain.scores import Scores
 
@@ -110,22 +111,7 @@ def _propose(
             tried[most] = together[most] > 0
             together[most] = 0
         for item in items:
-            _list_largest(able[item] & tried, relative[item], candidates[item])
-
-
-@compiled
-def _list_largest(able: Any, values: Any, places: Any) -> None:
-    """Write the places of the largest values, of those that are able, largest first; what is left stays as it is."""
-    most, found = len(places), 0
-    for new in np.flatnonzero(able):
-        place = found
-        while place > 0 and values[new] > values[places[place - 1]]:
-            if place < most:
-                places[place] = places[place - 1]
-            place -= 1
-        if place < most:
-            places[place] = new
-            found = min(found + 1, most)
+            list_largest(relative[item], able[item] & tried, candidates[item])
 
 
 @compiled

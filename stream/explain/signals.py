@@ -10,6 +10,7 @@ import numpy as np
 from models.bundle import Bundle
 from models.compiled import compiled
 from stream.explain.columns import Bools, Doubles, Floats, Ints, Slates, watched
+from stream.explain.largest import list_largest
 from stream.explain.models import Models
 from stream.explain.scores import Scores
 
@@ -113,19 +114,9 @@ def _category_match(slates: Slates, bundle: Bundle) -> tuple[Floats, Ints]:
 @compiled
 def _rank(contribution: Any, places: Any) -> None:
     """Write the columns of each row's largest, in absolute value, in their order."""
-    most = places.shape[1]
-    for row in range(places.shape[0]):
-        found = 0
-        for column in range(contribution.shape[1]):
-            size = abs(contribution[row, column])
-            place = found
-            while place > 0 and size > abs(contribution[row, places[row, place - 1]]):
-                if place < most:
-                    places[row, place] = places[row, place - 1]
-                place -= 1
-            if place < most:
-                places[row, place] = column
-                found = min(found + 1, most)
+    every = np.ones(contribution.shape[1], np.bool_)
+    for row in range(len(contribution)):
+        list_largest(np.abs(contribution[row]), every, places[row])
 
 
 @compiled
