@@ -32,8 +32,13 @@ class SessionLstm(nn.Module):
         """[items + 1, d], row 0 all zeros."""
         return self.item.weight
 
-    def forward(self, item_index: Tensor, engagement_index: Tensor) -> Tensor:
-        """int64 [B, L] each, padded with 0 on the right; returns [B, L, d], meaningless at padding."""
+    def forward(self, item_index: Tensor, engagement_index: Tensor, blank: Tensor | None = None) -> Tensor:
+        """int64 [B, L] each, padded with 0 on the right; returns [B, L, d], meaningless at padding.
+
+        blank, bool [B, L]: events that are there and say nothing.
+        """
         tokens = (self.item(item_index) + self.engagement(engagement_index)) * self.input_scale
+        if blank is not None:
+            tokens = tokens.masked_fill(blank[:, :, None], 0.0)
         hidden, _ = self.lstm(self.dropout(tokens))
         return self.final_norm(self.output(self.dropout(hidden)))

@@ -61,7 +61,7 @@ def train(
         model.train()
         smooth = math.nan
         for items, engagements, targets in batches(sessions, model.config.max_length, recipe, random):
-            loss = _loss(model, items, engagements, targets)
+            loss = _loss(model, items, engagements, targets, torch.rand(items.shape) < recipe.blank)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
@@ -152,9 +152,9 @@ def weights_of(model: SessionNet) -> npt.NDArray[np.float32]:
     return vectors
 
 
-def _loss(model: SessionNet, items: Tensor, engagements: Tensor, targets: Tensor) -> Tensor:
+def _loss(model: SessionNet, items: Tensor, engagements: Tensor, targets: Tensor, blank: Tensor) -> Tensor:
     real = targets > 0
-    return catalogue_cross_entropy(model(items, engagements)[real], model.item_vectors[1:], targets[real] - 1)
+    return catalogue_cross_entropy(model(items, engagements, blank)[real], model.item_vectors[1:], targets[real] - 1)
 
 
 def _rate(step: int, steps: int) -> float:

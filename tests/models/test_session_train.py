@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.attribution.reference import zeroed
 from models.data.sessions import Sessions
 from models.session import loss
 from models.session.config import Recipe, SessionConfig
@@ -111,6 +114,34 @@ def test_the_loss_in_pieces_is_the_loss_of_the_whole(rows: int, piece: int, seed
             results.append([value.detach(), *(leaf.grad for leaf in leaves)])
     for ours, plain in zip(*results, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_a_blank_event_is_one_that_leaves_its_position_and_nothing_else() -> None:
+    model = new_model(SessionTransformer, SIZE, seed=0).eval()
+    items, engagements = np.array([[3, 9, 4, 7]]), np.array([[1, 2, 5, 1]])
+    without = zeroed(model, items, engagements)
+    for event in range(items.shape[1]):
+        blank = torch.arange(items.shape[1])[None] == event
+        with torch.no_grad():
+            rows = model(torch.from_numpy(items), torch.from_numpy(engagements), blank)
+        np.testing.assert_allclose(rows[0, -1].numpy(), without[0, event], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [SessionTransformer, SessionLstm])
+def test_a_model_that_met_blank_events_does_not_pretend_to_know_what_they_were(kind: type[SessionNet]) -> None:
+    learn, held_out = walks(400, seed=1), walks(400, seed=2, length=5)
+    items, engagements = map(torch.from_numpy, held_out.without_last().padded(4))
+    target = torch.from_numpy(held_out.item[held_out.offsets[1:] - 1].astype(np.int64))
+    everything = torch.ones(items.shape, dtype=torch.bool)
+    surprise = []
+    for blank in (0.0, 0.2):
+        model = new_model(kind, SIZE, seed=0)
+        train(model, learn, walks(100, seed=3), replace(RECIPE, blank=blank))
+        with torch.no_grad():
+            scores = model(items, engagements, everything)[:, -1] @ model.item_vectors[1:].T
+        surprise.append(float(torch.nn.functional.cross_entropy(scores, target - 1)))
+    # Whoever knows nothing and says so loses log(items).
+    assert surprise[1] < 1.2 * np.log(ITEMS) < surprise[0]
 
 
 def test_padding_on_either_side_leaves_the_transformer_as_it_is() -> None:
