@@ -81,7 +81,8 @@ MOVIELENS = Plan(
         "943 users of one site, almost thirty years ago.",
         "At most the newest 50 events of a session are read.",
     ),
-    recipe=Recipe(epochs=25, events_per_batch=1024, rate=1.5e-3, weight_decay=0.05),
+    # So few users are learned by heart; of 0.05, 0.2 and 0.4, this much to guess ranked the validation users best.
+    recipe=Recipe(epochs=25, events_per_batch=1024, rate=1.5e-3, weight_decay=0.05, blank=0.2),
     dropout=0.3,
     cuts=8,
     statistics_of_all=True,
