@@ -23,8 +23,8 @@ from models.session.train import use_threads
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-IG_STEPS: Final = 4
-"""Midpoints of the integral; against 32, they agree on 99 % of the two largest (measured before we started)."""
+IG_STEPS: Final = 16
+"""Midpoints of the integral: of the five largest in long sessions, 99 % are those of 512 (of 4 midpoints, 95 %)."""
 
 _TOP: Final = 5
 _TOP_FEATURES: Final = 3
