@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -109,6 +109,30 @@ class Receipt:
             self.future.set_result(self._refused)
 
 
+def client_settings(
+    bootstrap_servers: str, *, timeout_s: float = 30.0, linger_ms: float = 2.0, smallest_limit: int = _BATCH_BYTES
+) -> dict[str, Any]:
+    """Name the settings of the client, in librdkafka's words; what each comes to: ``python -m bench.produce``."""
+    return {
+        "bootstrap.servers": bootstrap_servers,
+        "client.id": "whyrec",
+        "enable.idempotence": True,
+        "acks": "all",
+        "message.timeout.ms": int(timeout_s * 1000),
+        "retry.backoff.ms": 50,
+        "retry.backoff.max.ms": 2000,
+        "reconnect.backoff.max.ms": 2000,
+        "linger.ms": linger_ms,
+        "compression.type": "lz4",
+        # The broker's own limit (1 MB unless set) decides what is too large, not the client's.
+        "message.max.bytes": 64 * 1024 * 1024,
+        "batch.size": min(_BATCH_BYTES, smallest_limit),
+        # As Java clients place keys, so that a user's explanations lie where other services expect them.
+        "partitioner": "murmur2_random",
+        "logger": logging.getLogger("librdkafka"),
+    }
+
+
 class Delivery:
     """An idempotent producer with a thread of its own that collects the acknowledgements."""
 
@@ -122,24 +146,7 @@ class Delivery:
     ) -> None:
         """Connect. ``smallest_limit`` is the least max.message.bytes of the topics: it counts for batches, too."""
         self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap_servers,
-                "client.id": "whyrec",
-                "enable.idempotence": True,
-                "acks": "all",
-                "message.timeout.ms": int(timeout_s * 1000),
-                "retry.backoff.ms": 50,
-                "retry.backoff.max.ms": 2000,
-                "reconnect.backoff.max.ms": 2000,
-                "linger.ms": linger_ms,
-                "compression.type": "lz4",
-                # The broker's own limit (1 MB unless set) decides what is too large, not the client's.
-                "message.max.bytes": 64 * 1024 * 1024,
-                "batch.size": min(_BATCH_BYTES, smallest_limit),
-                # As Java clients place keys, so that a user's explanations lie where other services expect them.
-                "partitioner": "murmur2_random",
-                "logger": logging.getLogger("librdkafka"),
-            }
+            client_settings(bootstrap_servers, timeout_s=timeout_s, linger_ms=linger_ms, smallest_limit=smallest_limit)
         )
         self._timeout_s = timeout_s
         self._closing = threading.Event()
