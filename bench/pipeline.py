@@ -5,7 +5,7 @@ plain assembly (``bench/plain.py``) starts from decoded impressions and writes n
 use the same models and one thread. What is taken is processor time, so that other work on the machine adds as little
 as can be; samples of contenders take turns.
 
-Run: python -m bench.pipeline [--budget] [--growth] [--json FILE]
+Run: python -m bench.pipeline [--budget] [--json FILE]
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def compare(bundle: Bundle, slates: Sequence[Impression], batch: int, rounds: in
         ours = Ours(bundle, policy)
         contenders[f"whyrec, {policy} policy"] = (ours, ours.messages(slates), batch)
     samples: dict[str, list[float]] = {name: [] for name in contenders}
-    _settle()
+    settle()
     for turn in range(-1, rounds):  # the first compiles and loads
         for name, (job, inputs, size) in contenders.items():
             took = measure(job, inputs, items, turn, size)
@@ -126,7 +126,7 @@ def budget(bundle: Bundle, slates: Sequence[Impression], batch: int) -> list[dic
     ours = Ours(bundle)
     messages = ours.messages(slates)
     ours(messages[:batch])
-    _settle()
+    settle()
     ours.watch()
     models = ours.explainer._models  # noqa: SLF001
     counts = watch_rows(models.reranker)
@@ -164,24 +164,7 @@ def budget(bundle: Bundle, slates: Sequence[Impression], batch: int) -> list[dic
     ]
 
 
-def growth(bundle: Bundle, batch: int) -> dict[str, list[tuple[int, float]]]:
-    """Microseconds per impression (the least of several batches) as slates and sessions grow."""
-    found: dict[str, list[tuple[int, float]]] = {"items per slate": [], "events per session": []}
-    ours = Ours(bundle)
-    for items in (1, 5, 10, 20, 50, 100):
-        slates = slates_of(bundle, items, 4 * batch)
-        messages = ours.messages(slates)
-        times = [measure(ours, messages, items, turn, batch) for turn in range(5)]
-        found["items per slate"].append((items, min(times)))
-    slates = slates_of(bundle, 20, 3_000)
-    for low, high in ((1, 6), (8, 12), (18, 22), (28, 32), (38, 42), (48, 50)):
-        messages = ours.messages([each for each in slates if low <= len(each["session"]) <= high])
-        times = [measure(ours, messages, 20, turn, min(batch, len(messages))) for turn in range(5)]
-        found["events per session"].append(((low + high) // 2, min(times)))
-    return found
-
-
-def _settle() -> None:
+def settle() -> None:
     """Spare the collector what is here to stay, as the worker does (``stream/service.py``)."""
     gc.collect()
     gc.freeze()
@@ -248,7 +231,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--budget", action="store_true", help="each stage beside its physical limit, and nothing else")
-    parser.add_argument("--growth", action="store_true", help="also how the cost grows with slates and sessions")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, figures and samples there")
     arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore", message="LightGBM binary classifier with TreeExplainer")
@@ -264,11 +246,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         _show(document["samples_us"])
     document["budget"] = budget(bundle, slates, arguments.batch)
     _show_budget(document["budget"])
-    if arguments.growth:
-        document["growth_us"] = growth(bundle, arguments.batch)
-        for what, points in document["growth_us"].items():
-            print(f"\n{what:24}" + "".join(f"{size:>8}" for size, _ in points))
-            print(f"{'µs per impression':24}" + "".join(f"{us:>8.1f}" for _, us in points))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
 

@@ -42,7 +42,7 @@ from stream.settings import Settings
 from stream.topics import TOPICS
 
 _PATIENCE_S = 60.0
-_SWITCH_S = 0.0005
+SWITCH_S = 0.0005
 """The load's threads take turns this often, so that one does not hold up the other's clock."""
 
 
@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
-    sys.setswitchinterval(_SWITCH_S)
+    sys.setswitchinterval(SWITCH_S)
     everyone, bundle = simulate(8_000, 5), Bundle.load(Settings().bundle_dir)
     slates = list(impressions(bundle, everyone.select(np.arange(1_000)), log=everyone, items=arguments.items))
     events = sum(len(slate["session"]) for slate in slates) / len(slates)

@@ -65,6 +65,15 @@ def stream(context: typer.Context) -> None:
 
 
 @app.command(context_settings=_PASSED_ON, add_help_option=False)
+def growth(context: typer.Context) -> None:
+    """Measure how cost grows with slates, sessions, trees, batches, partitions and workers, and draw it.
+
+    Example: whyrec bench growth --plot growth.svg
+    """
+    _run(context, "growth")
+
+
+@app.command(context_settings=_PASSED_ON, add_help_option=False)
 def archive(context: typer.Context) -> None:
     """Measure bytes per archived impression, and how fast the sink takes them in.
 
