@@ -74,6 +74,15 @@ def growth(context: typer.Context) -> None:
 
 
 @app.command(context_settings=_PASSED_ON, add_help_option=False)
+def produce(context: typer.Context) -> None:
+    """Measure what each setting of the Kafka producer comes to: time until acknowledged, CPU, bytes.
+
+    Example: whyrec bench produce --rate 500
+    """
+    _run(context, "produce")
+
+
+@app.command(context_settings=_PASSED_ON, add_help_option=False)
 def archive(context: typer.Context) -> None:
     """Measure bytes per archived impression, and how fast the sink takes them in.
 
