@@ -108,7 +108,7 @@ def _propose(
         tried[:] = False
         for _ in range(min(events, len(together))):
             most = together.argmax()
-            tried[most] = together[most] > 0
+            tried[most] |= together[most] > 0
             together[most] = 0
         for item in items:
             list_largest(relative[item], able[item] & tried, candidates[item])
