@@ -2,8 +2,8 @@
 
 Without Kafka, from Avro to Avro under the evidence policy, one size is changed at a time. A figure is the least of
 several rounds over the same slates, in which all sizes take turns. Re-rankers of other sizes are fitted to the scores
-of the bundle's own and rank the slates that they are measured on, so that scores match and everything is explained;
-one of the shipped size costs within 5 % of what the shipped one does. Then a real Kafka, at one moderate rate
+of the bundle's own and rank the slates that they are measured on, so that scores match and everything is explained.
+Then a real Kafka, at one moderate rate
 (``bench/stream.py``), with explaining and archiving in a process each; there a figure is one run, and the first run,
 which warms the broker up, does not count.
 

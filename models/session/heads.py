@@ -1,6 +1,6 @@
 """What each head does: where it looks, and what its looking at each event does to the score of the best item.
 
-Where a head looks says little about what it does (see ``models/attribution/history.py``), so both are measured, and
+Where a head looks says little about what it does (see ``models/attribution/removal.py``), so both are measured, and
 both are put into the same four classes, those in which recommenders' heads are usually described.
 """
 

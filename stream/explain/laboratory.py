@@ -67,7 +67,9 @@ class Laboratory:
         self.slates = slates
         self.scores = scores
         # A fall smaller than what we can reproduce of a score is no fall.
-        self.margin = max(models.bundle.manifest.citation_margin, models.bundle.manifest.score_tolerance)
+        margin = max(models.bundle.manifest.citation_margin, models.bundle.manifest.score_tolerance)
+        # As precise as what is compared with it, or compiled code and numpy would not agree on equals.
+        self.margin = float(np.float32(margin))
         self.watched = watched(slates.histories, models.bundle)
         session, width = models.session, slates.histories.width
         self._removals = Removals(session, slates.histories, scores.reading.state)
@@ -143,7 +145,8 @@ class Laboratory:
         score = scores.reranking[row]
         again = np.flatnonzero(scores.matches[row])
         vectors = self._removals.vectors[DELETED, slate, event]
-        for part in np.array_split(again, -(-len(again) // MAX_RERANKED_ROWS)):
+        for begin in range(0, len(again), MAX_RERANKED_ROWS):
+            part = again[begin : begin + MAX_RERANKED_ROWS]
             session_score = np.empty(len(part))
             _score(group[part], row[part], vectors, scores.items, session_score)
             score[part] = scores.rescorer.score(row[part], session_score)

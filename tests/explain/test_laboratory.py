@@ -48,9 +48,11 @@ def test_falls_are_those_of_the_slow_methods(kind: str, models: Models, slates: 
     laboratory = Laboratory(columns, score(columns, models), models)
     asked = every_event(laboratory)
     laboratory.measure(asked)
-    once = laboratory.falls.relative.copy()
-    laboratory.measure(asked)
+    once, tried = laboratory.falls.relative.copy(), laboratory.falls.tried.copy()
+    laboratory.measure(np.repeat(asked, 2, axis=1))
     np.testing.assert_array_equal(laboratory.falls.relative, once)
+    np.testing.assert_array_equal(laboratory.falls.tried, tried)
+    assert tried.max() == len(REMOVALS[kind])
 
     vector, items = laboratory.scores.reading.vector[columns.slate], laboratory.scores.items
     falls = []
@@ -71,6 +73,19 @@ def test_falls_are_those_of_the_slow_methods(kind: str, models: Models, slates: 
     failed = there & (least < laboratory.margin - CLOSE)
     assert failed.any()
     assert (laboratory.falls.least[failed] <= laboratory.margin).all()
+
+
+def test_an_item_whose_scores_are_another_models_keeps_the_score_that_was_sent(
+    bundle: Bundle, slates: list[dict[str, Any]]
+) -> None:
+    models = Models.open(bundle, 1)
+    columns = to_columns(slates, bundle)
+    columns.reranking_score[:] += 1.0
+    laboratory = Laboratory(columns, score(columns, models), models)
+    newest = np.full((len(columns.item), 1), columns.histories.width - 1)
+    laboratory.measure(newest)
+    laboratory.reorder(newest)
+    np.testing.assert_array_equal(laboratory.rank_without[:, -1], laboratory.rank)
 
 
 def test_a_rank_counts_what_scores_higher_and_what_ties_before_it() -> None:

@@ -15,7 +15,7 @@ last   the last column, exclusive: a run without any (begin = last) has the zero
 What is known needs no copy, and a column between known and own is there for nobody. Each row of a run is computed in
 the same way whatever stands beside it, so a run gives the same bits in any company.
 
-Numba's cache is keyed on this file. After a change in ``product.py`` change this file too.
+Numba's cache is keyed on this file. After a change in ``product.py``, change this file too.
 """
 
 from __future__ import annotations

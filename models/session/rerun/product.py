@@ -15,16 +15,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import config, njit, types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
 ROWS: Final = 6
 LANES: Final = 16
 """Rows of a tile, and columns of a panel: six AVX-512 registers, or twelve of AVX2, which has sixteen."""
 
-PANELS: Final = 2 if "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features().flatten()) else 1
+PANELS: Final = 2 if "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features()) else 1
 """Panels of a tile: with two, twelve of the 32 registers of AVX-512, half as many loads for a multiply-add."""
 
 STEP: Final = 8
