@@ -75,7 +75,7 @@ def test_what_is_said_to_be_delivered_lies_in_the_topic(broker: EmbeddedBroker, 
 
 def test_a_duration_is_as_good_as_a_count(broker: EmbeddedBroker, bundle: Path) -> None:
     where = ("--bundle", str(bundle), "--bootstrap", broker.bootstrap_servers)
-    result = call("--simulated", *where, "--rate", "30", "--duration", "0.5", "--slate-size", "3", "--seed", "7")
+    result = call("--simulated", *where, "--rate", "5", "--duration", "3", "--slate-size", "3", "--seed", "7")
 
     assert result.exit_code == 0, result.output
     assert "sent 15 slates" in result.output
