@@ -57,10 +57,13 @@ class Runs:
         """Session vector without one event, or, deleted, without two, float32 [n, d].
 
         removal, row and column int64 [n]; second int64 [n], a column to the right of the first, or -1. Only a model
-        that knows the blank event can blank, only one that takes sessions up again can mask and mute.
+        that knows the blank event can blank, only one that takes sessions up again can mask and mute. Raises
+        SessionInputError where it cannot, or where the event that asks is to be hidden.
         """
         second = np.full_like(column, -1) if second is None else second
         read_already, width = self.histories, self.histories.width
+        if ((removal >= MASKED) & (column == width - 1)).any():
+            raise SessionInputError("expected an older event to hide, got the newest, which asks: delete or blank it.")
         item, engagement = (np.zeros((len(row), width), dtype=np.int64) for _ in range(2))
         _take_away(
             removal, row, column, second, *self.model.blank_event, read_already.item, read_already.engagement,
@@ -69,6 +72,11 @@ class Runs:
         gone = np.where(removal == DELETED, 1 + (second >= 0), 0)
         length = read_already.length[row] - gone
         if self.model.reruns is None or self.state is None:
+            if (removal >= MASKED).any():
+                raise SessionInputError(
+                    "expected a session model that takes sessions up again, which alone can hide single events, got "
+                    "one that does not: use `masking` or deletion."
+                )
             return read(self.model, Histories(item, engagement, length), without=False).vector
         kept = np.where(removal == MUTED, width - 1, column)
         unheard = np.where(removal >= MASKED, column, -1)

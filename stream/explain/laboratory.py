@@ -73,7 +73,8 @@ class Laboratory:
         self.watched = watched(slates.histories, models.bundle)
         session, width = models.session, slates.histories.width
         self._removals = Removals(session, slates.histories, scores.reading.state)
-        removals = [each for each in REMOVALS if each != BLANKED or session.has_blank]
+        able = {DELETED: True, BLANKED: session.has_blank, MASKED: session.reruns is not None or session.has_without}
+        removals = [each for each in REMOVALS if able[each]]
         if session.reruns is not None:
             # Runs are so short that it costs more to ask for them one after the other.
             self._turns = [[*enumerate(removals)]]

@@ -9,8 +9,9 @@ from models.attribution import METHODS
 from models.attribution import glance as glances
 from models.attribution.glance import glance
 from models.attribution.history import Histories, read
-from models.attribution.removal import BLANKED, DELETED, MASKED, REMOVALS, Removals
+from models.attribution.removal import BLANKED, DELETED, MASKED, MUTED, REMOVALS, Removals, Runs
 from models.bundle import Bundle
+from models.errors import SessionInputError
 from models.session.runtime import SessionModel, left_pad
 
 SESSIONS = [[3, 7, 11, 7], [5], [], list(range(1, 31)), [9, 2], list(range(30, 0, -2))]
@@ -169,3 +170,16 @@ def test_a_model_that_takes_up_nothing_again_says_the_same(model: SessionModel, 
         whole = removed(plain, made, removal, glance(plain, made).state)
         again = removed(model, made, removal, glance(model, made).state)
         np.testing.assert_allclose(again, whole, atol=1e-5)
+
+
+def test_what_cannot_be_hidden_is_refused(model: SessionModel, bundle: Bundle) -> None:
+    plain = SessionModel(bundle)
+    plain.reruns = None
+    made = histories(SESSIONS)
+    kept = glance(model, made).state
+    row, newest = np.array([0]), np.array([made.width - 1])
+    for removal in (MASKED, MUTED):
+        with pytest.raises(SessionInputError, match="an older event to hide, got the newest"):
+            Runs(model, made, kept).without(np.array([removal]), row, newest)
+        with pytest.raises(SessionInputError, match="use `masking` or deletion"):
+            Runs(plain, made, kept).without(np.array([removal]), row, newest - 1)

@@ -20,6 +20,7 @@ REMOVALS = {
     "takes sessions up again": ("deletion", "blanking", "masking"),
     "runs whole sessions": ("deletion", "blanking", "masking"),
     "knows no blank event": ("deletion", "masking"),
+    "hides no event": ("deletion", "blanking"),
 }
 
 
@@ -34,6 +35,7 @@ def models(kind: str, bundle: Bundle) -> Models:
     if kind != "takes sessions up again":
         opened.session.reruns = None
     opened.session.has_blank = kind != "knows no blank event"
+    opened.session.has_without = kind != "hides no event"
     return opened
 
 
