@@ -27,8 +27,8 @@ from stream.explain.scores import Scores
 CITED: Final = 2
 """Past events that one explanation names at most."""
 
-CANDIDATES: Final = 3
-"""Past events per item that masking proposes and the other removals try."""
+CANDIDATES: Final = 2
+"""Past events per item that masking proposes and the other removals try: those that do most for it in itself."""
 
 EVENTS: Final = 6
 """Past events per slate that are tried at most, whatever its items ask for: what bounds the cost of a slate."""
@@ -62,12 +62,13 @@ class Citations:
 def by_evidence(laboratory: Laboratory) -> Ints:
     """Propose by masking, confirm by the other removals, the second given the first; int64 [T, CITED], -1 for none.
 
-    Only what was watched can be a reason; a skip may well have moved the item, but nobody wants to be told so. The
-    EVENTS that do most for the slate are looked at, and of them, for each item, the best CANDIDATES by relative masking
-    effect. Of those that hold, the one is cited whose absence costs the item most relative to the slate, as the mean of
-    all removals; and after it the next, if it is another title, and its deletion still lowers the score once the first
-    is gone. Without either the item would not stand higher: where it would (its own score falls, but others of the
-    slate fall further), an event is no reason for its place.
+    Only what was watched can be a reason; a skip may well have moved the item, but nobody wants to be told so. Of what
+    was watched, the CANDIDATES that do most for the item in itself can be its reasons, where they do something relative
+    to the slate, too; an event that tells the item from its slate but adds little to it is none. Of them, the EVENTS
+    that do most for the slate are tried. Of those that hold, the one is cited whose absence costs the item most
+    relative to the slate, as the mean of all removals; and after it the next, if it is another title, and its deletion
+    still lowers the score once the first is gone. Without either the item would not stand higher: where it would (its
+    own score falls, but others of the slate fall further), an event is no reason for its place.
     """
     slates, falls, margin = laboratory.slates, laboratory.falls, laboratory.margin
     candidates = np.full((len(slates.item), CANDIDATES), -1)
@@ -95,23 +96,29 @@ def _propose(
     offsets: Any, matches: Any, watched: Any, raw: Any, relative: Any, margin: Any, events: Any, candidates: Any
 ) -> None:
     """Write each item's candidates, best first, from the events that do most for all items of its slate together."""
-    able = np.empty(raw.shape, np.bool_)
-    tried = np.empty(raw.shape[1], np.bool_)
+    width = raw.shape[1]
+    able, tried = np.empty(width, np.bool_), np.empty(width, np.bool_)
+    together = np.empty(width, np.float32)
     for slate in range(len(offsets) - 1):
-        together = np.zeros(raw.shape[1], np.float32)
         items = range(offsets[slate], offsets[slate + 1])
+        together[:] = 0
         for item in items:
-            for event in range(raw.shape[1]):
-                moves = raw[item, event] > margin and relative[item, event] > margin
-                able[item, event] = moves and matches[item] and watched[slate, event]
-                together[event] += relative[item, event] * able[item, event]
+            for event in range(width):
+                able[event] = matches[item] and watched[slate, event] and raw[item, event] > margin
+            list_largest(raw[item], able, candidates[item])
+            for event in candidates[item]:
+                if event >= 0 and relative[item, event] > margin:
+                    together[event] += relative[item, event]
         tried[:] = False
-        for _ in range(min(events, len(together))):
+        for _ in range(min(events, width)):
             most = together.argmax()
             tried[most] |= together[most] > 0
             together[most] = 0
         for item in items:
-            list_largest(relative[item], able[item] & tried, candidates[item])
+            for place in range(candidates.shape[1]):
+                event = candidates[item, place]
+                if event >= 0 and not (tried[event] and relative[item, event] > margin):
+                    candidates[item, place] = -1
 
 
 @compiled
