@@ -44,14 +44,14 @@ def build(
 ) -> Bundle:
     """Train everything on sessions and write a bundle into directory.
 
-    asked are the histories to report ranking figures on; by default the third of sessions.parts(), and in any case
-    histories of its users only. Seeds are fixed: the same call on the same machine gives the same bundle. Needs the
-    extra `train` (torch).
+    asked are the same users' histories, cut at more places where few users would leave an epoch to chance: by its parts
+    the epoch is chosen, and ranking figures are reported; by default it is sessions. Seeds are fixed: the same call on
+    the same machine gives the same bundle. Needs the extra `train` (torch).
     """
     session.use_threads(plan.threads)
     learn, choose, test = sessions.parts()
-    asked = test if asked is None else asked
-    validation = choose.select(np.arange(min(len(choose), _VALIDATION)))
+    _, validation, asked = (sessions if asked is None else asked).parts()
+    validation = validation.select(np.arange(min(len(validation), _VALIDATION)))
     config = SessionConfig(items=len(sessions.catalog), engagements=len(ENGAGEMENTS), dropout=plan.dropout)
 
     rank: dict[str, Metrics] = {}

@@ -85,8 +85,9 @@ def citing(margin: float, share: float, impressions: int, target: float, command
     return (
         "## What may be cited\n\n"
         "A past event is cited only where hiding it, deleting it and blanking it each lower the item's score by more "
-        f"than the margin, {margin:g}, in itself and relative to the slate. It is the largest margin that leaves "
-        f"{target:.0%} of the impressions a citation: {share:.1%} of {impressions:,} held-out ones.\n\n    {command}"
+        f"than the margin, {margin:g}, and by more than a quarter of it relative to the slate. It is the largest "
+        f"margin that leaves {target:.0%} of the impressions a citation: {share:.1%} of {impressions:,} held-out "
+        f"ones.\n\n    {command}"
     )
 
 

@@ -55,8 +55,9 @@ class Feature:
 class Manifest:
     """``manifest.json``, checked.
 
-    files maps each file to its SHA-256; engagements[k] has the engagement index k + 1 (0 is padding); citation_margin
-    and score_tolerance are in units of the session model's score (a logit).
+    files maps each file to its SHA-256; engagements[k] has the engagement index k + 1 (0 is padding); citation_margin,
+    by which a score must fall without what is cited, and score_tolerance are in units of the session model's score (a
+    logit).
     """
 
     name: str

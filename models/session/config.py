@@ -28,10 +28,10 @@ class SessionConfig:
 class Recipe:
     """How to train; the rate rises over the first 5 % of the steps and then falls to zero along a cosine.
 
-    blank is the share of events that say nothing, drawn anew for every batch. Explanations ask what a score would be
-    had an event said nothing, and integrated gradients start where none says anything; what a model answers that has
-    never met such a session is an accident of its weights, not knowledge (Jain et al., "Missingness Bias in Model
-    Debugging", ICLR 2022).
+    blank is the least and the most share of a session's events that say nothing; the share is drawn anew for every
+    session of a batch. Explanations ask what a score would be had an event said nothing, and integrated gradients start
+    where none says anything; what a model answers that has never met such a session is an accident of its weights, not
+    knowledge (Jain et al., "Missingness Bias in Model Debugging", ICLR 2022).
     """
 
     epochs: int = 6
@@ -39,7 +39,7 @@ class Recipe:
     rate: float = 1.5e-3
     weight_decay: float = 0.01
     clip: float = 1.0
-    blank: float = 0.05
+    blank: tuple[float, float] = (0.05, 0.05)
     seed: int = 0
 
 

@@ -46,6 +46,7 @@ def train(
     """
     torch.manual_seed(recipe.seed)
     random = np.random.default_rng(recipe.seed)
+    shares = torch.Generator().manual_seed(recipe.seed)
     decayed = [weight for weight in model.parameters() if weight.ndim > 1]
     plain = [weight for weight in model.parameters() if weight.ndim <= 1]
     optimiser = torch.optim.AdamW(
@@ -61,7 +62,8 @@ def train(
         model.train()
         smooth = math.nan
         for items, engagements, targets in batches(sessions, model.config.max_length, recipe, random):
-            loss = _loss(model, items, engagements, targets, torch.rand(items.shape) < recipe.blank)
+            share = torch.empty(len(items), 1).uniform_(*recipe.blank, generator=shares)
+            loss = _loss(model, items, engagements, targets, torch.rand(items.shape) < share)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)

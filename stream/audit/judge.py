@@ -1,7 +1,7 @@
 """The judge: what every event of a session truly does to every item of its slate, by the slow reference in PyTorch.
 
-Nothing is shared with the pipeline but the bundle's files: weights are read out of the graph, removals are run one by
-one (``models/attribution/reference.py``), and SHAP values come from LightGBM itself.
+Nothing is shared with the pipeline but the bundle's files and what the margin is of: weights are read out of the graph,
+removals are run one by one (``models/attribution/reference.py``), and SHAP values come from LightGBM itself.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from models.reranker.runtime import read_trees
 from models.session.restore import restore
 from models.session.runtime import left_pad
 from models.session.train import use_threads
+from stream.explain.laboratory import RELATIVE
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -36,10 +37,10 @@ _REMOVALS: Final = {"deletion": reference.deleted, "masking": reference.masked, 
 class Verdict:
     """What the L events of a session do to the N items of its slate.
 
-    least float64 [3, N, L]: the smaller of an item's fall in itself and relative to the slate, by deletion, masking
-    and blanking; relative float64 [N, L]: the relative fall by deletion; ig_top and ig_centred_top bool [N, L]: the
-    event is among the five largest by integrated gradients, raw and centred on the slate; watched bool [L]: it was no
-    skip.
+    least float64 [3, N, L]: an item's fall by deletion, masking and blanking, as the margin has it: in itself, or
+    relative to the slate over RELATIVE, if that is smaller; relative float64 [N, L]: the relative fall by deletion;
+    ig_top and ig_centred_top bool [N, L]: the event is among the five largest by integrated gradients, raw and centred
+    on the slate; watched bool [L]: it was no skip.
     """
 
     least: Floats
@@ -93,7 +94,7 @@ class Judge:
         for name, removal in _REMOVALS.items():
             raw = np.einsum("bld,bnd->bnl", whole[:, None] - removal(self._net, items, received), vectors)
             centred = raw - raw.mean(axis=1, keepdims=True)
-            least.append(np.minimum(raw, centred))
+            least.append(np.minimum(raw, centred / RELATIVE))
             if name == "deletion":
                 relative = centred
         gradients = reference.integrated_gradients(self._net, items, received, slates, steps=IG_STEPS).values

@@ -75,7 +75,7 @@ def train(
         from models.data.movielens import load
 
         plan, sessions = MOVIELENS, load(movielens)
-        asked = load(movielens, stride=_MOVIELENS_STRIDE).parts()[2]
+        asked = load(movielens, stride=_MOVIELENS_STRIDE)
     else:
         from models.data.simulator import simulate
 

@@ -2,9 +2,9 @@
 
 Whatever proposes, each proposed event is taken away in the three ways of ``stream/explain/laboratory.py``: hidden,
 deleted and run again as the recommender itself would have run, and blanked. A citation holds when each of them lowers
-the item's score by more than the bundle's margin, both in itself and relative to the slate, and when the deletion,
-carried through the re-ranker to the order of the slate, does not lift the item. (A session model that knows no blank
-event is asked in two ways only.)
+the item's score by more than the bundle's margin, and by more than a quarter of it relative to the slate, and when the
+deletion, carried through the re-ranker to the order of the slate, does not lift the item. (A session model that knows
+no blank event is asked in two ways only.)
 
 A slate of one item has nothing to be relative to: it gets no citation that holds.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 from models.compiled import compiled
 from stream.explain.columns import Bools, Floats, Ints, Slates
-from stream.explain.laboratory import Laboratory, ranks
+from stream.explain.laboratory import RELATIVE, Laboratory, ranks
 from stream.explain.largest import list_largest
 from stream.explain.models import Models
 from stream.explain.scores import Scores
@@ -32,6 +32,9 @@ CANDIDATES: Final = 2
 
 EVENTS: Final = 6
 """Past events per slate that are tried at most, whatever its items ask for: what bounds the cost of a slate."""
+
+SECOND: Final = 2.0
+"""How many margins a second citation must be worth: it is one more thing to read, beside one that said more."""
 
 ATTENTION_THRESHOLD: Final = 0.5
 """The reference's rule: the two events that got most attention got more than this."""
@@ -67,8 +70,8 @@ def by_evidence(laboratory: Laboratory) -> Ints:
     to the slate, too; an event that tells the item from its slate but adds little to it is none. Of them, the EVENTS
     that do most for the slate are tried. Of those that hold, the one is cited whose absence costs the item most
     relative to the slate, as the mean of all removals; and after it the next, if it is another title, and its deletion
-    still lowers the score once the first is gone. Without either the item would not stand higher: where it would (its
-    own score falls, but others of the slate fall further), an event is no reason for its place.
+    still lowers the score by SECOND margins once the first is gone. Without either the item would not stand higher:
+    where it would (its own score falls, but others of the slate fall further), an event is no reason for its place.
     """
     slates, falls, margin = laboratory.slates, laboratory.falls, laboratory.margin
     candidates = np.full((len(slates.item), CANDIDATES), -1)
@@ -86,7 +89,7 @@ def by_evidence(laboratory: Laboratory) -> Ints:
     )  # fmt: skip
     item = np.flatnonzero(cited[:, 1] >= 0)
     if len(item):
-        still = np.min(laboratory.falls_after(item, *cited[item].T), axis=0) > margin
+        still = laboratory.least_after(item, *cited[item].T) > SECOND * margin
         cited[item[~still], 1] = -1
     return cited
 
@@ -107,7 +110,7 @@ def _propose(
                 able[event] = matches[item] and watched[slate, event] and raw[item, event] > margin
             list_largest(raw[item], able, candidates[item])
             for event in candidates[item]:
-                if event >= 0 and relative[item, event] > margin:
+                if event >= 0 and relative[item, event] > margin * RELATIVE:
                     together[event] += relative[item, event]
         tried[:] = False
         for _ in range(min(events, width)):
@@ -117,7 +120,7 @@ def _propose(
         for item in items:
             for place in range(candidates.shape[1]):
                 event = candidates[item, place]
-                if event >= 0 and not (tried[event] and relative[item, event] > margin):
+                if event >= 0 and not (tried[event] and relative[item, event] > margin * RELATIVE):
                     candidates[item, place] = -1
 
 

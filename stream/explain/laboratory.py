@@ -28,6 +28,12 @@ NEARLY: Final = 0.5
 What that misses: ``python -m bench.proposals``.
 """
 
+RELATIVE: Final = 0.25
+"""Share of the margin by which an item must fall relative to its slate; in itself it must fall by all of it.
+
+A slate's items are alike, so what an event does for one it does for most; only the rest can tell one from another.
+"""
+
 MAX_RERANKED_ROWS: Final = 65_536
 """Rows that are scored at once; large slates with long histories have more."""
 
@@ -37,8 +43,9 @@ class Falls:
     """What taking events away did to items' scores, so far: float32 [T, W] each, of T items and W events.
 
     drop and drop_centred: by deletion, in itself and minus the slate's mean, NaN where it was not tried; least: the
-    smallest fall of all removals, each in itself and relative, infinite where none was tried; relative: the relative
-    fall, as the mean of the removals, of which there were `tried`, int64 [T, W].
+    smallest fall of all removals, to be compared with the margin: of each the fall in itself, and the relative one over
+    RELATIVE; infinite where none was tried; relative: the relative fall, as the mean of the removals, of which there
+    were `tried`, int64 [T, W].
     """
 
     drop: Floats
@@ -67,7 +74,7 @@ class Laboratory:
         self.slates = slates
         self.scores = scores
         # A fall smaller than what we can reproduce of a score is no fall.
-        margin = max(models.bundle.manifest.citation_margin, models.bundle.manifest.score_tolerance)
+        margin = max(models.bundle.manifest.citation_margin, models.bundle.manifest.score_tolerance / RELATIVE)
         # As precise as what is compared with it, or compiled code and numpy would not agree on equals.
         self.margin = float(np.float32(margin))
         self.watched = watched(slates.histories, models.bundle)
@@ -115,17 +122,17 @@ class Laboratory:
                     falls.drop_centred, falls.least, falls.relative, falls.tried,
                 )  # fmt: skip
 
-    def falls_after(self, item: Ints, first: Ints, second: Ints) -> tuple[Floats, Floats]:
+    def least_after(self, item: Ints, first: Ints, second: Ints) -> Floats:
         """Fall of items' scores when a second event is deleted and the first is gone already; all int64 [n].
 
-        In itself and relative to the slate, float32 [n] each; both events were measured.
+        As `Falls.least`, by deletion alone, float32 [n]; both events were measured.
         """
         slate = self.slates.slate[item]
         one = self._removals.vectors[DELETED, slate, first]
         both = self._removals.without_two(slate, first, second)
-        fall = np.empty((2, len(item)), dtype=np.float32)
-        _fall_again(item, slate, one, both, self.scores.items, self.scores.mean, fall)
-        return fall[0], fall[1]
+        least = np.empty(len(item), dtype=np.float32)
+        _fall_again(item, slate, one, both, self.scores.items, self.scores.mean, least)
+        return least
 
     def reorder(self, column: Ints) -> None:
         """Rank the slate without each event that was measured: all of its items are scored again; as for `measure`.
@@ -204,6 +211,12 @@ def _fall(before: Any, after: Any, item: Any, mean: Any) -> Any:
 
 
 @compiled
+def _least(fall: Any, centred: Any) -> Any:
+    """Say by how much an item falls, as the margin has it."""
+    return min(fall, centred / np.float32(RELATIVE))
+
+
+@compiled
 def _mask_all(
     offsets: Any, length: Any, vector: Any, without: Any, items: Any, mean: Any, raw: Any, relative: Any
 ) -> None:
@@ -237,14 +250,15 @@ def _measure(
             if removal == DELETED:
                 drop[item, event], drop_centred[item, event] = fall, centred
             tried[item, event] += 1
-            least[item, event] = min(least[item, event], fall, centred)
+            least[item, event] = min(least[item, event], _least(fall, centred))
             relative[item, event] += (centred - relative[item, event]) / np.float32(tried[item, event])
 
 
 @compiled
-def _fall_again(item: Any, slate: Any, before: Any, after: Any, items: Any, mean: Any, fall: Any) -> None:
+def _fall_again(item: Any, slate: Any, before: Any, after: Any, items: Any, mean: Any, least: Any) -> None:
     for n in range(len(item)):
-        fall[0, n], fall[1, n] = _fall(before[n], after[n], items[item[n]], mean[slate[n]])
+        fall, centred = _fall(before[n], after[n], items[item[n]], mean[slate[n]])
+        least[n] = _least(fall, centred)
 
 
 @compiled_sum

@@ -11,7 +11,7 @@ import pytest
 from models.attribution import METHODS
 from models.bundle import Bundle
 from stream.explain.columns import to_columns
-from stream.explain.laboratory import Laboratory, ranks
+from stream.explain.laboratory import RELATIVE, Laboratory, ranks
 from stream.explain.models import Models
 from stream.explain.scores import score
 
@@ -63,16 +63,17 @@ def test_falls_are_those_of_the_slow_methods(kind: str, models: Models, slates: 
         fall = np.einsum("twd,td->tw", vector[:, None] - without, items)
         mean = columns.mean(fall, columns.known)[columns.slate]
         falls.append((fall, fall - mean))
+    margins = [(fall, relative / RELATIVE) for fall, relative in falls]
     there = asked >= 0
     np.testing.assert_allclose(laboratory.falls.drop[there], falls[0][0][there], atol=CLOSE)
     np.testing.assert_allclose(laboratory.falls.drop_centred[there], falls[0][1][there], atol=CLOSE)
-    least = np.min(falls, axis=(0, 1))
-    passed = there & (least > laboratory.margin + CLOSE)
+    least = np.min(margins, axis=(0, 1))
+    passed = there & (least > laboratory.margin + CLOSE / RELATIVE)
     assert passed.sum() > 20
-    np.testing.assert_allclose(laboratory.falls.least[passed], least[passed], atol=CLOSE)
+    np.testing.assert_allclose(laboratory.falls.least[passed], least[passed], atol=CLOSE / RELATIVE)
     mean_relative = np.mean([relative for _, relative in falls], axis=0)
     np.testing.assert_allclose(laboratory.falls.relative[passed], mean_relative[passed], atol=CLOSE)
-    failed = there & (least < laboratory.margin - CLOSE)
+    failed = there & (least < laboratory.margin - CLOSE / RELATIVE)
     assert failed.any()
     assert (laboratory.falls.least[failed] <= laboratory.margin).all()
 
