@@ -63,11 +63,11 @@ def test_a_slate_asks_for_few_rows_of_the_models(ours: Ours, slates: list[Any]) 
     assert set(rows) == {"score", "verify"}
     # Each session's 20 rows once, and once more the newest row for the ten watched events to which it listened.
     assert rows["score"] < 36
-    assert rows["verify"] < 104
+    assert rows["verify"] < 66
     met, sums = (count / SLATES for count in counts)
     # Each item meets the trees once, and is scored again once for each event that holds.
     assert met <= ITEMS
-    assert sums < 175
+    assert sums < 136
 
 
 def test_a_batch_takes_few_calls_in_python(bundle: Bundle, slates: list[Any]) -> None:
@@ -77,7 +77,7 @@ def test_a_batch_takes_few_calls_in_python(bundle: Bundle, slates: list[Any]) ->
     for batch in batches(ours, slates):
         profile.runcall(ours, batch)
     calls = pstats.Stats(profile).total_calls  # type: ignore[attr-defined]
-    assert calls / (SLATES * ITEMS) < 23
+    assert calls / (SLATES * ITEMS) < 16
 
 
 def test_checking_every_claim_costs_a_fraction_of_what_the_plain_assembly_costs(
