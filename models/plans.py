@@ -82,7 +82,7 @@ MOVIELENS = Plan(
         "943 users of one site, almost thirty years ago.",
         "At most the newest 50 events of a session are read.",
     ),
-    # So few users are learned by heart; with anything from none to all of a session to guess, that takes longest.
+    # So few users are soon learned by heart; less so where anything from none to all of a session is to be guessed.
     recipe=Recipe(epochs=40, events_per_batch=1024, rate=1.5e-3, weight_decay=0.05, blank=(0.0, 1.0)),
     dropout=0.3,
     cuts=8,
