@@ -78,7 +78,16 @@ def build(
     rank = {"transformer": evaluate_model(encode, item_vectors, asked, config.max_length)} | rank
     report("re-ranker", 0, 1, "")
     log = sessions if plan.statistics_of_all else None
-    trained = reranker.train(choose, encode, item_vectors, log=log, seed=plan.recipe.seed, cuts=plan.cuts)
+    trained = reranker.train(
+        choose,
+        encode,
+        item_vectors,
+        log=log,
+        seed=plan.recipe.seed,
+        cuts=plan.cuts,
+        trees=plan.trees,
+        forest=plan.forest,
+    )
     report("re-ranker", 1, 1, f"AUC {trained.metrics['auc']:.4f}")
     report("card", 0, 1, "")
     facts = card.Facts(
@@ -110,6 +119,7 @@ def build(
         reranker_output="raw",
         citation_margin=plan.citation_margin,
         score_tolerance=plan.score_tolerance,
+        citation_ageing=plan.citation_ageing,
     )
 
 

@@ -122,6 +122,7 @@ def write_bundle(
     reranker_output: OutputKind = "raw",
     citation_margin: float = 0.0,
     score_tolerance: float = 1e-3,
+    citation_ageing: float = 0.0,
 ) -> Bundle:
     """Write a bundle folder, the manifest last, and open it again: what is written is known to load.
 
@@ -153,6 +154,7 @@ def write_bundle(
         "feature_set": feature_set,
         "citation_margin": citation_margin,
         "score_tolerance": score_tolerance,
+        "citation_ageing": citation_ageing,
     }
     (directory / "manifest.json").write_bytes(_json(manifest))
     return Bundle.load(directory)

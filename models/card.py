@@ -80,14 +80,15 @@ def with_section(card: str, section: str) -> str:
     return f"{before}{section}\n{following}{rest}"
 
 
-def citing(margin: float, share: float, impressions: int, target: float, command: str) -> str:
+def citing(margin: float, ageing: float, share: float, impressions: int, target: float, command: str) -> str:
     """Say how the margin was found."""
+    older = f" For the nth newest event the margin is n to the power of {ageing:g} times as large." if ageing else ""
     return (
         "## What may be cited\n\n"
         "A past event is cited only where hiding it, deleting it and blanking it each lower the item's score by more "
-        f"than the margin, {margin:g}, and by more than a quarter of it relative to the slate. It is the largest "
-        f"margin that leaves {target:.0%} of the impressions a citation: {share:.1%} of {impressions:,} held-out "
-        f"ones.\n\n    {command}"
+        f"than the margin, {margin:g}, and by more than a quarter of it relative to the slate.{older} It is the "
+        f"largest margin that leaves {target:.0%} of the impressions a citation: {share:.1%} of {impressions:,} "
+        f"held-out ones.\n\n    {command}"
     )
 
 

@@ -57,7 +57,8 @@ class Manifest:
 
     files maps each file to its SHA-256; engagements[k] has the engagement index k + 1 (0 is padding); citation_margin,
     by which a score must fall without what is cited, and score_tolerance are in units of the session model's score (a
-    logit).
+    logit); for the nth newest event the margin is n to the power of citation_ageing times as large (0, the same for
+    all, where the manifest does not say).
     """
 
     name: str
@@ -71,6 +72,7 @@ class Manifest:
     feature_set: str
     citation_margin: float
     score_tolerance: float
+    citation_ageing: float = 0.0
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -93,6 +95,7 @@ def read_manifest(directory: Path) -> Manifest:
             f"{path}: expected contract {CONTRACT}, got {contract!r}: use the whyrec release that reads that contract, "
             "or write the bundle again."
         )
+    record = _DEFAULTS | record
     for field, (fits, expected) in _RULES.items():
         if field not in record:
             raise BundleError(f"{path}: expected {field} ({expected}), got none: add it.")
@@ -115,6 +118,7 @@ def read_manifest(directory: Path) -> Manifest:
         feature_set=record["feature_set"],
         citation_margin=float(record["citation_margin"]),
         score_tolerance=float(record["score_tolerance"]),
+        citation_ageing=float(record["citation_ageing"]),
     )
 
 
@@ -195,4 +199,6 @@ _RULES: dict[str, tuple[Any, str]] = {
     "feature_set": (_is_text, _PLAIN),
     "citation_margin": (_is_amount, "a number of at least 0"),
     "score_tolerance": (_is_amount, "a number of at least 0"),
+    "citation_ageing": (_is_amount, "a number of at least 0"),
 }
+_DEFAULTS: dict[str, Any] = {"citation_ageing": 0.0}

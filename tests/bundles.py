@@ -119,6 +119,7 @@ def tiny_bundle(
         "reranker_output": output,
         "citation_margin": 0.05,
         "score_tolerance": 1e-3,
+        "citation_ageing": 0.5,
     }
     write_bundle(directory, **parts | changes)
     return directory

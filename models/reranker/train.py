@@ -6,6 +6,7 @@ the same in every slate and can be put into words on its own, and slates without
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import lightgbm as lgb
@@ -79,6 +80,7 @@ def train(
     slate_size: int = 20,
     trees: int = 200,
     leaves: int = 31,
+    forest: Mapping[str, float | bool] | None = None,
 ) -> Trained:
     """Train on slates cut out of histories at random moments.
 
@@ -93,6 +95,7 @@ def train(
         slate_size: candidates per moment.
         trees: at most; training stops earlier where the second group of users gains nothing.
         leaves: per tree.
+        forest: what to set otherwise in LightGBM.
 
     Raises:
         TooFewInteractions: if no slate, or no engagement, remains in one of the groups.
@@ -130,6 +133,7 @@ def train(
             "num_threads": 1,
             "seed": seed,
             "verbosity": -1,
+            **(forest or {}),
         },
         data,
         num_boost_round=trees,

@@ -28,6 +28,10 @@ class SessionConfig:
 class Recipe:
     """How to train; the rate rises over the first 5 % of the steps and then falls to zero along a cosine.
 
+    average is the decay, per step, of a running mean of the weights, which is what is evaluated and kept; 0 keeps the
+    weights themselves. It smooths what the last batches happened to say (Izmailov et al., "Averaging Weights Leads to
+    Wider Optima and Better Generalization", UAI 2018).
+
     blank is the least and the most share of a session's events that say nothing; the share is drawn anew for every
     session of a batch. Explanations ask what a score would be had an event said nothing, and integrated gradients start
     where none says anything; what a model answers that has never met such a session is an accident of its weights, not
@@ -40,6 +44,7 @@ class Recipe:
     weight_decay: float = 0.01
     clip: float = 1.0
     blank: tuple[float, float] = (0.05, 0.05)
+    average: float = 0.0
     seed: int = 0
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.data.sessions import Sessions
 from models.session.config import Recipe, SessionConfig
@@ -56,6 +57,9 @@ def train(
     )
     steps = recipe.epochs * sum(1 for _ in batches(sessions, model.config.max_length, recipe, random))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average))
+    averaged.update_parameters(model)
+    kept: SessionNet = averaged.module
     best: tuple[Metrics, dict[str, Tensor]] | None = None
     step = 0
     for epoch in range(1, recipe.epochs + 1):
@@ -69,13 +73,14 @@ def train(
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
             optimiser.step()
             schedule.step()
+            averaged.update_parameters(model)
             step += 1
             smooth = loss.item() if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss.item()
             report(Progress(epoch, step, steps, smooth))
-        metrics = evaluate_model(vectors_of(model), weights_of(model), validation, model.config.max_length)
+        metrics = evaluate_model(vectors_of(kept), weights_of(kept), validation, model.config.max_length)
         report(Progress(epoch, step, steps, smooth, metrics))
         if best is None or metrics.ndcg_at_10 > best[0].ndcg_at_10:
-            best = metrics, copy.deepcopy(model.state_dict())
+            best = metrics, copy.deepcopy(kept.state_dict())
     if best is None:
         raise ValueError(f"expected at least one epoch, got {recipe.epochs}")
     model.load_state_dict(best[1])

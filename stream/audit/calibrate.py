@@ -19,7 +19,7 @@ from stream.explain.scores import Scores, score
 TARGET: Final = 0.66
 """Share of impressions that a calibrated margin leaves with a citation."""
 
-_STEP: Final = 0.005
+_MARGINS: Final = (0.0, *(float(f"{digits}e{power}") for power in (-4, -3, -2, -1) for digits in range(10, 100)))
 _BATCH: Final = 64
 
 
@@ -33,7 +33,7 @@ class Calibration:
 
 
 def calibrate(bundle: Bundle, slates: Sequence[Impression]) -> Calibration:
-    """Find the largest margin, in steps of 0.005, that leaves TARGET of the impressions a citation; 0 where none does.
+    """Find the largest margin of two digits that leaves TARGET of the impressions a citation; 0 where none does.
 
     slates are held-out ones of this bundle.
     """
@@ -42,16 +42,16 @@ def calibrate(bundle: Bundle, slates: Sequence[Impression]) -> Calibration:
     for start in range(0, len(slates), _BATCH):
         columns = to_columns(slates[start : start + _BATCH], bundle)
         batches.append((columns, score(columns, models)))
-    low, high = 0, 512  # steps; the share falls as the margin rises
+    low, high = 0, len(_MARGINS)  # the share falls as the margin rises
     share = _share(models, batches, 0.0)
     while high - low > 1:
         middle = (low + high) // 2
-        found = _share(models, batches, middle * _STEP)
+        found = _share(models, batches, _MARGINS[middle])
         if found >= TARGET:
             low, share = middle, found
         else:
             high = middle
-    return Calibration(round(low * _STEP, 3), share, sum(len(columns.item) for columns, _ in batches))
+    return Calibration(_MARGINS[low], share, sum(len(columns.item) for columns, _ in batches))
 
 
 def _share(models: Models, batches: Sequence[tuple[Slates, Scores]], margin: float) -> float:

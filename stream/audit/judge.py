@@ -19,7 +19,7 @@ from models.reranker.runtime import read_trees
 from models.session.restore import restore
 from models.session.runtime import left_pad
 from models.session.train import use_threads
-from stream.explain.laboratory import RELATIVE
+from stream.explain.laboratory import RELATIVE, weights_by_age
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -38,9 +38,9 @@ class Verdict:
     """What the L events of a session do to the N items of its slate.
 
     least float64 [3, N, L]: an item's fall by deletion, masking and blanking, as the margin has it: in itself, or
-    relative to the slate over RELATIVE, if that is smaller; relative float64 [N, L]: the relative fall by deletion;
-    ig_top and ig_centred_top bool [N, L]: the event is among the five largest by integrated gradients, raw and centred
-    on the slate; watched bool [L]: it was no skip.
+    relative to the slate over RELATIVE, if that is smaller, weighed by the event's age; relative float64 [N, L]: the
+    relative fall by deletion; ig_top and ig_centred_top bool [N, L]: the event is among the five largest by integrated
+    gradients, raw and centred on the slate; watched bool [L]: it was no skip.
     """
 
     least: Floats
@@ -91,10 +91,11 @@ class Judge:
         vectors = self._bundle.item_vectors[slates].astype(np.float64)  # [B, N, d]
         whole = reference.session_vectors(self._net, items, received)
         least, relative = [], np.zeros(0)
+        weight = weights_by_age(items.shape[1], self._bundle.manifest.citation_ageing)
         for name, removal in _REMOVALS.items():
             raw = np.einsum("bld,bnd->bnl", whole[:, None] - removal(self._net, items, received), vectors)
             centred = raw - raw.mean(axis=1, keepdims=True)
-            least.append(np.minimum(raw, centred / RELATIVE))
+            least.append(np.minimum(raw, centred / RELATIVE) * weight)
             if name == "deletion":
                 relative = centred
         gradients = reference.integrated_gradients(self._net, items, received, slates, steps=IG_STEPS).values

@@ -50,7 +50,9 @@ def margin_of(directory: Path, movielens: Path | None, n: int = _SLATES, *, cons
     with console.status("measuring what may be cited"):
         found = find(bundle, [case.impression for case in itertools.islice(source, n)])
     command = f"whyrec models calibrate DIR{'' if movielens is None else ' --movielens DIR'} --n {n}"
-    section = citing(found.margin, found.confirmed_share, found.impressions, TARGET, command)
+    section = citing(
+        found.margin, bundle.manifest.citation_ageing, found.confirmed_share, found.impressions, TARGET, command
+    )
     revise(directory, card=with_section(bundle.card, section), citation_margin=found.margin)
     console.print(
         f"margin {found.margin:g}: {found.confirmed_share:.1%} of {found.impressions:,} impressions have a citation "

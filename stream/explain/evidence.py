@@ -3,8 +3,8 @@
 Whatever proposes, each proposed event is taken away in the three ways of ``stream/explain/laboratory.py``: hidden,
 deleted and run again as the recommender itself would have run, and blanked. A citation holds when each of them lowers
 the item's score by more than the bundle's margin, and by more than a quarter of it relative to the slate, and when the
-deletion, carried through the re-ranker to the order of the slate, does not lift the item. (A session model that knows
-no blank event is asked in two ways only.)
+deletion, carried through the re-ranker to the order of the slate, does not lift the item. The bundle may ask more of
+older events. (A session model that knows no blank event is asked in two ways only.)
 
 A slate of one item has nothing to be relative to: it gets no citation that holds.
 """
@@ -33,8 +33,8 @@ CANDIDATES: Final = 2
 EVENTS: Final = 6
 """Past events per slate that are tried at most, whatever its items ask for: what bounds the cost of a slate."""
 
-SECOND: Final = 2.0
-"""How many margins a second citation must be worth: it is one more thing to read, beside one that said more."""
+SECOND: Final = 0.5
+"""Share of what the first citation does that a second must still do: it is one more thing to read."""
 
 ATTENTION_THRESHOLD: Final = 0.5
 """The reference's rule: the two events that got most attention got more than this."""
@@ -66,18 +66,19 @@ def by_evidence(laboratory: Laboratory) -> Ints:
     """Propose by masking, confirm by the other removals, the second given the first; int64 [T, CITED], -1 for none.
 
     Only what was watched can be a reason; a skip may well have moved the item, but nobody wants to be told so. Of what
-    was watched, the CANDIDATES that do most for the item in itself can be its reasons, where they do something relative
-    to the slate, too; an event that tells the item from its slate but adds little to it is none. Of them, the EVENTS
-    that do most for the slate are tried. Of those that hold, the one is cited whose absence costs the item most
-    relative to the slate, as the mean of all removals; and after it the next, if it is another title, and its deletion
-    still lowers the score by SECOND margins once the first is gone. Without either the item would not stand higher:
-    where it would (its own score falls, but others of the slate fall further), an event is no reason for its place.
+    was watched, the CANDIDATES that do most for the item in itself, weighed by age, can be its reasons, where they do
+    something relative to the slate, too; an event that tells the item from its slate but adds little to it is none. Of
+    them, the EVENTS that do most for the slate are tried. Of those that hold, the one is cited whose absence costs the
+    item most relative to the slate, as the mean of all removals; and after it the next, if it is another title, and its
+    deletion still does SECOND of what the first one's did, and a margin, once the first is gone. Without either the
+    item would not stand higher: where it would (its own score falls, but others of the slate fall further), an event is
+    no reason for its place.
     """
     slates, falls, margin = laboratory.slates, laboratory.falls, laboratory.margin
     candidates = np.full((len(slates.item), CANDIDATES), -1)
     _propose(
-        slates.offsets, laboratory.scores.matches, laboratory.watched, laboratory.raw, laboratory.relative,
-        laboratory.proposing_margin, EVENTS, candidates,
+        slates.offsets, laboratory.scores.matches, laboratory.watched, laboratory.raw * laboratory.weight,
+        laboratory.relative * laboratory.weight, laboratory.proposing_margin, EVENTS, candidates,
     )  # fmt: skip
     laboratory.measure(candidates)
     least = np.take_along_axis(falls.least, np.maximum(candidates, 0), axis=1)
@@ -89,7 +90,8 @@ def by_evidence(laboratory: Laboratory) -> Ints:
     )  # fmt: skip
     item = np.flatnonzero(cited[:, 1] >= 0)
     if len(item):
-        still = laboratory.least_after(item, *cited[item].T) > SECOND * margin
+        asked = np.maximum(margin, SECOND * laboratory.least_deleted(item, cited[item, 0]))
+        still = laboratory.least_after(item, *cited[item].T) > asked
         cited[item[~still], 1] = -1
     return cited
 

@@ -44,8 +44,8 @@ class Falls:
 
     drop and drop_centred: by deletion, in itself and minus the slate's mean, NaN where it was not tried; least: the
     smallest fall of all removals, to be compared with the margin: of each the fall in itself, and the relative one over
-    RELATIVE; infinite where none was tried; relative: the relative fall, as the mean of the removals, of which there
-    were `tried`, int64 [T, W].
+    RELATIVE, weighed by the event's age; infinite where none was tried; relative: the relative fall, as the mean of the
+    removals, of which there were `tried`, int64 [T, W].
     """
 
     drop: Floats
@@ -66,8 +66,8 @@ class Laboratory:
     """Measurements on the histories of one batch of slates; what was measured is kept, by item and event.
 
     raw and relative float32 [T, W], the fall by masking in itself and relative to the slate, where nothing was measured
-    nearly; falls, of all that was measured; rank int64 [T], each item's by re-ranking score, and rank_without int64
-    [T, W], without each event that was reordered, else its rank as it is.
+    nearly; weight float32 [W], of falls by age; falls, of all that was measured; rank int64 [T], each item's by
+    re-ranking score, and rank_without int64 [T, W], without each event that was reordered, else its rank as it is.
     """
 
     def __init__(self, slates: Slates, scores: Scores, models: Models) -> None:
@@ -93,6 +93,7 @@ class Laboratory:
             self.proposing_margin = self.margin
         self.raw = np.zeros((len(slates.item), width), dtype=np.float32)
         self.relative = np.zeros_like(self.raw)
+        self.weight = weights_by_age(width, models.bundle.manifest.citation_ageing)
         _mask_all(
             slates.offsets, slates.histories.length, scores.reading.vector, scores.without, scores.items, scores.mean,
             self.raw, self.relative,
@@ -118,8 +119,8 @@ class Laboratory:
             for turn, removal in removals:
                 _measure(
                     column, slates.slate, scores.reading.vector, self._removals.vectors[removal], scores.items,
-                    scores.mean, turn, removal, self._exact_from, self.margin, self.raw, self.relative, falls.drop,
-                    falls.drop_centred, falls.least, falls.relative, falls.tried,
+                    scores.mean, turn, removal, self._exact_from, self.margin, self.weight, self.raw, self.relative,
+                    falls.drop, falls.drop_centred, falls.least, falls.relative, falls.tried,
                 )  # fmt: skip
 
     def least_after(self, item: Ints, first: Ints, second: Ints) -> Floats:
@@ -132,6 +133,12 @@ class Laboratory:
         both = self._removals.without_two(slate, first, second)
         least = np.empty(len(item), dtype=np.float32)
         _fall_again(item, slate, one, both, self.scores.items, self.scores.mean, least)
+        return least * self.weight[second]
+
+    def least_deleted(self, item: Ints, event: Ints) -> Floats:
+        """Fall of items' scores when an event is deleted that was measured; as `least_after`."""
+        fall, centred = self.falls.drop[item, event], self.falls.drop_centred[item, event]
+        least: Floats = np.minimum(fall, centred / np.float32(RELATIVE)) * self.weight[event]
         return least
 
     def reorder(self, column: Ints) -> None:
@@ -159,6 +166,16 @@ class Laboratory:
             _score(group[part], row[part], vectors, scores.items, session_score)
             score[part] = scores.rescorer.score(row[part], session_score)
         self.rank_without[row, event[group]] = ranks(offsets, score, slates.position[row])
+
+
+def weights_by_age(width: int, ageing: float) -> Floats:
+    """Weigh the falls of W events, the newest last, so that one margin holds for all: float32 [W], 1 for the newest.
+
+    With an ageing above 0 an older event must do more. Newer events repeat much of what older ones said; what little an
+    old one still does alone is the least certain, and integrated gradients, which let all fade together, seldom bear it
+    out.
+    """
+    return np.arange(width, 0, -1, dtype=np.float32) ** np.float32(-ageing)
 
 
 def ranks(offsets: Ints, score: Floats | Ints, position: Ints) -> Ints:
@@ -212,7 +229,7 @@ def _fall(before: Any, after: Any, item: Any, mean: Any) -> Any:
 
 @compiled
 def _least(fall: Any, centred: Any) -> Any:
-    """Say by how much an item falls, as the margin has it."""
+    """Say by how much an item falls, as the margin of the newest event has it."""
     return min(fall, centred / np.float32(RELATIVE))
 
 
@@ -232,8 +249,8 @@ def _mask_all(
 @compiled
 def _measure(
     column: Any, slate: Any, vector: Any, without: Any, items: Any, mean: Any, turn: Any, removal: Any,
-    exact_from: Any, margin: Any, raw: Any, masked: Any, drop: Any, drop_centred: Any, least: Any, relative: Any,
-    tried: Any,
+    exact_from: Any, margin: Any, weight: Any, raw: Any, masked: Any, drop: Any, drop_centred: Any, least: Any,
+    relative: Any, tried: Any,
 ) -> None:  # fmt: skip
     """Count one removal more for what has not failed; the arguments are the fields of `Laboratory` and `Falls`."""
     for item in range(column.shape[0]):
@@ -250,7 +267,7 @@ def _measure(
             if removal == DELETED:
                 drop[item, event], drop_centred[item, event] = fall, centred
             tried[item, event] += 1
-            least[item, event] = min(least[item, event], _least(fall, centred))
+            least[item, event] = min(least[item, event], _least(fall, centred) * weight[event])
             relative[item, event] += (centred - relative[item, event]) / np.float32(tried[item, event])
 
 

@@ -64,10 +64,12 @@ def test_falls_are_those_of_the_slow_methods(kind: str, models: Models, slates: 
         mean = columns.mean(fall, columns.known)[columns.slate]
         falls.append((fall, fall - mean))
     margins = [(fall, relative / RELATIVE) for fall, relative in falls]
+    nth_newest, ageing = np.arange(asked.shape[1], 0, -1), models.bundle.manifest.citation_ageing
+    assert ageing > 0
     there = asked >= 0
     np.testing.assert_allclose(laboratory.falls.drop[there], falls[0][0][there], atol=CLOSE)
     np.testing.assert_allclose(laboratory.falls.drop_centred[there], falls[0][1][there], atol=CLOSE)
-    least = np.min(margins, axis=(0, 1))
+    least = np.min(margins, axis=(0, 1)) / nth_newest**ageing
     passed = there & (least > laboratory.margin + CLOSE / RELATIVE)
     assert passed.sum() > 20
     np.testing.assert_allclose(laboratory.falls.least[passed], least[passed], atol=CLOSE / RELATIVE)

@@ -135,6 +135,7 @@ def test_a_manifest_that_is_no_manifest_is_refused(folder: Path, text: str) -> N
         ({"engagements": ["view", "view"]}, "expected engagements"),
         ({"citation_margin": -1}, "expected citation_margin to be a number of at least 0"),
         ({"score_tolerance": float("nan")}, "expected score_tolerance"),
+        ({"citation_ageing": -0.5}, "expected citation_ageing to be a number of at least 0"),
         ({"files": {}}, "expected files to be the SHA-256 of each of session.onnx"),
     ],
 )
@@ -142,6 +143,11 @@ def test_a_wrong_manifest_entry_is_named(folder: Path, changes: dict[str, Any], 
     alter(folder, **changes)
     with pytest.raises(BundleError, match=says):
         Bundle.load(folder)
+
+
+def test_a_bundle_that_says_nothing_of_ageing_asks_the_same_of_all_events(folder: Path) -> None:
+    alter(folder, citation_ageing=...)
+    assert Bundle.load(folder).manifest.citation_ageing == 0
 
 
 def test_a_manifest_cannot_reach_outside_its_folder(folder: Path) -> None:

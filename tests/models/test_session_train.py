@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from models.session import loss
 from models.session.config import Recipe, SessionConfig
 from models.session.evaluate import evaluate_model, evaluate_popularity
 from models.session.lstm import SessionLstm
-from models.session.train import SessionNet, as_numpy, batches, new_model, train, vectors_of, weights_of
+from models.session.train import Progress, SessionNet, as_numpy, batches, new_model, train, vectors_of, weights_of
 from models.session.transformer import SessionTransformer
 from tests.bundles import ITEMS, tiny_catalog
 
@@ -75,6 +76,25 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     one, other = map(as_numpy, models)
     for name in one:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_a_running_mean_of_all_weights_is_kept_where_it_is_asked_for() -> None:
+    decay, recipe = 0.8, Recipe(epochs=1, events_per_batch=64, average=0.8)
+    model, sessions = new_model(SessionTransformer, SIZE, seed=0), walks(60, seed=1)
+    mean, steps = as_numpy(copy.deepcopy(model)), []
+
+    def follow(now: Progress) -> None:
+        if now.metrics is None:
+            steps.append(as_numpy(copy.deepcopy(model)))
+
+    train(model, sessions, walks(20, seed=3), recipe, follow)
+    assert len(steps) > 5
+    for weights in steps:
+        mean = {name: decay * mean[name] + (1 - decay) * weights[name] for name in mean}
+    kept = as_numpy(model)
+    for name, weights in mean.items():
+        np.testing.assert_allclose(kept[name], weights, atol=1e-6, err_msg=name)
+    assert np.abs(kept["item.weight"] - steps[-1]["item.weight"]).max() > 1e-3
 
 
 def test_every_event_but_the_first_is_a_target_exactly_once_even_of_long_histories() -> None:
