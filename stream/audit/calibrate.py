@@ -16,9 +16,6 @@ from stream.explain.evidence import verify
 from stream.explain.models import Models
 from stream.explain.scores import Scores, score
 
-TARGET: Final = 0.66
-"""Share of impressions that a calibrated margin leaves with a citation."""
-
 _MARGINS: Final = (0.0, *(float(f"{digits}e{power}") for power in (-4, -3, -2, -1) for digits in range(10, 100)))
 _BATCH: Final = 64
 
@@ -32,8 +29,8 @@ class Calibration:
     impressions: int
 
 
-def calibrate(bundle: Bundle, slates: Sequence[Impression]) -> Calibration:
-    """Find the largest margin of two digits that leaves TARGET of the impressions a citation; 0 where none does.
+def calibrate(bundle: Bundle, slates: Sequence[Impression], share: float) -> Calibration:
+    """Find the largest margin of two digits that leaves a share of the impressions a citation; 0 where none does.
 
     slates are held-out ones of this bundle.
     """
@@ -43,15 +40,15 @@ def calibrate(bundle: Bundle, slates: Sequence[Impression]) -> Calibration:
         columns = to_columns(slates[start : start + _BATCH], bundle)
         batches.append((columns, score(columns, models)))
     low, high = 0, len(_MARGINS)  # the share falls as the margin rises
-    share = _share(models, batches, 0.0)
+    confirmed = _share(models, batches, 0.0)
     while high - low > 1:
         middle = (low + high) // 2
         found = _share(models, batches, _MARGINS[middle])
-        if found >= TARGET:
-            low, share = middle, found
+        if found >= share:
+            low, confirmed = middle, found
         else:
             high = middle
-    return Calibration(_MARGINS[low], share, sum(len(columns.item) for columns, _ in batches))
+    return Calibration(_MARGINS[low], confirmed, sum(len(columns.item) for columns, _ in batches))
 
 
 def _share(models: Models, batches: Sequence[tuple[Slates, Scores]], margin: float) -> float:

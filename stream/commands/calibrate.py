@@ -10,7 +10,10 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-_SLATES = 1_000
+CALIBRATED_ON = 1_000
+"""Slates, by default."""
+
+_SHARE = 0.66
 
 
 def calibrate(
@@ -20,7 +23,10 @@ def calibrate(
         Path | None,
         typer.Option(help="Real users: a folder with MovieLens 100K; by default simulated ones.", metavar="DIR"),
     ] = None,
-    n: Annotated[int, typer.Option("--n", min=1, help="Slates of 20 to measure on.")] = _SLATES,
+    n: Annotated[int, typer.Option("--n", min=1, help="Slates of 20 to measure on.")] = CALIBRATED_ON,
+    share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Of the impressions, to be left with a citation.")
+    ] = _SHARE,
 ) -> None:
     """Find a bundle's citation margin, and write it into the manifest and the card; the models stay as they are.
 
@@ -28,17 +34,16 @@ def calibrate(
     """
     from rich.console import Console
 
-    margin_of(directory, movielens, n, console=Console())
+    margin_of(directory, movielens, n, share, console=Console())
 
 
-def margin_of(directory: Path, movielens: Path | None, n: int = _SLATES, *, console: Console) -> None:
+def margin_of(directory: Path, movielens: Path | None, n: int, share: float, *, console: Console) -> None:
     """Calibrate a bundle, and say so."""
     import itertools
 
     from models.bundle import Bundle, revise
     from models.card import citing, with_section
     from stream.audit import cases
-    from stream.audit.calibrate import TARGET
     from stream.audit.calibrate import calibrate as find
 
     bundle = Bundle.load(directory)
@@ -48,10 +53,10 @@ def margin_of(directory: Path, movielens: Path | None, n: int = _SLATES, *, cons
         else cases.movielens(bundle, movielens, part=1)
     )
     with console.status("measuring what may be cited"):
-        found = find(bundle, [case.impression for case in itertools.islice(source, n)])
-    command = f"whyrec models calibrate DIR{'' if movielens is None else ' --movielens DIR'} --n {n}"
+        found = find(bundle, [case.impression for case in itertools.islice(source, n)], share)
+    command = f"whyrec models calibrate DIR{'' if movielens is None else ' --movielens DIR'} --n {n} --share {share:g}"
     section = citing(
-        found.margin, bundle.manifest.citation_ageing, found.confirmed_share, found.impressions, TARGET, command
+        found.margin, bundle.manifest.citation_ageing, found.confirmed_share, found.impressions, share, command
     )
     revise(directory, card=with_section(bundle.card, section), citation_margin=found.margin)
     console.print(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import WhyrecError
-from stream.commands.calibrate import calibrate, margin_of
+from stream.commands.calibrate import CALIBRATED_ON, calibrate, margin_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,7 +99,7 @@ def train(
             asked=asked,
             report=report,
         )
-    margin_of(out, movielens, console=console)
+    margin_of(out, movielens, CALIBRATED_ON, plan.cited_share, console=console)
     console.print(
         f"wrote {bundle.model_version} to {out}; read about it with: whyrec models card {out}", soft_wrap=True
     )
