@@ -82,13 +82,17 @@ def with_section(card: str, section: str) -> str:
 
 def citing(margin: float, ageing: float, share: float, impressions: int, target: float, command: str) -> str:
     """Say how the margin was found."""
+    asked = f"{100 * target:g}% of the impressions a citation"
+    found = f"{share:.1%} of {impressions:,} held-out ones"
+    how = f"It is the largest margin that leaves {asked}: {found}."
+    if share < target:
+        how = f"No margin leaves {asked}; this one does {found}."
     older = f" For the nth newest event the margin is n to the power of {ageing:g} times as large." if ageing else ""
     return (
         "## What may be cited\n\n"
         "A past event is cited only where hiding it, deleting it and blanking it each lower the item's score by more "
-        f"than the margin, {margin:g}, and by more than a quarter of it relative to the slate.{older} It is the "
-        f"largest margin that leaves {target:.0%} of the impressions a citation: {share:.1%} of {impressions:,} "
-        f"held-out ones.\n\n    {command}"
+        f"than the margin, {margin:g}, and by more than a quarter of it relative to the slate.{older} {how}\n\n"
+        f"    {command}"
     )
 
 

@@ -61,7 +61,7 @@ def margin_of(directory: Path, movielens: Path | None, n: int, share: float, *, 
     revise(directory, card=with_section(bundle.card, section), citation_margin=found.margin)
     console.print(
         f"margin {found.margin:g}: {found.confirmed_share:.1%} of {found.impressions:,} impressions have a citation "
-        "that holds",
+        f"that holds{'' if found.confirmed_share >= share else f', and no margin leaves it to {share:.1%}'}",
         highlight=False,
         soft_wrap=True,
     )

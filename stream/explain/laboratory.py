@@ -130,16 +130,19 @@ class Laboratory:
         """
         slate = self.slates.slate[item]
         one = self._removals.vectors[DELETED, slate, first]
-        both = self._removals.without_two(slate, first, second)
-        least = np.empty(len(item), dtype=np.float32)
-        _fall_again(item, slate, one, both, self.scores.items, self.scores.mean, least)
-        return least * self.weight[second]
+        return self._least_between(item, one, self._removals.without_two(slate, first, second), second)
 
     def least_deleted(self, item: Ints, event: Ints) -> Floats:
         """Fall of items' scores when an event is deleted that was measured; as `least_after`."""
-        fall, centred = self.falls.drop[item, event], self.falls.drop_centred[item, event]
-        least: Floats = np.minimum(fall, centred / np.float32(RELATIVE)) * self.weight[event]
-        return least
+        slate = self.slates.slate[item]
+        whole, one = self.scores.reading.vector[slate], self._removals.vectors[DELETED, slate, event]
+        return self._least_between(item, whole, one, event)
+
+    def _least_between(self, item: Ints, before: Floats, after: Floats, event: Ints) -> Floats:
+        """Fall of items' scores from session vectors [n, d] to others, which an event is gone from."""
+        least = np.empty(len(item), dtype=np.float32)
+        _fall_again(item, self.slates.slate[item], before, after, self.scores.items, self.scores.mean, least)
+        return least * self.weight[event]
 
     def reorder(self, column: Ints) -> None:
         """Rank the slate without each event that was measured: all of its items are scored again; as for `measure`.

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from models.bundle import Bundle, revise
 from models.card import with_section
 from models.errors import BundleError
 from stream.audit.calibrate import calibrate
+from stream.commands.models import app
 from stream.explain.pipeline import Explainer
+from stream.settings import BUNDLED_MODEL
 from tests.bundles import tiny_bundle, tiny_impression
 
 
@@ -29,6 +33,15 @@ def test_the_largest_margin_that_leaves_enough(asked: float, tmp_path: Path) -> 
     assert found.impressions == 160
     assert share(found.margin) == pytest.approx(found.confirmed_share)
     assert share(1.1 * found.margin) < asked <= found.confirmed_share
+
+
+def test_a_share_that_no_margin_leaves_is_called_so(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLED_MODEL, tmp_path, dirs_exist_ok=True)
+    printed = CliRunner().invoke(app, ["calibrate", str(tmp_path), "--n", "20", "--share", "1"])
+    assert printed.exception is None, printed.output
+    assert "margin 0:" in printed.output
+    assert "no margin leaves it to 100.0%" in printed.output
+    assert "No margin leaves 100% of the impressions a citation; this one does" in Bundle.load(tmp_path).card
 
 
 def test_a_revised_bundle_has_its_old_models(tmp_path: Path) -> None:
