@@ -26,6 +26,7 @@ class Audit:
     model_version: str
     source: str
     margin: float
+    ageing: float
     slates: int
     items: int
     tallies: dict[str, Tally]
@@ -36,6 +37,7 @@ class Audit:
             "model_version": self.model_version,
             "data": self.source,
             "citation_margin": self.margin,
+            "citation_ageing": self.ageing,
             "slates": self.slates,
             "impressions": self.items,
             "slices": list(SLICES),
@@ -72,4 +74,5 @@ def audit(
         slates += len(batch)
         items += sum(len(each["items"]) for each in impressions)
         report(slates)
-    return Audit(bundle.model_version, source, bundle.manifest.citation_margin, slates, items, tallies)
+    margin, ageing = bundle.manifest.citation_margin, bundle.manifest.citation_ageing
+    return Audit(bundle.model_version, source, margin, ageing, slates, items, tallies)

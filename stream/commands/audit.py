@@ -82,9 +82,12 @@ def audit(
 
 
 def _show(console: Console, record: Mapping[str, Any]) -> None:
+    ageing = record["citation_ageing"]
+    older = f" (n to the power of {ageing:g} times that for the nth newest event)" if ageing else ""
     console.print(
         f"{record['model_version']} on {record['data']}: {record['slates']:,} slates, {record['impressions']:,} "
-        f"impressions, margin {record['citation_margin']:g}. In grey: citing as many events at random, or the newest.",
+        f"impressions, margin {record['citation_margin']:g}{older}. In grey: citing as many events at random, or the "
+        "newest.",
         highlight=False,
         soft_wrap=True,
     )

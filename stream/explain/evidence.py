@@ -68,11 +68,11 @@ def by_evidence(laboratory: Laboratory) -> Ints:
     Only what was watched can be a reason; a skip may well have moved the item, but nobody wants to be told so. Of what
     was watched, the CANDIDATES that do most for the item in itself, weighed by age, can be its reasons, where they do
     something relative to the slate, too; an event that tells the item from its slate but adds little to it is none. Of
-    them, the EVENTS that do most for the slate are tried. Of those that hold, the one is cited whose absence costs the
-    item most relative to the slate, as the mean of all removals; and after it the next, if it is another title, and its
-    deletion still does SECOND of what the first one's did, and a margin, once the first is gone. Without either the
-    item would not stand higher: where it would (its own score falls, but others of the slate fall further), an event is
-    no reason for its place.
+    them, the EVENTS that do most for the slate are tried. Of those that hold, the one is cited that does most by its
+    weakest removal: what the margin is of; and after it the next, if it is another title, and its deletion still does
+    SECOND of what the first one's did, and a margin, once the first is gone. Without either the item would not stand
+    higher: where it would (its own score falls, but others of the slate fall further), an event is no reason for its
+    place.
     """
     slates, falls, margin = laboratory.slates, laboratory.falls, laboratory.margin
     candidates = np.full((len(slates.item), CANDIDATES), -1)
@@ -85,8 +85,8 @@ def by_evidence(laboratory: Laboratory) -> Ints:
     laboratory.reorder(np.where(least > margin, candidates, -1))
     cited = np.full((len(slates.item), CITED), -1)
     _choose(
-        candidates, slates.slate, slates.histories.item, laboratory.rank, laboratory.rank_without, falls.least,
-        falls.relative, margin, cited,
+        candidates, slates.slate, slates.histories.item, laboratory.rank, laboratory.rank_without, falls.least, margin,
+        cited,
     )  # fmt: skip
     item = np.flatnonzero(cited[:, 1] >= 0)
     if len(item):
@@ -128,21 +128,20 @@ def _propose(
 
 @compiled
 def _choose(
-    candidates: Any, slate: Any, titles: Any, rank: Any, rank_without: Any, least: Any, relative: Any, margin: Any,
-    cited: Any,
-) -> None:  # fmt: skip
+    candidates: Any, slate: Any, titles: Any, rank: Any, rank_without: Any, least: Any, margin: Any, cited: Any
+) -> None:
     """Write for each item the strongest candidates that hold and do not lift it, each another title."""
     for item in range(candidates.shape[0]):
         for place in range(cited.shape[1]):
-            best = np.float32(-np.inf)
+            best = margin
             for event in candidates[item]:
-                if event < 0 or not least[item, event] > margin or rank_without[item, event] < rank[item]:
+                if event < 0 or not least[item, event] > best or rank_without[item, event] < rank[item]:
                     continue
                 new = True
                 for before in cited[item, :place]:
                     new &= titles[slate[item], before] != titles[slate[item], event]
-                if new and relative[item, event] > best:
-                    best = relative[item, event]
+                if new:
+                    best = least[item, event]
                     cited[item, place] = event
             if cited[item, place] < 0:
                 break

@@ -44,14 +44,12 @@ class Falls:
 
     drop and drop_centred: by deletion, in itself and minus the slate's mean, NaN where it was not tried; least: the
     smallest fall of all removals, to be compared with the margin: of each the fall in itself, and the relative one over
-    RELATIVE, weighed by the event's age; infinite where none was tried; relative: the relative fall, as the mean of the
-    removals, of which there were `tried`, int64 [T, W].
+    RELATIVE, weighed by the event's age; infinite where none was tried; tried, int64 [T, W], of how many removals.
     """
 
     drop: Floats
     drop_centred: Floats
     least: Floats
-    relative: Floats
     tried: Ints
 
     @classmethod
@@ -59,7 +57,7 @@ class Falls:
         """Nothing was tried yet."""
         shape = (items, width)
         drop, least = np.full(shape, np.nan, dtype=np.float32), np.full(shape, np.inf, dtype=np.float32)
-        return cls(drop, drop.copy(), least, np.zeros_like(least), np.zeros(shape, dtype=np.int64))
+        return cls(drop, drop.copy(), least, np.zeros(shape, dtype=np.int64))
 
 
 class Laboratory:
@@ -120,7 +118,7 @@ class Laboratory:
                 _measure(
                     column, slates.slate, scores.reading.vector, self._removals.vectors[removal], scores.items,
                     scores.mean, turn, removal, self._exact_from, self.margin, self.weight, self.raw, self.relative,
-                    falls.drop, falls.drop_centred, falls.least, falls.relative, falls.tried,
+                    falls.drop, falls.drop_centred, falls.least, falls.tried,
                 )  # fmt: skip
 
     def least_after(self, item: Ints, first: Ints, second: Ints) -> Floats:
@@ -253,7 +251,7 @@ def _mask_all(
 def _measure(
     column: Any, slate: Any, vector: Any, without: Any, items: Any, mean: Any, turn: Any, removal: Any,
     exact_from: Any, margin: Any, weight: Any, raw: Any, masked: Any, drop: Any, drop_centred: Any, least: Any,
-    relative: Any, tried: Any,
+    tried: Any,
 ) -> None:  # fmt: skip
     """Count one removal more for what has not failed; the arguments are the fields of `Laboratory` and `Falls`."""
     for item in range(column.shape[0]):
@@ -271,7 +269,6 @@ def _measure(
                 drop[item, event], drop_centred[item, event] = fall, centred
             tried[item, event] += 1
             least[item, event] = min(least[item, event], _least(fall, centred) * weight[event])
-            relative[item, event] += (centred - relative[item, event]) / np.float32(tried[item, event])
 
 
 @compiled

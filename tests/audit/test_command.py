@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 from typer.testing import CliRunner
 
 from stream.cli import app
+from stream.settings import BUNDLED_MODEL
 
 
 def test_the_command_prints_writes_and_draws(tmp_path: Path) -> None:
@@ -23,6 +25,21 @@ def test_the_command_prints_writes_and_draws(tmp_path: Path) -> None:
     assert html.count("<svg") == 2
     # Nothing is fetched: the page is one file.
     assert not re.search(r"<(script|link|img)\b|url\(http|@import", html)
+
+
+def test_what_older_events_must_do_is_told(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(BUNDLED_MODEL, bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"citation_ageing": 0.5}))
+    written, page = tmp_path / "audit.json", tmp_path / "audit.html"
+    command = ["audit", "--n", "1", "--bundle", str(bundle), "--json", str(written), "--report", str(page)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    said = f"margin {manifest['citation_margin']:g} (n to the power of 0.5 times that for the nth newest event)"
+    assert said in done.output
+    assert said in " ".join(page.read_text().split())
+    assert json.loads(written.read_text())["citation_ageing"] == 0.5
 
 
 def test_a_policy_that_nobody_knows_is_refused(tmp_path: Path) -> None:
