@@ -36,6 +36,9 @@ class Recipe:
     session of a batch. Explanations ask what a score would be had an event said nothing, and integrated gradients start
     where none says anything; what a model answers that has never met such a session is an accident of its weights, not
     knowledge (Jain et al., "Missingness Bias in Model Debugging", ICLR 2022).
+
+    faded is the share of sessions in which no event is blank, but all say the same part of what they have to say, from
+    nothing to all: the path that integrated gradients follow from there, which no session of real events lies on.
     """
 
     epochs: int = 6
@@ -44,6 +47,7 @@ class Recipe:
     weight_decay: float = 0.01
     clip: float = 1.0
     blank: tuple[float, float] = (0.05, 0.05)
+    faded: float = 0.0
     average: float = 0.0
     seed: int = 0
 

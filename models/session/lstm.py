@@ -32,13 +32,13 @@ class SessionLstm(nn.Module):
         """[items + 1, d], row 0 all zeros."""
         return self.item.weight
 
-    def forward(self, item_index: Tensor, engagement_index: Tensor, blank: Tensor | None = None) -> Tensor:
+    def forward(self, item_index: Tensor, engagement_index: Tensor, said: Tensor | None = None) -> Tensor:
         """int64 [B, L] each, padded with 0 on the right; returns [B, L, d], meaningless at padding.
 
-        blank, bool [B, L]: events that are there and say nothing.
+        said, float32 [B, L]: the part of each event that is heard, by default 1; at 0 it is there and says nothing.
         """
         tokens = (self.item(item_index) + self.engagement(engagement_index)) * self.input_scale
-        if blank is not None:
-            tokens = tokens.masked_fill(blank[:, :, None], 0.0)
+        if said is not None:
+            tokens = tokens * said[:, :, None]
         hidden, _ = self.lstm(self.dropout(tokens))
         return self.final_norm(self.output(self.dropout(hidden)))

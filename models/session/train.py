@@ -47,7 +47,7 @@ def train(
     """
     torch.manual_seed(recipe.seed)
     random = np.random.default_rng(recipe.seed)
-    shares = torch.Generator().manual_seed(recipe.seed)
+    parts = torch.Generator().manual_seed(recipe.seed)
     decayed = [weight for weight in model.parameters() if weight.ndim > 1]
     plain = [weight for weight in model.parameters() if weight.ndim <= 1]
     optimiser = torch.optim.AdamW(
@@ -66,8 +66,7 @@ def train(
         model.train()
         smooth = math.nan
         for items, engagements, targets in batches(sessions, model.config.max_length, recipe, random):
-            share = torch.empty(len(items), 1).uniform_(*recipe.blank, generator=shares)
-            loss = _loss(model, items, engagements, targets, torch.rand(items.shape) < share)
+            loss = _loss(model, items, engagements, targets, _said(items, recipe, parts))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
@@ -159,9 +158,17 @@ def weights_of(model: SessionNet) -> npt.NDArray[np.float32]:
     return vectors
 
 
-def _loss(model: SessionNet, items: Tensor, engagements: Tensor, targets: Tensor, blank: Tensor) -> Tensor:
+def _said(items: Tensor, recipe: Recipe, parts: torch.Generator) -> Tensor:
+    """Draw how much of each event of items [B, L] is heard: float32 [B, L]; the sessions' parts from their own seed."""
+    blank = torch.empty(len(items), 1).uniform_(*recipe.blank, generator=parts)
+    said = (torch.rand(items.shape) >= blank).float()
+    faded = torch.rand(len(items), 1, generator=parts) < recipe.faded
+    return torch.where(faded, torch.rand(len(items), 1, generator=parts), said)
+
+
+def _loss(model: SessionNet, items: Tensor, engagements: Tensor, targets: Tensor, said: Tensor) -> Tensor:
     real = targets > 0
-    return catalogue_cross_entropy(model(items, engagements, blank)[real], model.item_vectors[1:], targets[real] - 1)
+    return catalogue_cross_entropy(model(items, engagements, said)[real], model.item_vectors[1:], targets[real] - 1)
 
 
 def _rate(step: int, steps: int) -> float:

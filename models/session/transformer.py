@@ -81,12 +81,12 @@ class SessionTransformer(nn.Module):
         """[items + 1, d], row 0 all zeros."""
         return self.item.weight
 
-    def embed(self, item_index: Tensor, engagement_index: Tensor, blank: Tensor | None = None) -> Tensor:
-        """[B, L] indices to the first hidden rows [B, L, d]; of an event in blank, bool [B, L], the position alone."""
+    def embed(self, item_index: Tensor, engagement_index: Tensor, said: Tensor | None = None) -> Tensor:
+        """[B, L] indices to the first hidden rows [B, L, d]; what an event says is scaled by said, float32 [B, L]."""
         place = (item_index.ne(0).long().cumsum(dim=1) - 1).clamp(min=0)
         tokens = (self.item(item_index) + self.engagement(engagement_index)) * self.input_scale
-        if blank is not None:
-            tokens = tokens.masked_fill(blank[:, :, None], 0.0)
+        if said is not None:
+            tokens = tokens * said[:, :, None]
         return tokens + self.position[place]
 
     def rows(self, hidden: Tensor, item_index: Tensor, removed: Tensor | None = None) -> Tensor:
@@ -108,9 +108,9 @@ class SessionTransformer(nn.Module):
         vectors: Tensor = self.projection(self.final_norm(h))
         return vectors
 
-    def forward(self, item_index: Tensor, engagement_index: Tensor, blank: Tensor | None = None) -> Tensor:
+    def forward(self, item_index: Tensor, engagement_index: Tensor, said: Tensor | None = None) -> Tensor:
         """int64 [B, L] each, 0 = padding on either side; returns [B, L, d], meaningless at padding.
 
-        blank, bool [B, L]: events that are there and say nothing.
+        said, float32 [B, L]: the part of each event that is heard, by default 1; at 0 it is there and says nothing.
         """
-        return self.rows(self.embed(item_index, engagement_index, blank), item_index)
+        return self.rows(self.embed(item_index, engagement_index, said), item_index)

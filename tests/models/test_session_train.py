@@ -141,27 +141,36 @@ def test_a_blank_event_is_one_that_leaves_its_position_and_nothing_else() -> Non
     items, engagements = np.array([[3, 9, 4, 7]]), np.array([[1, 2, 5, 1]])
     without = zeroed(model, items, engagements)
     for event in range(items.shape[1]):
-        blank = torch.arange(items.shape[1])[None] == event
+        said = (torch.arange(items.shape[1])[None] != event).float()
         with torch.no_grad():
-            rows = model(torch.from_numpy(items), torch.from_numpy(engagements), blank)
+            rows = model(torch.from_numpy(items), torch.from_numpy(engagements), said)
         np.testing.assert_allclose(rows[0, -1].numpy(), without[0, event], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [SessionTransformer, SessionLstm])
 def test_a_model_that_met_blank_events_does_not_pretend_to_know_what_they_were(kind: type[SessionNet]) -> None:
-    learn, held_out = walks(400, seed=1), walks(400, seed=2, length=5)
+    unaware, aware = (surprise(kind, replace(RECIPE, blank=blank), 0.0) for blank in ((0.0, 0.0), (0.0, 0.4)))
+    # Whoever knows nothing and says so loses log(items).
+    assert aware < 1.2 * np.log(ITEMS) < unaware
+
+
+@pytest.mark.parametrize("kind", [SessionTransformer, SessionLstm])
+def test_a_model_that_met_faded_sessions_reads_what_is_left_in_them(kind: type[SessionNet]) -> None:
+    recipes = replace(RECIPE, blank=(0.0, 0.4)), replace(RECIPE, blank=(0.0, 0.4), faded=0.5)
+    unaware, aware = (surprise(kind, recipe, 0.2) for recipe in recipes)
+    assert aware < unaware - 0.2
+
+
+def surprise(kind: type[SessionNet], recipe: Recipe, part: float) -> float:
+    """Train, and give the mean cross-entropy of the next item where so much of every event is heard."""
+    held_out = walks(400, seed=2, length=5)
     items, engagements = map(torch.from_numpy, held_out.without_last().padded(4))
     target = torch.from_numpy(held_out.item[held_out.offsets[1:] - 1].astype(np.int64))
-    everything = torch.ones(items.shape, dtype=torch.bool)
-    surprise = []
-    for blank in ((0.0, 0.0), (0.0, 0.4)):
-        model = new_model(kind, SIZE, seed=0)
-        train(model, learn, walks(100, seed=3), replace(RECIPE, blank=blank))
-        with torch.no_grad():
-            scores = model(items, engagements, everything)[:, -1] @ model.item_vectors[1:].T
-        surprise.append(float(torch.nn.functional.cross_entropy(scores, target - 1)))
-    # Whoever knows nothing and says so loses log(items).
-    assert surprise[1] < 1.2 * np.log(ITEMS) < surprise[0]
+    model = new_model(kind, SIZE, seed=0)
+    train(model, walks(400, seed=1), walks(100, seed=3), recipe)
+    with torch.no_grad():
+        scores = model(items, engagements, torch.full(items.shape, part))[:, -1] @ model.item_vectors[1:].T
+    return float(torch.nn.functional.cross_entropy(scores, target - 1))
 
 
 def test_padding_on_either_side_leaves_the_transformer_as_it_is() -> None:
