@@ -38,7 +38,9 @@ class Recipe:
     knowledge (Jain et al., "Missingness Bias in Model Debugging", ICLR 2022).
 
     faded is the share of sessions in which no event is blank, but all say the same part of what they have to say, from
-    nothing to all: the path that integrated gradients follow from there, which no session of real events lies on.
+    nothing to all: the path that integrated gradients follow from there, on which no session of real events lies. Of
+    what came next, such a session tells that part only; for the rest what came next elsewhere is to be guessed, so that
+    a score grows as more is heard, and not all of it at the first sound.
     """
 
     epochs: int = 6

@@ -66,7 +66,8 @@ def train(
         model.train()
         smooth = math.nan
         for items, engagements, targets in batches(sessions, model.config.max_length, recipe, random):
-            loss = _loss(model, items, engagements, targets, _said(items, recipe, parts))
+            said, heard = _hear(items, recipe, parts)
+            loss = _loss(model, items, engagements, _guess(targets, heard, parts), said)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
@@ -158,12 +159,24 @@ def weights_of(model: SessionNet) -> npt.NDArray[np.float32]:
     return vectors
 
 
-def _said(items: Tensor, recipe: Recipe, parts: torch.Generator) -> Tensor:
-    """Draw how much of each event of items [B, L] is heard: float32 [B, L]; the sessions' parts from their own seed."""
+def _hear(items: Tensor, recipe: Recipe, parts: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw how much of the events of items [B, L] is heard: float32 [B, L], and of a session that fades, [B, 1]."""
     blank = torch.empty(len(items), 1).uniform_(*recipe.blank, generator=parts)
     said = (torch.rand(items.shape) >= blank).float()
     faded = torch.rand(len(items), 1, generator=parts) < recipe.faded
-    return torch.where(faded, torch.rand(len(items), 1, generator=parts), said)
+    part = torch.rand(len(items), 1, generator=parts)
+    return torch.where(faded, part, said), torch.where(faded, part, 1.0)
+
+
+def _guess(targets: Tensor, heard: Tensor, parts: torch.Generator) -> Tensor:
+    """Replace targets [B, L] by others of the batch, as often as a session [B, 1] was not heard; 0 is none."""
+    real = targets > 0
+    own = targets[real]
+    others = own[torch.randperm(len(own), generator=parts)]
+    known = torch.rand(len(own), generator=parts) < heard.expand(targets.shape)[real]
+    guessed = targets.clone()
+    guessed[real] = torch.where(known, own, others)
+    return guessed
 
 
 def _loss(model: SessionNet, items: Tensor, engagements: Tensor, targets: Tensor, said: Tensor) -> Tensor:
