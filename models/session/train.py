@@ -66,8 +66,8 @@ def train(
         model.train()
         smooth = math.nan
         for items, engagements, targets in batches(sessions, model.config.max_length, recipe, random):
-            said, heard = _hear(items, recipe, parts)
-            loss = _loss(model, items, engagements, _guess(targets, heard, parts), said)
+            said, told = _hear(items, recipe, parts)
+            loss = _loss(model, items, engagements, _guess(targets, told, parts), said)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
@@ -160,7 +160,10 @@ def weights_of(model: SessionNet) -> npt.NDArray[np.float32]:
 
 
 def _hear(items: Tensor, recipe: Recipe, parts: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw how much of the events of items [B, L] is heard: float32 [B, L], and of a session that fades, [B, 1]."""
+    """Draw what part of each event of items [B, L] is heard, and what part of what comes next each session tells.
+
+    float32 [B, L] and [B, 1]; only a session that fades does not tell all.
+    """
     blank = torch.empty(len(items), 1).uniform_(*recipe.blank, generator=parts)
     said = (torch.rand(items.shape) >= blank).float()
     faded = torch.rand(len(items), 1, generator=parts) < recipe.faded
@@ -168,12 +171,12 @@ def _hear(items: Tensor, recipe: Recipe, parts: torch.Generator) -> tuple[Tensor
     return torch.where(faded, part, said), torch.where(faded, part, 1.0)
 
 
-def _guess(targets: Tensor, heard: Tensor, parts: torch.Generator) -> Tensor:
-    """Replace targets [B, L] by others of the batch, as often as a session [B, 1] was not heard; 0 is none."""
+def _guess(targets: Tensor, told: Tensor, parts: torch.Generator) -> Tensor:
+    """Replace by others of the batch what a session does not tell of its targets int64 [B, L]; 0 stays, it is none."""
     real = targets > 0
     own = targets[real]
     others = own[torch.randperm(len(own), generator=parts)]
-    known = torch.rand(len(own), generator=parts) < heard.expand(targets.shape)[real]
+    known = torch.rand(len(own), generator=parts) < told.expand(targets.shape)[real]
     guessed = targets.clone()
     guessed[real] = torch.where(known, own, others)
     return guessed
