@@ -37,14 +37,14 @@ from models.data.simulator import simulate
 from models.data.slates import impressions
 from schemas.events import Impression
 from stream.agents.batch import BatchWork, Received
-from stream.cluster import Cluster
 from stream.connections import codec_of
-from stream.delivery import Delivery
 from stream.demo.traffic import Traffic
 from stream.demo.worker_process import WorkerProcess
 from stream.explain.pipeline import Explainer
+from stream.kafka.cluster import Cluster
+from stream.kafka.delivery import Delivery
+from stream.kafka.topics import TOPICS
 from stream.settings import Settings
-from stream.topics import TOPICS
 
 _PATIENCE_S: Final = 120.0
 _READY: Final = "ready"

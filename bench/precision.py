@@ -25,7 +25,7 @@ from onnx import numpy_helper
 from bench.machine import describe, headline
 from bench.pipeline import slates_of
 from models.bundle import Bundle
-from models.session.rerun import Reruns, _arrange
+from models.session.incremental import Reruns, _arrange
 from stream.explain.columns import Slates, to_columns
 from stream.explain.evidence import verify
 from stream.explain.models import Models

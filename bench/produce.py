@@ -1,4 +1,5 @@
-"""What the settings of the producer come to: the worker's own (``stream/delivery.py``), and one changed at a time.
+"""What the settings of the producer come to: the worker's own (``stream/kafka/delivery.py``), and one changed
+at a time.
 
 Messages are what the worker sends of real slates, an explanation and an audit record each. They go to a real Kafka at
 a fixed rate, several slates at a time as a batch of the worker's gives them, whatever becomes of those before
@@ -30,13 +31,13 @@ from bench.pipeline import slates_of
 from bench.stream import Usage, broker
 from models.bundle import Bundle
 from stream.agents.batch import BatchWork, Received
-from stream.cluster import Cluster
 from stream.connections import codec_of
-from stream.delivery import Output, client_settings
 from stream.errors import DeliveryError
 from stream.explain.pipeline import Explainer
+from stream.kafka.cluster import Cluster
+from stream.kafka.delivery import Output, client_settings
+from stream.kafka.topics import TOPICS
 from stream.settings import Settings
-from stream.topics import TOPICS
 
 BASE: Final = "as shipped"
 CHANGES: Final[dict[str, dict[str, Any]]] = {

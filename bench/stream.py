@@ -33,13 +33,13 @@ from models.data.simulator import simulate
 from models.data.slates import impressions
 from schemas.events import Impression
 from stream.archive.store import open_store
-from stream.cluster import Cluster
 from stream.connections import codec_of
 from stream.demo.archive_count import ArchiveCount
 from stream.demo.traffic import Traffic
 from stream.demo.worker_process import WorkerProcess
+from stream.kafka.cluster import Cluster
+from stream.kafka.topics import TOPICS
 from stream.settings import Settings
-from stream.topics import TOPICS
 
 _PATIENCE_S = 60.0
 SWITCH_S = 0.0005

@@ -2,7 +2,8 @@
 
 Work is counted, not timed: rows that the session model computes, and the floating-point operations of its matrix
 products (two for each multiply-add; nothing else is counted). They are counted as the graph has them: what
-``models/session/rerun`` shares between runs, or leaves out because it is zero, counts as work, so that figures compare.
+``models/session/incremental`` shares between runs, or leaves out because it is zero, counts as work, so that figures
+compare.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from models.session.rerun import Reruns
-from models.session.rerun.kernel import BEGIN, LAST, OWN
+from models.session.incremental import Reruns
+from models.session.incremental.kernel import BEGIN, LAST, OWN
 from models.session.runtime import SessionModel
 
 Ints = npt.NDArray[np.int64]

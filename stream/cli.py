@@ -13,10 +13,10 @@ from schemas.errors import WhyrecError
 from stream import settings
 from stream.commands import (
     archive,
-    audit,
     bench,
     config,
     demo,
+    evaluate,
     explain,
     models,
     produce,
@@ -42,7 +42,7 @@ for command in (
     watch.watch,
     explain.explain,
     replay.replay,
-    audit.audit,
+    evaluate.audit,
     config.config,
 ):
     app.command()(command)

@@ -21,8 +21,8 @@ from models.data.sessions import Sessions
 from models.data.slates import at, impressions
 from schemas.codec import Codec
 from schemas.events import Impression
-from stream.delivery import Delivery, Output, Refused
 from stream.errors import ConfigurationError
+from stream.kafka.delivery import Delivery, Output, Refused
 
 SIMULATED_USERS: Final = 8_000
 """Simulated at a time: enough for every item's statistics to mean something."""

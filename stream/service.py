@@ -10,10 +10,10 @@ from typing import Final
 
 from stream import logs
 from stream.agents import explain, sink
-from stream.agents.lookup import made_anew
-from stream.app import WorkerApp, serve
-from stream.cluster import Cluster
 from stream.errors import ConfigurationError
+from stream.kafka.app import WorkerApp, serve
+from stream.kafka.cluster import Cluster
+from stream.kafka.lookup import made_anew
 from stream.metrics import Metrics
 from stream.settings import Settings
 

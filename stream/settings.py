@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from stream.topics import TOPICS, TopicRole
+from stream.kafka.topics import TOPICS, TopicRole
 
 BUNDLED_MODEL = Path(__file__).parent.parent / "models" / "bundles" / "streamrec"
 """The small trained bundle that ships with whyrec."""

@@ -12,8 +12,8 @@ blanking  the event keeps its place and says nothing: its embedding is zeroed   
 ========  ==========================================================================  =============================
 
 The model's attention looks back only, so what stands before an event does not depend on it. A run without the event
-takes up the session there (``models/session/rerun``) and computes only the rows after it: five of twenty on average. A
-model that can do so is asked for single events by masking, too.
+takes up the session there (``models/session/incremental``) and computes only the rows after it: five of twenty on
+average. A model that can do so is asked for single events by masking, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from models.attribution.history import Bools, Floats, Histories, Ints, read
 from models.compiled import compiled
 from models.errors import SessionInputError
-from models.session.rerun import plan
+from models.session.incremental import plan
 
 if TYPE_CHECKING:
     from models.session.runtime import SessionModel

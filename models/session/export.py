@@ -25,7 +25,7 @@ its place, so that a session can be asked what it would be with an event's embed
 
 ``state`` is all that later rows read of a row: keys and values of each layer, and the normalised row that the last
 layer reads. Attention looks back only, so a session that differs from another from some event on need not be run whole
-(``models/session/rerun``).
+(``models/session/incremental``).
 """
 
 from __future__ import annotations

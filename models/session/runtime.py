@@ -8,7 +8,7 @@ The contract of the graph:
   newest position; optionally ``without`` float32 [batch, length, d], the session vector with each event masked out;
 - optionally an input ``want_without``, a boolean scalar with a default: false saves the work of ``without``;
 - optionally an output ``state`` float32 [batch, length, s], all that later rows read of each row: of our own export,
-  sessions that differ from one already run need then not be run whole (``models/session/rerun``);
+  sessions that differ from one already run need then not be run whole (``models/session/incremental``);
 - optionally the metadata ``blank_event``: the index after the last item, with the index after the last engagement, is
   then an event that says nothing but keeps its place.
 
@@ -29,7 +29,7 @@ import onnxruntime
 from models.bundle import Bundle
 from models.errors import BundleError, SessionInputError
 from models.session.config import BLANK_EVENT
-from models.session.rerun import Reruns
+from models.session.incremental import Reruns
 
 _EXTRAS = ("without", "state")
 _OUTPUTS = {"session_vector": 2, "attention": 4} | dict.fromkeys(_EXTRAS, 3)  # name: rank

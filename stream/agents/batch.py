@@ -19,11 +19,11 @@ from schemas.codec import Codec
 from schemas.codec import Encoded as Framed
 from schemas.errors import InvalidEvent, UndecodableEvent, WhyrecError
 from schemas.registry import RegistryUnavailable
-from stream.delivery import Output, Refused
 from stream.explain.columns import Sheet
 from stream.explain.encode import Encoded
 from stream.explain.pipeline import Answer as Spoken
 from stream.explain.pipeline import Explained, Rejected
+from stream.kafka.delivery import Output, Refused
 from stream.settings import Settings
 
 T = TypeVar("T")

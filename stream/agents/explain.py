@@ -25,14 +25,14 @@ from prometheus_client import Histogram
 
 from stream.agents.batch import Answer, BatchWork, Received
 from stream.agents.inbox import Inbox
-from stream.agents.lookup import limits_of, origin_of
-from stream.app import WorkerApp
 from stream.connections import codec_of
-from stream.delivery import Delivery, Receipt, Refused
 from stream.errors import DeliveryError
 from stream.explain.pipeline import Explainer
+from stream.kafka.app import WorkerApp
+from stream.kafka.delivery import Delivery, Receipt, Refused
+from stream.kafka.lookup import limits_of, origin_of
+from stream.kafka.topics import TOPICS
 from stream.settings import Settings
-from stream.topics import TOPICS
 
 log = structlog.get_logger("whyrec.explain")
 

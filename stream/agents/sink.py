@@ -19,8 +19,6 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP, EventT
 
-from stream.agents.lookup import first_offset, origin_of
-from stream.app import WorkerApp, WorkerConsumer
 from stream.archive.log.commitlog import Origin
 from stream.archive.objects import Store
 from stream.archive.store import open_archive
@@ -28,8 +26,10 @@ from stream.archive.writing.decode import Decoder, Record, Unreadable
 from stream.archive.writing.sink import Jump, Limits, Sink, in_thread
 from stream.archive.writing.writer import Committed
 from stream.connections import codec_of
-from stream.delivery import Delivery, Output
 from stream.errors import ArchiveError, DeliveryError
+from stream.kafka.app import WorkerApp, WorkerConsumer
+from stream.kafka.delivery import Delivery, Output
+from stream.kafka.lookup import first_offset, origin_of
 from stream.settings import Settings
 
 log = structlog.get_logger("whyrec.sink")

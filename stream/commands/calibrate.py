@@ -43,8 +43,8 @@ def margin_of(directory: Path, movielens: Path | None, n: int, share: float, *, 
 
     from models.bundle import Bundle, revise
     from models.card import citing, with_section
-    from stream.audit import cases
-    from stream.audit.calibrate import calibrate as find
+    from stream.evaluation import cases
+    from stream.evaluation.calibrate import calibrate as find
 
     bundle = Bundle.load(directory)
     source = (

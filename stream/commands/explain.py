@@ -46,8 +46,8 @@ def explain(
     from schemas.codec import to_json
     from stream.connections import codec_of
     from stream.explain.pipeline import Explainer
-    from stream.panel import panel
     from stream.settings import Settings
+    from stream.terminal.panel import panel
 
     settings = Settings()
     impression = codec_of(settings).decode("impression", _read(file))

@@ -48,8 +48,8 @@ def produce(
     from models.bundle import Bundle
     from stream import load
     from stream.connections import codec_of
-    from stream.delivery import Delivery
     from stream.errors import ConfigurationError, DeliveryError
+    from stream.kafka.delivery import Delivery
     from stream.settings import Settings
 
     if simulated == (movielens is not None):

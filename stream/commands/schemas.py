@@ -26,7 +26,7 @@ def register(registry: str | None = RegistryUrl) -> None:
     from schemas.codec import VERSIONS, schema, schema_fingerprint
     from schemas.registry import subject
     from stream.connections import require_registry
-    from stream.topics import TOPICS
+    from stream.kafka.topics import TOPICS
 
     settings = Settings()
     client = require_registry(settings, registry)
@@ -55,7 +55,7 @@ def check(registry: str | None = RegistryUrl) -> None:
     from schemas.codec import VERSIONS, schema
     from schemas.registry import subject
     from stream.connections import require_registry
-    from stream.topics import TOPICS
+    from stream.kafka.topics import TOPICS
 
     settings = Settings()
     client = require_registry(settings, registry)

@@ -22,7 +22,7 @@ def create(
 
     Example: whyrec topics create --bootstrap 127.0.0.1:9092 --partitions 12
     """
-    from stream.cluster import Cluster
+    from stream.kafka.cluster import Cluster
 
     settings = _settings(bootstrap, partitions=partitions, replication_factor=replication_factor)
     created = Cluster(settings).create(min_insync_replicas=min_insync_replicas)
@@ -41,8 +41,8 @@ def describe(bootstrap: str | None = Bootstrap) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from stream.cluster import Cluster
-    from stream.topics import DAY_MS, TOPICS
+    from stream.kafka.cluster import Cluster
+    from stream.kafka.topics import DAY_MS, TOPICS
 
     settings = _settings(bootstrap)
     cluster = Cluster(settings)

@@ -35,8 +35,8 @@ def watch(
 
     from models.bundle import Bundle
     from schemas.codec import to_json
-    from stream.panel import panel
     from stream.settings import Settings
+    from stream.terminal.panel import panel
 
     settings = Settings()
     catalog = Bundle.load(bundle or settings.bundle_dir).catalog

@@ -18,7 +18,6 @@ from models.data.slates import impressions
 from schemas.events import EXPLANATION_TYPES
 from stream.archive.log.commitlog import COMMITS
 from stream.archive.store import open_archive
-from stream.cluster import Cluster
 from stream.connections import codec_of
 from stream.demo.archive_count import ArchiveCount
 from stream.demo.board import Board, Figures
@@ -26,10 +25,11 @@ from stream.demo.listener import Listener
 from stream.demo.outcome import Outcome, print_query, print_samples, print_types
 from stream.demo.traffic import Parcel, Traffic, parcels
 from stream.demo.worker_process import WorkerProcess
-from stream.embedded import EmbeddedBroker
 from stream.errors import ConfigurationError, WorkerFailed
+from stream.kafka.cluster import Cluster
+from stream.kafka.embedded import EmbeddedBroker
+from stream.kafka.topics import TOPICS
 from stream.settings import Settings
-from stream.topics import TOPICS
 
 FLUSH_EVERY_S: Final = 3.0
 """Far more often than a real archive should, so that rows can be seen to arrive."""

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from models.catalog import Catalog
-from stream.ledger_tables import ledger
 from stream.replay.judge import Replayed
+from stream.terminal.ledger import ledger
 
 _COLOURS: Final = {"same": "green", "reworded": "yellow"}
 

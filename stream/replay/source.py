@@ -10,8 +10,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from schemas.codec import Codec
 from schemas.errors import WhyrecError
 from schemas.events import Impression
-from stream.agents.lookup import origin_of
 from stream.errors import ConfigurationError
+from stream.kafka.lookup import origin_of
 from stream.replay.archived import Source
 from stream.settings import Settings
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.archive.rows.partitioner import K_ANONYMOUS, can_hold, common_divisor, modulus, murmur2, numbers
-from stream.embedded import PARTITIONS, EmbeddedBroker
+from stream.kafka.embedded import PARTITIONS, EmbeddedBroker
 
 users = st.binary(min_size=8, max_size=8)
 

@@ -15,10 +15,10 @@ from confluent_kafka.admin import AdminClient
 from stream.archive.log.commitlog import Gap
 from stream.archive.reading import reader
 from stream.archive.store import S3Options, open_store
-from stream.cluster import Cluster
-from stream.embedded import EmbeddedBroker
+from stream.kafka.cluster import Cluster
+from stream.kafka.embedded import EmbeddedBroker
+from stream.kafka.topics import TOPICS
 from stream.settings import Settings
-from stream.topics import TOPICS
 from tests.archive.checks import Watch, archived_items, eventually, items_of, verdict_of
 from tests.archive.sink_process import AuditProducer, SinkProcess
 from tests.parts.s3_server import S3Server

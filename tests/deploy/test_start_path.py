@@ -21,7 +21,7 @@ import pytest
 import s3fs
 from confluent_kafka import Consumer, TopicPartition
 
-from stream.topics import TOPICS
+from stream.kafka.topics import TOPICS
 from tests.deploy.conftest import Services
 from tests.deploy.dockerfile import ROOT
 from tests.deploy.image import Image

@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 from bench import curves
 from bench.stream import Plan, Run
 from stream.commands.bench import app
-from stream.delivery import client_settings
+from stream.kafka.delivery import client_settings
 from tests.parts.fixtures import ExistingKafka
 from tests.parts.kafka import Kafka
 

@@ -23,7 +23,7 @@ from stream.explain import basis
 from stream.explain.pipeline import Explainer
 from stream.explain.wording import LOCALES, wording_for
 from stream.explain.wording.lengths import TEXT_COLUMNS, columns
-from stream.panel import panel
+from stream.terminal.panel import panel
 from tests.bundles import tiny_bundle, tiny_catalog, tiny_impression
 from tests.explain.judge import Judge
 

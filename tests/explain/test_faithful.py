@@ -186,7 +186,7 @@ def test_the_reference_s_citations_are_measured_too_and_called_verified_only_whe
                 least = min(fall[item["item_id"]], relative[item["item_id"]] / RELATIVE)
                 holds.append(least > margin_of(reference, impression, citation["event"]) and not lifted)
             if item["type"] == "watch_history":
-                # By deletion it may hold, and fail all the same by one of the other removals (see tests/audit).
+                # By deletion it may hold, and fail all the same by one of the other removals (see tests/evaluation).
                 assert item["status"] == "generic" or (item["status"] == "verified" and all(holds))
                 statuses.add(item["status"])
     assert "generic" in statuses

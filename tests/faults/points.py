@@ -19,11 +19,11 @@ from typing import Any, Final, Literal
 from stream.agents import sink as sink_agent
 from stream.agents.batch import BatchWork
 from stream.agents.explain import ExplainAgent
-from stream.app import WorkerConsumer
 from stream.archive.log import commitlog
 from stream.archive.objects import Retrying
 from stream.archive.writing.decode import Decoder
-from stream.delivery import Delivery
+from stream.kafka.app import WorkerConsumer
+from stream.kafka.delivery import Delivery
 
 Moment = Literal["before", "after"]
 What = Literal["kill", "raise", "dawdle"]

@@ -17,9 +17,9 @@ from schemas.codec import Codec
 from stream.archive.objects import Store
 from stream.archive.proof.verify import Finding
 from stream.archive.store import S3Options, open_store
-from stream.cluster import Cluster
+from stream.kafka.cluster import Cluster
+from stream.kafka.topics import TOPICS
 from stream.settings import Settings
-from stream.topics import TOPICS
 from tests.archive.checks import Watch, archived_items, eventually, items_of, verdict_of
 from tests.archive.sink_process import AuditProducer
 from tests.bundles import tiny_impression

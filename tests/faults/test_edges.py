@@ -13,8 +13,8 @@ from stream.archive.log.commitlog import Gap
 from stream.archive.proof.facts import facts_of
 from stream.archive.proof.verify import LEFTOVER_AGE_S, verify
 from stream.archive.reading import reader
-from stream.cluster import Cluster
-from stream.topics import TopicRole
+from stream.kafka.cluster import Cluster
+from stream.kafka.topics import TopicRole
 from tests.archive.checks import archived_items, eventually, items_of, verdict_of
 from tests.archive.sink_process import AuditProducer
 from tests.faults.scene import PARTITIONS, Scene, scene

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from models.bundle import Bundle
 from schemas.codec import to_json
-from stream.cluster import Cluster
+from stream.kafka.cluster import Cluster
 from stream.replay.judge import NotReplayable
 from stream.replay.source import ImpressionGone, OtherRequest
 from tests.bundles import tiny_bundle

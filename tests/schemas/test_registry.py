@@ -25,7 +25,7 @@ from schemas.codec import VERSIONS, Codec, from_json, schema
 from schemas.errors import UndecodableEvent
 from schemas.events import EVENT_NAMES, EventName
 from schemas.registry import IncompatibleSchema, Registry, RegistryUnavailable, subject
-from stream.topics import TOPICS
+from stream.kafka.topics import TOPICS
 from tests.parts.process import free_port
 from tests.parts.schema_registry import SchemaRegistry
 from tests.strategies import EVENTS, same

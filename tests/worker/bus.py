@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 
-from stream.cluster import Cluster
-from stream.embedded import EmbeddedBroker
+from stream.kafka.cluster import Cluster
+from stream.kafka.embedded import EmbeddedBroker
+from stream.kafka.topics import TOPICS, TopicRole
 from stream.settings import Settings
-from stream.topics import TOPICS, TopicRole
 
 PARTITIONS = 4
 PATIENCE_S = 60.0

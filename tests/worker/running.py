@@ -14,8 +14,8 @@ from stream.archive.log import commitlog
 from stream.archive.rows import segment
 from stream.archive.store import open_archive
 from stream.demo.worker_process import WorkerProcess
+from stream.kafka.topics import TOPICS
 from stream.settings import Settings
-from stream.topics import TOPICS
 from tests.worker.bus import PATIENCE_S
 
 SESSION_TIMEOUT_S = 6.0

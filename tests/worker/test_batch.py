@@ -15,9 +15,9 @@ from schemas.codec import Codec, Headers
 from schemas.events import EventName
 from schemas.registry import RegistryUnavailable
 from stream.agents.batch import BatchWork, Received
-from stream.delivery import Refused
 from stream.explain.columns import Sheet
 from stream.explain.pipeline import Answer, Explainer
+from stream.kafka.delivery import Refused
 from stream.settings import Settings
 from tests.bundles import tiny_impression
 

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from stream.delivery import Delivery, Output, Receipt
-from stream.embedded import EmbeddedBroker
 from stream.errors import DeliveryError
+from stream.kafka.delivery import Delivery, Output, Receipt
+from stream.kafka.embedded import EmbeddedBroker
 from stream.settings import Settings
 from tests.parts.kafka import Kafka
 from tests.worker.bus import Bus, kafka_bus

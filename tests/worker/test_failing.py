@@ -13,8 +13,8 @@ from models.bundle import Bundle
 from schemas.codec import Codec
 from stream.cli import app
 from stream.demo.worker_process import WorkerProcess
-from stream.embedded import EmbeddedBroker
 from stream.errors import ConfigurationError, WorkerFailed
+from stream.kafka.embedded import EmbeddedBroker
 from stream.settings import Settings
 from tests.bundles import tiny_impression
 from tests.parts.kafka import Kafka

@@ -8,8 +8,8 @@ import pytest
 from confluent_kafka import Uuid
 from confluent_kafka.admin import TopicDescription
 
-from stream.agents.lookup import topic_id
 from stream.archive.log.commitlog import Chain, parse_key
+from stream.kafka.lookup import topic_id
 
 
 @pytest.mark.parametrize(

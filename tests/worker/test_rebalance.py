@@ -12,8 +12,8 @@ from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
 from stream.agents.sink import SinkAgent
-from stream.app import WorkerConsumer
 from stream.archive.objects import MemoryStore
+from stream.kafka.app import WorkerConsumer
 from stream.metrics import Metrics
 from stream.settings import Settings
 

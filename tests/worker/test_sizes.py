@@ -13,16 +13,16 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from models.bundle import Bundle
 from schemas.codec import Codec
-from stream.agents.lookup import limits_of
 from stream.agents.sink import SinkAgent
 from stream.archive.objects import MemoryStore
 from stream.archive.writing.decode import Record, Unreadable
-from stream.delivery import Output, Receipt
-from stream.embedded import EmbeddedBroker
 from stream.errors import DeliveryError, ProducerBroken
+from stream.kafka.delivery import Output, Receipt
+from stream.kafka.embedded import EmbeddedBroker
+from stream.kafka.lookup import limits_of
+from stream.kafka.topics import TopicRole
 from stream.metrics import Metrics
 from stream.settings import Settings
-from stream.topics import TopicRole
 from tests.archive.checks import eventually
 from tests.bundles import tiny_impression
 from tests.parts.kafka import Kafka

@@ -8,12 +8,12 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from typer.testing import CliRunner
 
-from stream.cluster import Cluster
 from stream.commands.topics import app
-from stream.embedded import PARTITIONS, EmbeddedBroker
 from stream.errors import ConfigurationError
+from stream.kafka.cluster import Cluster
+from stream.kafka.embedded import PARTITIONS, EmbeddedBroker
+from stream.kafka.topics import TOPICS
 from stream.settings import Settings
-from stream.topics import TOPICS
 from tests.parts.kafka import Kafka
 from tests.worker.bus import kafka_bus
 
@@ -70,7 +70,7 @@ def test_missing_topics_are_named_with_the_command_that_makes_them(fresh: Settin
 
 
 def test_a_broker_that_does_not_answer_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream.cluster._TIMEOUT_S", 0.5)
+    monkeypatch.setattr("stream.kafka.cluster._TIMEOUT_S", 0.5)
     with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1:1 .*WHYREC_BOOTSTRAP_SERVERS"):
         Cluster(settings.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})).require()
 

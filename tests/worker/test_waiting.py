@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stream.app import _finish
+from stream.kafka.app import _finish
 
 
 def begin(coroutine: Any) -> Any:

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from models.bundle import Bundle, revise
 from models.card import with_section
 from models.errors import BundleError
-from stream.audit.calibrate import calibrate
 from stream.commands.models import app
+from stream.evaluation.calibrate import calibrate
 from stream.explain.pipeline import Explainer
 from stream.settings import BUNDLED_MODEL
 from tests.bundles import tiny_bundle, tiny_impression

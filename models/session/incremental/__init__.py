@@ -23,8 +23,8 @@ from onnx import numpy_helper
 
 from models.bundle import Bundle
 from models.errors import BundleError, SessionInputError
-from models.session.rerun.kernel import BEGIN, GAP, KNOWN, LAST, MOVED, OWN, READ, Told, rerun
-from models.session.rerun.product import LANES, STEP, packed
+from models.session.incremental.kernel import BEGIN, GAP, KNOWN, LAST, MOVED, OWN, READ, Told, rerun
+from models.session.incremental.product import LANES, STEP, packed
 
 if TYPE_CHECKING:
     from models.session.runtime import SessionModel

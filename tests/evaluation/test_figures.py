@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from models.bundle import Bundle
-from stream.audit.cases import Case
-from stream.audit.figures import BASELINES, KEYS, SLICES
-from stream.audit.judge import Judge
-from stream.audit.run import Audit
+from stream.evaluation.cases import Case
+from stream.evaluation.figures import BASELINES, KEYS, SLICES
+from stream.evaluation.judge import Judge
+from stream.evaluation.run import Audit
 from stream.explain.evidence import EVENTS
 from stream.explain.pipeline import Explainer
 from tests.explain.judge import Judge as PlainJudge

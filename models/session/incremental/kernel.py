@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numba import njit
 
-from models.session.rerun.product import (
+from models.session.incremental.product import (
     LANES,
     ROWS,
     STEP,

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from stream.audit.cases import DECISIVE, Case, Cause
-from stream.audit.judge import Judge, Verdict
+from stream.evaluation.cases import DECISIVE, Case, Cause
+from stream.evaluation.judge import Judge, Verdict
 
 LONG: Final = 10
 """Events from which on a session counts as long: in shorter ones a citation is easily right by chance."""

@@ -46,10 +46,10 @@ def audit(
     from stream.settings import Settings
 
     try:
-        from stream.audit.cases import AUDIT_SEED, simulated
-        from stream.audit.cases import movielens as real
-        from stream.audit.page import page
-        from stream.audit.run import audit as run
+        from stream.evaluation.cases import AUDIT_SEED, simulated
+        from stream.evaluation.cases import movielens as real
+        from stream.evaluation.page import page
+        from stream.evaluation.run import audit as run
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"an audit needs the extra train, and there is no module {error.name}: in the source folder, "
@@ -105,8 +105,8 @@ def _table(record: Mapping[str, Any], name: str, heading: str) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from stream.audit.figures import KEYS
-    from stream.audit.page import percent
+    from stream.evaluation.figures import KEYS
+    from stream.evaluation.page import percent
 
     table = Table(title=heading, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 0, 0, 1))
     table.add_column("", min_width=32)

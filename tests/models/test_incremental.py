@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from models.attribution.history import Histories
 from models.bundle import Bundle, BundleError
 from models.session.config import SessionConfig
-from models.session.rerun import plan
-from models.session.rerun.kernel import KNOWN, OWN
-from models.session.rerun.product import LANES, ROWS, multiply, packed
+from models.session.incremental import plan
+from models.session.incremental.kernel import KNOWN, OWN
+from models.session.incremental.product import LANES, ROWS, multiply, packed
 from models.session.runtime import SessionModel
 from tests.bundles import ITEMS, TINY, tiny_bundle
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from stream.audit.figures import KEYS
+from stream.evaluation.figures import KEYS
 
 _COLOURS: Final = {"shown": "#2457a6", "random": "#c3c9d0", "last": "#8d98a3"}
 _BARS: Final = ("true_deletion", "true_all_removals", "true_cause_first", "ig_top5", "confirmed_share")

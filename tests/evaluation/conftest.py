@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from models.bundle import Bundle
-from stream.audit.cases import Case, simulated
-from stream.audit.run import Audit, audit
+from stream.evaluation.cases import Case, simulated
+from stream.evaluation.run import Audit, audit
 from stream.settings import BUNDLED_MODEL
 
 FRESH_SEED = 31

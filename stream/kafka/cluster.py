@@ -10,8 +10,8 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from stream.errors import ConfigurationError
+from stream.kafka.topics import TOPICS, TopicRole
 from stream.settings import Settings
-from stream.topics import TOPICS, TopicRole
 
 _TIMEOUT_S: Final = 15.0
 _VISIBLE_EVERY_S: Final = 0.05

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from models.catalog import Catalog
 from schemas.events import Citation, Evidence, Explanation, ItemExplanation
-from stream.ledger_tables import ledger
+from stream.terminal.ledger import ledger
 
 _COLOURS = {"verified": "green", "factual": "cyan", "generic": "white", "model_mismatch": "yellow"}
 

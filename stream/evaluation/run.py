@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 
 from models.bundle import Bundle
-from stream.audit.cases import Case
-from stream.audit.figures import BASELINES, REFERENCE, SLICES, Tally
-from stream.audit.judge import Judge
+from stream.evaluation.cases import Case
+from stream.evaluation.figures import BASELINES, REFERENCE, SLICES, Tally
+from stream.evaluation.judge import Judge
 from stream.explain.kinds import POLICIES
 from stream.explain.pipeline import Explainer
 

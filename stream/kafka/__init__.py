@@ -1,0 +1,1 @@
+"""Everything that talks to Kafka: the worker application, producers, admin clients, topics."""

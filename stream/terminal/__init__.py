@@ -1,0 +1,1 @@
+"""How a person reads explanations in a terminal."""
