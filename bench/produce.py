@@ -1,5 +1,4 @@
-"""What the settings of the producer come to: the worker's own (``stream/kafka/delivery.py``), and one changed
-at a time.
+"""What settings of the producer cost: the settings of the worker (``stream/kafka/delivery.py``), one changed at a time.
 
 Messages are what the worker sends of real slates, an explanation and an audit record each. They go to a real Kafka at
 a fixed rate, several slates at a time as a batch of the worker's gives them, whatever becomes of those before
