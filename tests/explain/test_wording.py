@@ -167,6 +167,34 @@ def test_spanish_says_e_before_the_sound_of_an_i(last: str, joined: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("parts", "joined"),
+    [
+        (["«Point Y Identity»", "«Roma»"], "«Point Y Identity» y «Roma»"),
+        (["«Roma»", "«Rosa y Inés»"], "«Roma» y «Rosa y Inés»"),
+        (["«Roma y Isla»", "«Intacto»"], "«Roma y Isla» e «Intacto»"),
+        (["«Padre y hijo»", "«Roma»", "«Isla»"], "«Padre y hijo», «Roma» e «Isla»"),
+        (["viste «Point Y Identity»", "terminaste «Roma»"], "viste «Point Y Identity» y terminaste «Roma»"),
+    ],
+)
+def test_spanish_changes_the_conjunction_and_never_a_title(parts: list[str], joined: str) -> None:
+    assert wording_for("es").join(parts) == joined
+
+
+words_of_titles = st.sampled_from(["y", "Y", "e", "i", "Identity", "hijo", "Isla", "and", "und", "et", "«i»", "“y”"])
+titles = st.one_of(st.text(max_size=20), st.lists(words_of_titles, max_size=5).map(" ".join))
+
+
+@given(st.lists(titles, min_size=1, max_size=4), st.sampled_from(sorted(LOCALES)))
+def test_titles_stay_as_they_are_in_a_list(titles: list[str], language: str) -> None:
+    words = wording_for(language)
+    quoted = [words.quoted(title) for title in titles]
+    rest = words.join(quoted)
+    for title in quoted:
+        _, found, rest = rest.partition(title)
+        assert found == title
+
+
+@pytest.mark.parametrize(
     ("language", "ranks"),
     [("fr", ["1re", "2e", "21e"]), ("es", ["1.ª", "2.ª", "21.ª"]), ("ja", ["1位", "2位", "21位"])],
 )

@@ -59,12 +59,12 @@ class Wording:
     def __init__(self, phrases: Phrases, locale: Locale) -> None:
         self.phrases = phrases
         self.locale = locale
-        self._pair = format_list([HOLE, HOLE], style="standard", locale=locale).split(HOLE)
         # The same titles, actions, numbers, ranks and percentages come again and again.
         self.quoted = lru_cache(maxsize=10_000)(self._quoted)
         self.count = lru_cache(maxsize=1_000)(self._count)
         self.ordinal = lru_cache(maxsize=1_000)(self._ordinal)
         self.percent = lru_cache(maxsize=100)(self._percent)
+        self._separators = lru_cache(maxsize=100)(self._list_separators)
         self.skeleton = lru_cache(maxsize=100)(self._skeleton)
         self.without = lru_cache(maxsize=10_000)(self._without)
 
@@ -76,22 +76,31 @@ class Wording:
         return messages[key].format(**values)
 
     def join(self, parts: Iterable[str]) -> str:
-        """Join parts as a list in words: "A and B"."""
+        """Join parts as a list in words: "A and B". Repairs change the separators only, never a part."""
         listed = list(parts)
-        if len(listed) == 1:
-            return listed[0]
-        if len(listed) == 2:
-            (one, other), (before, between, after) = listed, self._pair
-            joined = f"{before}{one}{between}{other}{after}"
-        else:
-            joined = format_list(listed, style="standard", locale=self.locale)
-        for pattern, replacement in self.phrases.repairs:
-            joined = re.sub(pattern, replacement, joined, flags=re.IGNORECASE)
-        return joined
+        if len(listed) < 2:
+            return "".join(listed)
+        before, *separators, after = self._separators(len(listed))
+        joined = f"{before}{listed[0]}"
+        for separator, part in zip(separators, listed[1:], strict=True):
+            joined += f"{self._repaired(separator, part)}{part}"
+        return f"{joined}{after}"
 
     def sentences(self, *said: str) -> str:
         """Put whole sentences one after the other."""
         return self.phrases.gap.join(said)
+
+    def _list_separators(self, number: int) -> list[str]:
+        """Text before, between and after the parts of a list of so many parts: number + 1 strings."""
+        return format_list([HOLE] * number, style="standard", locale=self.locale).split(HOLE)
+
+    def _repaired(self, separator: str, following: str) -> str:
+        """Adapt a separator to the part that follows it; a match that reaches into that part changes nothing."""
+        for pattern, replacement in self.phrases.repairs:
+            match = re.search(pattern, f"{separator}{following}", flags=re.IGNORECASE)
+            if match is not None and match.end() <= len(separator):
+                separator = f"{separator[: match.start()]}{match.expand(replacement)}{separator[match.end() :]}"
+        return separator
 
     def _quoted(self, title: str) -> str:
         """Put a title, shortened where it is long, into quotation marks; marks inside it become the inner ones."""
