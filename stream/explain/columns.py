@@ -109,6 +109,10 @@ class Slates:
         """Whether the catalogue has the item, bool [T]."""
         return self.item > 0
 
+    def impression(self, slate: int) -> Impression:
+        """Return the event of a slate as it was sent."""
+        return self.impressions[slate]
+
     def mean(self, values: npt.NDArray[np.floating], over: Bools) -> Floats:
         """Mean of values [T, …] over some items of each slate, float32 [S, …]; 0 where a slate has none of them."""
         means = np.zeros((len(self.foreign), *values.shape[1:]), dtype=np.float32)

@@ -28,14 +28,12 @@ def details(findings: Findings, models: Models, slate: int, words: Wording) -> l
     if not len(rows):
         return made
     features = slates.features[rows]
-    shap = np.asarray(models.treeshap.contributions(features, same_bits=True), dtype=np.float64)
-    raw = models.reranker.raw(features)
     effect, score = _effects(findings, models, slate, rows)
     moments = similar_moments(slates, findings.scores, models, slate)
     search = Search(findings, models, slate)
     for place, row in enumerate(rows.tolist()):
-        base_value, raw_score = float(shap[place, -1]), float(raw[place])
-        ledger = _features(findings, features[place], shap[place, :-1])
+        base_value, raw_score = float(findings.signals.base_value[row]), float(findings.signals.raw_score[row])
+        ledger = _features(findings, features[place], findings.signals.contribution[row])
         session_score = float(score[place])
         events = _events(findings, slate, row, effect[:, place])
         made[row - start] = Detail(

@@ -28,15 +28,19 @@ RESIDUAL_TOLERANCE: Final = 1e-5
 class Signals:
     """Columns over the T items; where an item does not match the models, contributions are 0 and shares NaN.
 
-    contribution float64 [T, F]: SHAP values on the re-ranker's raw score; top int64 [T, 5]: the largest by absolute
-    value, largest first; residual float64 [T]: base + sum - raw score; sound bool [T]: the residual is float noise, so
-    that contributions may be spoken of; personal_share float32 [T]: share of the absolute contributions that comes from
+    contribution float64 [T, F]: SHAP values on the re-ranker's raw score; base_value float64 [T]: the expected raw
+    score, to which the contributions add, and raw_score float64 [T]: the raw score itself, both NaN where the item does
+    not match the models; top int64 [T, 5]: the largest by absolute value, largest first; residual float64 [T]:
+    base_value + sum of contributions - raw_score; sound bool [T]: the residual is float noise, so that contributions
+    may be spoken of; personal_share float32 [T]: share of the absolute contributions that comes from
     the user and the session; category_match float32 [T]: share of the history in the item's category, and
     category_titles int64 [T]: how many different titles of the category were watched and not skipped; popularity and
     trend float32 [T]: percentiles, NaN where unknown.
     """
 
     contribution: Doubles
+    base_value: Doubles
+    raw_score: Doubles
     top: Ints
     residual: Doubles
     sound: Bools
@@ -52,14 +56,15 @@ def attribute(slates: Slates, scores: Scores, models: Models) -> Signals:
     bundle = models.bundle
     rows = np.flatnonzero(scores.matches)
     contribution = np.zeros((len(slates.item), len(bundle.features)))
-    residual = np.full(len(slates.item), np.nan)
+    base_value, raw_score, residual = (np.full(len(slates.item), np.nan) for _ in range(3))
     sound = np.zeros(len(slates.item), dtype=np.bool_)
     personal_share = np.full(len(slates.item), np.nan, dtype=np.float32)
     if len(rows):
         shap = models.treeshap.contributions(slates.features[rows], same_bits=True)
         contribution[rows] = shap[:, :-1]
-        raw = scores.rescorer.raw(rows, slates.features[rows, -1])
-        residual[rows], sound[rows] = _residual(shap, raw)
+        base_value[rows] = shap[:, -1]
+        raw_score[rows] = scores.rescorer.raw(rows, slates.features[rows, -1])
+        residual[rows], sound[rows] = _residual(shap, raw_score[rows])
         personal_share[rows] = _personal_share(contribution[rows], bundle)
     category_match, category_titles = _category_match(slates, bundle)
     known = slates.known
@@ -67,6 +72,8 @@ def attribute(slates: Slates, scores: Scores, models: Models) -> Signals:
     trend = slates.features[:, names.index(TREND_FEATURE)] if TREND_FEATURE in names else np.full(len(known), np.nan)
     return Signals(
         contribution=contribution,
+        base_value=base_value,
+        raw_score=raw_score,
         top=_largest(contribution),
         residual=residual,
         sound=sound,
