@@ -1,7 +1,7 @@
-"""What the archive asks of a place to keep objects: five calls, their errors, and a store in memory.
+"""The interface of an object store, its errors, an in-memory implementation, and a wrapper that retries.
 
-Keys are relative, ``/`` between their parts. A key appears with its whole content or not at all, and
-:meth:`Store.put_if_absent` is the one operation that two writers may race for.
+Keys are relative paths with ``/`` between their parts. An object becomes visible with its complete content or not at
+all. :meth:`Store.put_if_absent` is the only operation in which two writers compete: exactly one of them succeeds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _READS_AHEAD: Final = 32
 
 
 class ObjectExists(ArchiveError):
-    """The key is taken; whoever asked lost a race, or won it earlier and never heard."""
+    """An object with this key exists: another writer created it, or an earlier attempt of the caller did."""
 
 
 class ObjectMissing(ArchiveError):
@@ -33,12 +33,12 @@ class ObjectMissing(ArchiveError):
 
 
 class StoreUnavailable(ArchiveError):
-    """The store did not do it, and may when asked again; whether the write happened is unknown."""
+    """The store did not answer; a later attempt may succeed. Whether a write took effect is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """A key, its size in bytes, and when it was last written (seconds since 1970)."""
+    """The key of an object, its size in bytes, and the time of its last write in seconds since 1970."""
 
     key: str
     size: int
@@ -46,7 +46,7 @@ class ObjectInfo:
 
 
 class Store(Protocol):
-    """What the archive asks of a place to keep objects."""
+    """An object store as the archive uses it."""
 
     url: str
 
@@ -54,19 +54,19 @@ class Store(Protocol):
         """Create an object.
 
         Raises:
-            ObjectExists: the key is taken.
-            StoreUnavailable: unknown whether it was created.
+            ObjectExists: an object with this key exists.
+            StoreUnavailable: whether the object was created is unknown.
 
         """
         ...
 
     def put(self, key: str, data: bytes, storage_class: str | None = None) -> None:
-        """Create an object whose key names its content; no error if it is there already.
+        """Create an object whose key contains a hash of its content; do nothing if the same object exists.
 
-        ``storage_class`` is S3's name for how it is kept and paid for, by default the bucket's; other stores have one.
+        ``storage_class`` is an S3 storage class; None is the default of the bucket. Other stores ignore it.
 
         Raises:
-            ArchiveError: the key is taken by other content.
+            ArchiveError: an object with this key and other content exists.
 
         """
         ...
@@ -75,31 +75,36 @@ class Store(Protocol):
         """Read an object.
 
         Raises:
-            ObjectMissing: no such key.
+            ObjectMissing: no object has this key.
 
         """
         ...
 
     def open(self, key: str) -> BinaryIO:
-        """Open an object to read parts of it; seeking is cheap.
+        """Open an object to read parts of it. Seeking transfers no data.
 
         Raises:
-            ObjectMissing: no such key.
+            ObjectMissing: no object has this key.
 
         """
         ...
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
-        """List the objects below a prefix whose keys sort after ``after``, in the order of their keys."""
+        """List the objects whose keys begin with ``prefix`` and sort after ``after``, in the order of their keys.
+
+        Raises:
+            ArchiveError: the listing cannot be complete.
+
+        """
         ...
 
     def delete(self, key: str) -> None:
-        """Remove an object; no error if there is none."""
+        """Delete an object; do nothing if no object has this key."""
         ...
 
 
 class MemoryStore:
-    """Objects in a dictionary, for tests and simulations; as strict as the real ones."""
+    """Objects in a dictionary, for tests and simulations. It keeps every promise of :class:`Store`."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.url = "memory:"
@@ -111,10 +116,10 @@ class MemoryStore:
         """See :class:`Store`."""
         with self._lock:
             if key in self._objects:
-                raise ObjectExists(f"{key} is taken")
+                raise ObjectExists(f"{key} exists already in {self.url}")
             self._objects[key] = (bytes(data), self._clock())
 
-    def put(self, key: str, data: bytes, storage_class: str | None = None) -> None:  # noqa: ARG002 - it has one class
+    def put(self, key: str, data: bytes, storage_class: str | None = None) -> None:  # noqa: ARG002 - memory has none
         """See :class:`Store`."""
         put_named_by_content(self, lambda: self.put_if_absent(key, data), key, data)
 
@@ -146,7 +151,10 @@ class MemoryStore:
 
 
 class Retrying:
-    """Asks again, with exponential backoff and jitter, while the store beneath says that it is unavailable."""
+    """Repeats calls that raise :class:`StoreUnavailable`, with exponential backoff and jitter.
+
+    The call is attempted ``attempts`` times; the last error is raised. Pauses are in seconds.
+    """
 
     def __init__(
         self,
@@ -166,63 +174,63 @@ class Retrying:
 
     @property
     def inner(self) -> Store:
-        """The store beneath."""
+        """The store that this one wraps."""
         return self._store
 
     def put_if_absent(self, key: str, data: bytes) -> None:
-        """See :class:`Store`. An earlier try of ours that succeeded unheard is recognised by its content."""
-        unheard = False
+        """See :class:`Store`. An earlier attempt whose answer was lost is recognised by its content."""
+        unanswered = False
 
         def create() -> None:
-            nonlocal unheard
+            nonlocal unanswered
             try:
                 self._store.put_if_absent(key, data)
             except ObjectExists:
-                if not (unheard and self._store.get(key) == data):
+                if not (unanswered and self._store.get(key) == data):
                     raise
             except StoreUnavailable:
-                unheard = True
+                unanswered = True
                 raise
 
-        self._again(create)
+        self._retry(create)
 
     def put(self, key: str, data: bytes, storage_class: str | None = None) -> None:
         """See :class:`Store`."""
-        self._again(lambda: self._store.put(key, data, storage_class))
+        self._retry(lambda: self._store.put(key, data, storage_class))
 
     def get(self, key: str) -> bytes:
         """See :class:`Store`."""
-        return self._again(lambda: self._store.get(key))
+        return self._retry(lambda: self._store.get(key))
 
     def open(self, key: str) -> BinaryIO:
-        """See :class:`Store`; what is read from the file later is not retried."""
-        return self._again(lambda: self._store.open(key))
+        """See :class:`Store`. Later reads from the file are not retried."""
+        return self._retry(lambda: self._store.open(key))
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         """See :class:`Store`."""
-        return iter(self._again(lambda: [*self._store.list(prefix, after)]))
+        return iter(self._retry(lambda: [*self._store.list(prefix, after)]))
 
     def delete(self, key: str) -> None:
         """See :class:`Store`."""
-        self._again(lambda: self._store.delete(key))
+        self._retry(lambda: self._store.delete(key))
 
-    def _again(self, call: Callable[[], T]) -> T:
+    def _retry(self, call: Callable[[], T]) -> T:
         pause_s = self._first_pause_s
         for _ in range(self._attempts - 1):
             try:
                 return call()
             except StoreUnavailable:
-                # Jitter, so that many writers do not come back at once.
+                # Jitter keeps many writers from repeating their calls at the same moment.
                 self._sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
                 pause_s = min(2 * pause_s, self._longest_pause_s)
         return call()
 
 
 def get_each(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Read objects in the order of the keys, some of them ahead: S3 takes tens of milliseconds for each.
+    """Yield keys and objects in the order of ``keys``, reading ahead in threads: S3 takes tens of milliseconds a read.
 
     Raises:
-        ObjectMissing, StoreUnavailable: as :meth:`Store.get` does, when it comes to that key.
+        ObjectMissing, StoreUnavailable: as :meth:`Store.get`, once the iteration reaches the key.
 
     """
     with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
@@ -237,11 +245,11 @@ def get_each(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def put_named_by_content(store: Store, create: Callable[[], None], key: str, data: bytes) -> None:
-    """Do what :meth:`Store.put` promises: ``create`` the object, or find that it is there already."""
+    """Implement :meth:`Store.put`: call ``create``, and accept that an object with the same content exists."""
     try:
         create()
     except ObjectExists:
         if store.get(key) != data:
             raise ArchiveError(
-                f"{key} in {store.url} holds other content than its name says; run `whyrec archive verify`"
+                f"{key} in {store.url} has other content than the hash in its key; run `whyrec archive verify`"
             ) from None

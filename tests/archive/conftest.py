@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from stream.archive.objects import Store
-from stream.archive.store import S3Options, open_store
+from stream.archive.s3 import S3Options
+from stream.archive.store import open_store
 
 
 @pytest.fixture(params=["memory", "local", "s3"])

@@ -30,7 +30,8 @@ from stream.archive.proof import digests, keys, sealing, snapshot
 from stream.archive.proof.keys import PrivateKey
 from stream.archive.reading import pull, reader, view
 from stream.archive.reading.pull import Query, Reads
-from stream.archive.store import S3Options, open_store
+from stream.archive.s3 import S3Options
+from stream.archive.store import open_store
 from stream.archive.writing.writer import Batch, ChainWriter
 from stream.errors import ArchiveError
 from tests.archive.checks import verdict_of

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from stream.archive.store import S3Options, open_store
+from stream.archive.s3 import S3Options
+from stream.archive.store import open_store
 from stream.commands.archive import app
 from tests.archive.test_pull import DAYS, fill
 from tests.parts.fixtures import ExistingS3Server

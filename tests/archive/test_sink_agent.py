@@ -14,7 +14,8 @@ from confluent_kafka.admin import AdminClient
 
 from stream.archive.log.commitlog import Gap
 from stream.archive.reading import reader
-from stream.archive.store import S3Options, open_store
+from stream.archive.s3 import S3Options
+from stream.archive.store import open_store
 from stream.kafka.cluster import Cluster
 from stream.kafka.embedded import EmbeddedBroker
 from stream.kafka.topics import TOPICS

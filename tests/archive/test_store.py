@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
@@ -22,7 +25,8 @@ from stream.archive.objects import (
     StoreUnavailable,
     get_each,
 )
-from stream.archive.store import LocalStore, S3Options, S3Store, open_store
+from stream.archive.s3 import S3Options, S3Store
+from stream.archive.store import LocalStore, open_store
 from stream.errors import ArchiveError, ConfigurationError
 
 
@@ -149,6 +153,60 @@ def test_what_a_crash_left_half_written_is_cleared_a_day_later(tmp_path: Path) -
     assert [path.name for path in incoming.iterdir()] == ["growing"]
 
 
+def test_a_file_that_is_deleted_between_listing_and_stat_is_left_out(tmp_path: Path) -> None:
+    LocalStore(tmp_path).put_if_absent("date=x/kept", b"1")
+    (tmp_path / "date=x" / "deleted").symlink_to("nowhere")  # it is listed, and stat finds no file
+    assert keys(LocalStore(tmp_path), "") == ["date=x/kept"]
+
+
+def test_files_that_come_and_go_disturb_no_listing(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put_if_absent("date=x/kept", b"1")
+    listed, stop = [], threading.Event()
+
+    def list_all() -> None:
+        while not stop.is_set():
+            listed.append("date=x/kept" in keys(store, ""))
+
+    with ThreadPoolExecutor(1) as pool:
+        listing = pool.submit(list_all)
+        for number in range(300):
+            store.put_if_absent(f"date=x/{number}", b"1")
+            store.delete(f"date=x/{number}")
+        stop.set()
+        listing.result()
+    assert all(listed)
+
+
+_LIST_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from stream.archive.store import LocalStore
+from stream.errors import ArchiveError
+if os.geteuid() == 0:
+    os.setuid(65534)  # permissions do not bind root
+try:
+    print([info.key for info in LocalStore(Path(sys.argv[1])).list(sys.argv[2])])
+except ArchiveError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("prefix", ["", "date=x/", "date=x/region=EU/a"])
+def test_a_folder_that_may_not_be_read_is_an_error_that_names_it(tmp_path: Path, prefix: str) -> None:
+    root = tmp_path / "archive"
+    LocalStore(root).put_if_absent("date=x/region=EU/a", b"1")
+    closed = root / "date=x" / "region=EU"
+    closed.chmod(0)
+    for parent in root.parents:
+        if tempfile.gettempdir() in map(str, parent.parents):
+            parent.chmod(0o755)
+    command = [sys.executable, "-c", _LIST_AS_NOBODY, str(root), prefix]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    closed.chmod(0o755)
+    assert f"{closed} cannot be listed: not permitted" in done.stdout
+
+
 def test_a_full_disk_is_reported_as_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = LocalStore(tmp_path)
 
@@ -185,7 +243,7 @@ def test_an_unreachable_s3_is_unavailable_and_names_no_credential() -> None:
     store = open_store("s3://bucket/p", options)
     assert isinstance(store, Retrying)
     with pytest.raises(StoreUnavailable) as caught:
-        store._store.put_if_absent("key", b"")
+        store.inner.put_if_absent("key", b"")
     assert "top-secret" not in f"{caught.value!r} {caught.value.__cause__!r}"
 
 

@@ -16,7 +16,8 @@ from models.bundle import Bundle
 from schemas.codec import Codec
 from stream.archive.objects import Store
 from stream.archive.proof.verify import Finding
-from stream.archive.store import S3Options, open_store
+from stream.archive.s3 import S3Options
+from stream.archive.store import open_store
 from stream.kafka.cluster import Cluster
 from stream.kafka.topics import TOPICS
 from stream.settings import Settings

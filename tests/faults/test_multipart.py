@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from stream.archive.objects import ObjectExists, ObjectMissing, StoreUnavailable
-from stream.archive.store import S3Options, S3Store
+from stream.archive.s3 import S3Options, S3Store
 from tests.faults.proxy import Mood, Proxy
 from tests.parts.s3_server import S3Server
 
