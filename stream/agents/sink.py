@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import structlog
 from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP, EventT
 
@@ -144,9 +143,7 @@ class SinkAgent:
 
     def _begin_later(self, consumer: WorkerConsumer, tp: TP, pause_s: float = 1.0) -> None:
         """Stop reading a partition, and begin again as soon as the archive and the broker let us."""
-        consumer.pause_partitions({tp})
-        # A partition that is marked as buffered would be read on in spite of the pause.
-        consumer._buffered_partitions.discard(tp)  # noqa: SLF001 (Faust has no other way; its version is pinned)
+        consumer.stop_reading(tp)
         previous = self._going_back.pop(tp.partition, None)
         if previous is not None:
             previous.cancel()
@@ -191,7 +188,7 @@ class SinkAgent:
         while True:
             await consumer.seek(tp, at)
             await asyncio.sleep(_SETTLE_S)
-            if consumer._read_offset[tp] in (None, at):  # noqa: SLF001 (as above)
+            if consumer.read_position(tp) in (None, at):
                 break
         self._say_open(tp, at)
         consumer.resume_partitions({tp})
@@ -244,10 +241,10 @@ class SinkAgent:
         if self._consumer is None or not self._untold:
             return
         untold, self._untold = self._untold, {}
-        offsets = {TopicPartition(self._topic, partition): at for partition, at in untold.items()}
+        offsets = {TP(self._topic, partition): at for partition, at in untold.items()}
         try:
             async with asyncio.timeout(_TELL_LIMIT_S):
-                await _commit(self._consumer, offsets)
+                await self._consumer.commit_offsets(offsets)
         except (KafkaError, ConsumerNotStarted, TimeoutError) as error:
             log.debug("Kafka does not take the archived offsets", error=str(error))
             self._untold = untold | self._untold
@@ -310,15 +307,6 @@ def attach(
     app.at_drain.append(agent.drain)
     app.seek_when_assigned.append(agent.resume)
     return agent
-
-
-async def _commit(consumer: WorkerConsumer, offsets: Mapping[TopicPartition, int]) -> None:
-    # Not Faust's own _commit, which ends the application where the broker refuses.
-    thread = consumer._thread  # noqa: SLF001
-    assigned = consumer.assignment()
-    ours = {tp: OffsetAndMetadata(at, "") for tp, at in offsets.items() if tp in assigned}
-    if ours:
-        await thread.call_thread(thread._ensure_consumer().commit, ours)  # noqa: SLF001
 
 
 def _record(event: EventT) -> Record:

@@ -20,29 +20,22 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
-from functools import partial
-from inspect import iscoroutine
-from types import coroutine
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final
 
-import faust
 import structlog
 from aiokafka.errors import KafkaError
 from faust.app.base import BootStrategy
 from faust.exceptions import ConsumerNotStarted
 from faust.sensors import Monitor
-from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP
-from mode.services import WaitResults
 
+from stream.kafka.border import BorderApp, BorderConsumer
 from stream.metrics import Metrics, MetricsServer
 from stream.settings import Settings
 
 Drain = Callable[[float], Awaitable[None]]
 Seek = Callable[["WorkerConsumer"], Awaitable[None]]
-
-T = TypeVar("T")
 
 EXIT_FAILED: Final = 1
 _COMMIT_EVERY_S: Final = 1.0
@@ -53,108 +46,57 @@ _LOOK_LIMIT_S: Final = 8.0
 log = structlog.get_logger("whyrec.worker")
 
 
-class _ConsumerThread(AIOKafkaConsumerThread):
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        settings = self.app.settings
-        # Faust has no setting for any of these. A fetch answered at the first record would be one for every record, and
-        # a fetch costs broker and worker more than what is in it; so the broker collects, for a moment.
-        consumer._fetch_min_bytes = settings.fetch_min_bytes  # noqa: SLF001
-        consumer._fetch_max_wait_ms = settings.fetch_max_wait_ms  # noqa: SLF001
-        # What a producer took back was never said.
-        consumer._isolation_level = "read_committed"  # noqa: SLF001
-        return consumer
-
-
-async def _finish(started: Coroutine[Any, Any, T], waiting: Any) -> T:
-    """Go on with a coroutine that has run up to where it waits for something."""
-    return await _go_on(started, waiting)
-
-
-@coroutine
-def _go_on(started: Coroutine[Any, Any, T], waiting: Any) -> Generator[Any, Any, T]:
-    while True:
-        try:
-            came = yield waiting
-        except BaseException as error:  # noqa: BLE001 (a cancellation too is the coroutine's to handle)
-            resume = partial(started.throw, error)
-        else:
-            resume = partial(started.send, came)
-        try:
-            waiting = resume()
-        except StopIteration as done:
-            return cast("T", done.value)
-
-
-class WorkerConsumer(Consumer):
-    """Faust's consumer, with the order of events at a rebalance as the module's heading says."""
-
-    def check_group(self) -> None:
-        """Raise what ended the coordination with the group, if anything did."""
-        coordinator = self._thread._ensure_consumer()._coordinator  # noqa: SLF001 (the versions are pinned)
-        if coordinator is not None:
-            coordinator.check_errors()
-
-    def _new_consumer_thread(self) -> _ConsumerThread:
-        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
-
-    async def wait_first(self, *coros: Any, **options: Any) -> WaitResults:
-        """Wait for the first of two: a message that is handed over, or the end of the flow.
-
-        Faust makes four tasks for every message, to be able to let go of one that nobody takes. Nearly all are taken
-        at once; these need none.
-        """
-        if len(coros) != 2 or not all(map(iscoroutine, coros)):
-            return await super().wait_first(*coros, **options)
-        handed_over, suspended = coros
-        try:
-            waiting = handed_over.send(None)
-        except StopIteration as done:
-            suspended.close()
-            return WaitResults([handed_over], [done.value], stopped=False)
-        return await super().wait_first(_finish(handed_over, waiting), suspended, **options)
+class WorkerConsumer(BorderConsumer):
+    """Faust's consumer, with the order of steps at a rebalance that the module's docstring gives."""
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Finish and commit before the acknowledgements are forgotten."""
+        """Finish what is in flight and commit, before Faust forgets what was acknowledged."""
         self.stop_flow()
-        # Longer, and the group would go on without us, and what we commit afterwards would be refused.
+        # After the session timeout the group continues without this worker, and the broker refuses its commits.
         await self.app.drain(self.app.conf.broker_session_timeout / 2)
         await self.commit_all()
         await super().on_partitions_revoked(revoked)
 
     async def commit_all(self) -> None:
         """Commit everything acknowledged so far."""
-        # While a commit is under way, another only waits for it; and that one may have begun too early.
+        # During a commit, a second call only waits for the first one, which may have begun before the last
+        # acknowledgement.
         await self.commit()
         await self.commit()
 
     async def perform_seek(self) -> None:
-        """Seek to the committed offsets, or the beginning where there are none, then to where the agents know better.
+        """Seek to the committed offsets, else to the beginning; then to the offsets that agents ask for.
 
-        aiokafka seeks nowhere without a committed offset, and what was read and dropped during a rebalance would stay
-        unread.
+        aiokafka does not seek where no offset is committed. Messages that were read and dropped during a rebalance
+        would then never be read again.
         """
         await super().perform_seek()
         try:
-            # Faust gives up on all of this, in silence, after the request timeout, which is aiokafka's own limit here.
+            # Faust abandons this method silently after the request timeout, which is also how long aiokafka waits.
             async with asyncio.timeout(_LOOK_LIMIT_S):
-                await self._begin_tracked()
+                await begin_at_first(self)
         except (KafkaError, TimeoutError) as error:
             log.warning("the broker does not say where partitions begin", error=str(error) or "no answer")
         for seek in self.app.seek_when_assigned:
             await seek(self)
 
-    async def _begin_tracked(self) -> None:
-        tracked = {tp for tp in self.assignment() if self.app.topics.acks_enabled_for(tp.topic)}
-        if not tracked:
-            return
-        starts = await self.earliest_offsets(*tracked)
-        for tp in tracked:
-            committed = self._committed_offset[tp]
-            if not committed:
-                await self.seek(tp, starts[tp])
-            # From here on the lag is known, also where nothing ever gets finished.
-            self.app.finished.setdefault(tp, max(starts[tp], committed or 0))
+
+async def begin_at_first(consumer: WorkerConsumer) -> None:
+    """Seek to the first offset of each partition without a committed offset, and note where the lag counts from.
+
+    Only partitions whose offsets Faust commits are concerned; the sink sets its own positions.
+    """
+    app = consumer.app
+    tracked = {tp for tp in consumer.assignment() if app.topics.acks_enabled_for(tp.topic)}
+    if not tracked:
+        return
+    starts = await consumer.earliest_offsets(*tracked)
+    for tp in tracked:
+        committed = consumer.committed(tp)
+        if not committed:
+            await consumer.seek(tp, starts[tp])
+        # The lag is known from here on, even if no event is ever finished.
+        app.finished.setdefault(tp, max(starts[tp], committed or 0))
 
 
 class _SilentMonitor(Monitor):
@@ -180,7 +122,7 @@ class _ConsumeOnly(BootStrategy):
     enable_web = False
 
 
-class WorkerApp(faust.App):
+class WorkerApp(BorderApp):
     """The application that the agents are attached to.
 
     Attributes:
@@ -192,6 +134,7 @@ class WorkerApp(faust.App):
     """
 
     BootStrategy = _ConsumeOnly
+    consumer_class = WorkerConsumer
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
@@ -202,6 +145,8 @@ class WorkerApp(faust.App):
         self.is_ready = False
         super().__init__(
             settings.consumer_group,
+            fetch_min_bytes=settings.fetch_min_bytes,
+            fetch_max_wait_ms=settings.fetch_max_wait_ms,
             broker=";".join(f"kafka://{address.strip()}" for address in settings.bootstrap_servers.split(",")),
             key_serializer="raw",
             value_serializer="raw",
@@ -281,14 +226,6 @@ class WorkerApp(faust.App):
             await asyncio.sleep(_WATCH_EVERY_S)
             if not self.is_ready or self.finished != seen:
                 seen, since = dict(self.finished), time.monotonic()
-
-    def _new_transport(self) -> Any:
-        transport = super()._new_transport()
-        transport.Consumer = WorkerConsumer
-        return transport
-
-    def _create_directories(self) -> None:
-        """Make none: there are no tables, so there is nothing to keep on disk."""
 
 
 def serve(build: Callable[[], WorkerApp], until_idle_s: float | None = None) -> int:

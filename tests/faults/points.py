@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from stream.agents import sink as sink_agent
 from stream.agents.batch import BatchWork
 from stream.agents.explain import ExplainAgent
 from stream.archive.log import commitlog
@@ -52,7 +51,7 @@ SINK: Final[dict[str, Point]] = {
     "decode": Point(Decoder, "decode", lambda _self, records: len(records) > 0),
     "object": Point(Retrying, "put"),
     "entry": Point(Retrying, "put_if_absent", _is_entry),
-    "told": Point(sink_agent, "_commit"),
+    "told": Point(WorkerConsumer, "commit_offsets"),
 }
 EXPLAIN: Final[dict[str, Point]] = {
     "answer": Point(BatchWork, "answer"),

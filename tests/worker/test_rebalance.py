@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,7 +12,7 @@ from faust.types import TP
 
 from stream.agents.sink import SinkAgent
 from stream.archive.objects import MemoryStore
-from stream.kafka.app import WorkerConsumer
+from stream.kafka.app import WorkerConsumer, begin_at_first
 from stream.metrics import Metrics
 from stream.settings import Settings
 
@@ -30,11 +29,8 @@ class Half:
             finished={IMPRESSIONS[2]: 77},
             consumer_generation_id=1,
         )
-        self._committed_offset: Any = defaultdict(lambda: None, {IMPRESSIONS[1]: 40, IMPRESSIONS[2]: 70})
         self.sought: dict[TP, int] = {}
         self.paused: set[TP] = set()
-        self._buffered_partitions: set[TP] = set()
-        self._read_offset: Any = defaultdict(lambda: None)
 
     def assignment(self) -> set[TP]:
         return {*IMPRESSIONS, AUDIT}
@@ -48,8 +44,14 @@ class Half:
     async def seek(self, tp: TP, offset: int) -> None:
         self.sought[tp] = offset
 
-    def pause_partitions(self, tps: set[TP]) -> None:
-        self.paused |= tps
+    def committed(self, tp: TP) -> int | None:
+        return {IMPRESSIONS[1]: 40, IMPRESSIONS[2]: 70}.get(tp)
+
+    def read_position(self, _tp: TP) -> int | None:
+        return None
+
+    def stop_reading(self, tp: TP) -> None:
+        self.paused.add(tp)
 
     def resume_partitions(self, tps: set[TP]) -> None:
         self.paused -= tps
@@ -57,7 +59,7 @@ class Half:
 
 def test_where_nothing_is_committed_reading_begins_at_the_beginning_and_the_lag_is_known() -> None:
     half = Half()
-    asyncio.run(WorkerConsumer._begin_tracked(cast("WorkerConsumer", half)))
+    asyncio.run(begin_at_first(cast("WorkerConsumer", half)))
     assert half.sought == {IMPRESSIONS[0]: 5}
     assert half.app.finished == {IMPRESSIONS[0]: 5, IMPRESSIONS[1]: 40, IMPRESSIONS[2]: 77}
 

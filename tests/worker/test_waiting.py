@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from stream.kafka.app import _finish
+from stream.kafka.border import continued
 
 
 def begin(coroutine: Any) -> Any:
     """Run a coroutine up to where it waits, and return what goes on with it."""
-    return _finish(coroutine, coroutine.send(None))
+    return continued(coroutine, coroutine.send(None))
 
 
 def test_a_coroutine_that_waits_is_gone_on_with() -> None:
