@@ -11,7 +11,7 @@ from stream.explain.kinds.kind import Kind
 KINDS: Final[dict[ExplanationType, Kind]] = {
     kind.name: kind for kind in (watch_history.KIND, category_match.KIND, trending.KIND, personalized.KIND)
 }
-"""Every explanation type, the one that says most first; the last claims nothing and fits every item."""
+"""Every explanation type, the most specific claim first; the last type claims nothing and holds for every item."""
 
 POLICIES: Final = ("evidence", "attention")
-"""evidence: only claims that hold are made. attention: the reference's rules, to be compared with."""
+"""evidence makes only claims that hold; attention is the baseline to compare with, which cites by attention weight."""

@@ -13,41 +13,45 @@ from stream.explain.kinds.kind import Kind
 from stream.explain.wording import Wording
 
 DECIDING: Final = 3
-"""A feature among so many of the largest contributions counts as one that decided."""
+"""A feature decides if its contribution is among this many largest contributions (by absolute SHAP value)."""
 
 MATCH_THRESHOLD: Final = 0.6
-"""The reference's rule: more than this share of the history is in the item's category."""
+"""Under the attention policy, more than this share of the history must be in the item's category."""
 
 
 def holds(findings: Findings) -> Bools:
-    """Items that a deciding category feature and the category as a whole push *up*, with titles of it watched."""
+    """Items of a watched category whose score a deciding category feature, and all of them together, increase."""
     signals = findings.signals
-    rises = signals.contribution[:, _category(findings)].sum(axis=1) > 0
-    held: Bools = _deciding(findings, up=True) & rises & (signals.category_titles > 0)
+    increases = signals.contribution[:, _category(findings)].sum(axis=1) > 0
+    held: Bools = _deciding(findings, positive=True) & increases & (signals.category_titles > 0)
     return held
 
 
-def by_reference(findings: Findings) -> Bools:
-    """Items with a deciding category feature, whichever way it pushes, and most of the history in the category."""
+def by_history_share(findings: Findings) -> Bools:
+    """Items with a deciding category feature of either sign, in the category of most of the history."""
     signals = findings.signals
-    return _deciding(findings, up=False) & (signals.category_match > MATCH_THRESHOLD) & (signals.category_titles > 0)
+    return (
+        _deciding(findings, positive=False) & (signals.category_match > MATCH_THRESHOLD) & (signals.category_titles > 0)
+    )
 
 
 def _category(findings: Findings) -> Bools:
+    """Features that describe the item's category and may be named: bool [features]."""
     return np.array([feature.is_category and not feature.is_sensitive for feature in findings.bundle.features])
 
 
-def _deciding(findings: Findings, *, up: bool) -> Bools:
+def _deciding(findings: Findings, *, positive: bool) -> Bools:
+    """Items with a category feature, of positive contribution if so required, among the DECIDING largest: bool [T]."""
     signals = findings.signals
     category = _category(findings)
     top = signals.top[:, :DECIDING]
     contribution = np.take_along_axis(signals.contribution, top, axis=1)
-    decides = contribution > 0 if up else contribution != 0
+    decides = contribution > 0 if positive else contribution != 0
     return signals.sound & (category[top] & decides).any(axis=1)
 
 
 def sentences(findings: Findings, rows: Ints, words: Sequence[Wording]) -> list[str]:
-    """Name the category and how many titles of it were watched."""
+    """State how many titles of the item's category the user watched."""
     categories = findings.bundle.catalog.categories
     item, titles = findings.slates.item[rows].tolist(), findings.signals.category_titles[rows].tolist()
     return [
@@ -60,6 +64,6 @@ KIND = Kind(
     name="category_match",
     status="verified",
     holds=holds,
-    rules={"evidence": holds, "attention": by_reference},
+    rules={"evidence": holds, "attention": by_history_share},
     sentences=sentences,
 )

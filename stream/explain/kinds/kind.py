@@ -1,4 +1,4 @@
-"""What each kind of explanation is made of."""
+"""The definition of one explanation type: when it may be used, and its sentences."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from stream.explain.findings import Findings
 from stream.explain.wording import Wording
 
 Rule = Callable[[Findings], Bools]
-"""Which items a claim may be made about: bool [T]."""
+"""A rule selects the items of which a claim may be made: bool [T] for T items."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One explanation type.
 
-    holds: the items about which its claim is true, as far as was measured; rules: per policy, the items about which it
-    is made; status: what the claim is called where it holds (elsewhere it is called generic: nothing is vouched for);
-    sentences: the words for some items, by their rows int64 [n], in a wording for each.
+    Attributes:
+        name: the type, as events carry it.
+        status: the status of a claim that holds; a claim that does not hold has the status generic.
+        holds: the items for which the measurements support the claim.
+        rules: for each policy, the items for which the claim is made.
+        sentences: the texts for the items at rows int64 [n], with one wording for each of them.
+
     """
 
     name: ExplanationType

@@ -1,4 +1,4 @@
-"""personalized: claims nothing specific, and so fits every item."""
+"""personalized: makes no specific claim, so that it holds for every item."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def holds(findings: Findings) -> Bools:
     return np.ones(len(findings.slates.item), dtype=np.bool_)
 
 
-def sentences(findings: Findings, rows: Ints, words: Sequence[Wording]) -> list[str]:  # noqa: ARG001 - all are asked so
-    """Say the one sentence that is always true."""
+def sentences(findings: Findings, rows: Ints, words: Sequence[Wording]) -> list[str]:  # noqa: ARG001 - the signature of Kind.sentences
+    """Return the one sentence that holds for every item."""
     return [each.say("personalized") for each in words]
 
 

@@ -1,4 +1,4 @@
-"""trending: a fact about the item, whoever looks at it."""
+"""trending: a fact about the item that does not depend on the user."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from stream.explain.kinds.kind import Kind
 from stream.explain.wording import Wording
 
 PERCENTILE: Final = 95.0
-"""More than this share of the catalogue rises less, or is watched less."""
+"""The percentile of growth or of popularity in the catalogue that an item must exceed."""
 
 
 def holds(findings: Findings) -> Bools:
-    """Items above the threshold, by the trend that was sent or by the catalogue's popularity."""
+    """Items above the percentile, by the trend in the event or by the catalogue's popularity."""
     return (findings.signals.trend > PERCENTILE) | (findings.signals.popularity > PERCENTILE)
 
 
 def sentences(findings: Findings, rows: Ints, words: Sequence[Wording]) -> list[str]:
-    """Say which of the two facts it is, and how far ahead the item is; a percentile is rounded down."""
+    """State the trend if it exceeds the percentile, else the popularity; percentiles are rounded down to at most 99."""
     trend, popularity = findings.signals.trend[rows].tolist(), findings.signals.popularity[rows].tolist()
     return [
         each.say("trending.rising", percent=each.percent(min(99, int(rising))))

@@ -11,64 +11,66 @@ import numpy as np
 from stream.explain.columns import Bools, Ints
 from stream.explain.findings import Findings
 from stream.explain.kinds.kind import Kind
-from stream.explain.wording.phrases import HOLE, Wording
+from stream.explain.wording.phrases import SLOT, Wording
 
 
 def cited(findings: Findings) -> Bools:
-    """Items for which the policy proposed an event (under evidence: one that deletion has confirmed)."""
+    """Items for which the policy cites an event; under the evidence policy, ablation has confirmed the event."""
     return findings.citations.column[:, 0] >= 0
 
 
 def holds(findings: Findings) -> Bools:
-    """Items of which every cited event lowers the score when it is deleted, in itself and relative to the slate."""
+    """Items whose score, and score relative to the slate, drops when any one of their cited events is deleted."""
     citations = findings.citations
-    every: Bools = np.all(citations.holds | (citations.column < 0), axis=1)
-    return cited(findings) & every
+    all_hold: Bools = np.all(citations.holds | (citations.column < 0), axis=1)
+    return cited(findings) & all_hold
 
 
 def sentences(findings: Findings, rows: Ints, words: Sequence[Wording]) -> list[str]:
-    """Name the cited events by what the user did, and what their absence changes, where it changes the order."""
+    """Name the cited events and what the user did with each, and the item's rank without one if the rank changes."""
     citations, histories, titles = findings.citations, findings.slates.histories, findings.bundle.catalog.titles
     names = ("", *findings.bundle.manifest.engagements)
     slate, column, decisive = findings.slates.slate[rows], citations.column[rows], citations.decisive[rows]
-    event, place = (slate[:, None], column), np.maximum(decisive, 0)
-    item, action = np.where(column >= 0, histories.item[event], 0), histories.engagement[event]
-    # The items of a slate have reasons in common: a number for each.
-    reason = slate
+    event, decisive_column = (slate[:, None], column), np.maximum(decisive, 0)
+    item, engagement = np.where(column >= 0, histories.item[event], 0), histories.engagement[event]
+    # Items of a slate often cite the same events. Equal numbers mean equal citations, so that each text is built once.
+    citation_key = slate
     for each in column.T:
-        reason = reason * (histories.width + 1) + each + 1
+        citation_key = citation_key * (histories.width + 1) + each + 1
     columns = (
-        reason,
+        citation_key,
         decisive,
-        np.take_along_axis(item, place[:, None], axis=1)[:, 0],
+        np.take_along_axis(item, decisive_column[:, None], axis=1)[:, 0],
         citations.by_score[slate],
-        citations.rank_without[rows, place],
+        citations.rank_without[rows, decisive_column],
         citations.rank[rows],
     )
-    said = []
-    known: dict[int, str] = {}
+    texts = []
+    reasons: dict[int, str] = {}
     each_row = zip(words, *map(np.ndarray.tolist, columns), strict=True)
-    for row, (wording, number, decides, title, by_score, without, rank) in enumerate(each_row):
-        text = known.get(number)
+    for row, (wording, key, decides, decisive_item, by_score, without, rank) in enumerate(each_row):
+        text = reasons.get(key)
         if text is None:
-            cited = zip(item[row].tolist(), action[row].tolist(), strict=True)
-            text = known[number] = _because(wording, [(names[done], titles[what - 1]) for what, done in cited if what])
+            events = zip(item[row].tolist(), engagement[row].tolist(), strict=True)
+            cited_events = [(names[done], titles[index - 1]) for index, done in events if index]
+            text = reasons[key] = _because(wording, cited_events)
         if decides >= 0:
-            skeleton = wording.without("counterfactual" if by_score else "counterfactual.by_score", without, rank)
-            text += skeleton.replace(HOLE, wording.quoted(titles[title - 1]))
-        said.append(text)
-    return said
+            message = "counterfactual" if by_score else "counterfactual.by_score"
+            sentence = wording.counterfactual(message, without, rank)
+            text += sentence.replace(SLOT, wording.quoted(titles[decisive_item - 1]))
+        texts.append(text)
+    return texts
 
 
-def _because(words: Wording, cited: list[tuple[str, str]]) -> str:
-    """Name events, each by what was done and its title."""
+def _because(words: Wording, events: list[tuple[str, str]]) -> str:
+    """Name events, given as engagement and title; consecutive events of one engagement share their verb."""
     actions = [
-        words.skeleton(f"action.{name}", "titles").replace(
-            HOLE, words.join([words.quoted(title) for _, title in group])
+        words.with_slot(f"action.{name}", "titles").replace(
+            SLOT, words.join([words.quoted(title) for _, title in group])
         )
-        for name, group in groupby(cited, key=itemgetter(0))
+        for name, group in groupby(events, key=itemgetter(0))
     ]
-    return words.skeleton("watch_history", "actions").replace(HOLE, words.join(actions))
+    return words.with_slot("watch_history", "actions").replace(SLOT, words.join(actions))
 
 
 KIND = Kind(

@@ -1,4 +1,4 @@
-"""One file per language; locales fall back along their parents, in the end to English."""
+"""One file per language. A locale without phrases falls back to its parents (CLDR) and finally to English."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from stream.explain.wording.phrases import Phrases, Wording
 __all__ = ["LOCALES", "Phrases", "Wording", "wording_for", "wording_hash"]
 
 LOCALES: Final[dict[str, Phrases]] = {each.PHRASES.language: each.PHRASES for each in (en, de, es, fr, ja)}
-"""Every language that has words; a new one is a file and a name in this line."""
+"""The phrases of each language; to add a language, add its file and its name here."""
 
 FALLBACK: Final = "en"
 
 
 @lru_cache(maxsize=256)
 def wording_for(locale: str) -> Wording:
-    """Find the words for a locale as BCP 47 or POSIX writes it (``de-AT``, ``de_AT``).
+    """Find the wording for a locale in BCP 47 or POSIX spelling (``de-AT``, ``de_AT``).
 
-    The phrases are those of the nearest parent that has any, in the end English; numbers and lists follow the locale
-    that was asked for, where it is of that language (``de-CH`` has its own thousands).
+    The phrases come from the nearest parent locale that has phrases, or from English. Numbers and lists follow the
+    requested locale where it belongs to the same language: ``de-CH`` has its own thousands separator.
     """
     for candidate in _parents(locale):
         language = candidate.partition("_")[0]
@@ -39,12 +39,12 @@ def wording_for(locale: str) -> Wording:
 
 @lru_cache(maxsize=256)
 def wording_hash(locale: str) -> bytes:
-    """Pin the templates that word a locale: 8 bytes of SHA-256 over its language's, for the audit record."""
+    """Return the digest of the phrases used for a locale, 8 bytes, which the audit record stores."""
     return wording_for(locale).phrases.digest()
 
 
 def _parents(locale: str) -> Iterator[str]:
-    """Yield the locale and its parents by CLDR's inheritance: explicit parents first, then subtags cut from the end."""
+    """Yield the locale and its CLDR parents: the explicit parent where there is one, else without the last subtag."""
     parts = locale.replace("-", "_").split("_")
     # Babel's spelling: language in lower case, script as a title, territory in upper case.
     current = "_".join([parts[0].lower(), *(part.title() if len(part) == 4 else part.upper() for part in parts[1:])])

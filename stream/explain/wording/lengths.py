@@ -1,4 +1,4 @@
-"""How long a text may be, so that a page can plan for it. In columns, of which a wide character takes two."""
+"""Length limits of explanation texts, in columns; a wide (East Asian) character takes two columns."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Final
 from wcwidth import iter_graphemes, width
 
 TITLE_COLUMNS: Final = 48
-"""A title or a category inside a sentence is shortened to this."""
+"""Limit to which a title or a category inside a sentence is shortened."""
 
 TEXT_COLUMNS: Final = 320
-"""No text of an explanation is longer, whatever the titles; an action of the bundle's own has the words of "other"."""
+"""Upper bound of an explanation text, whatever the titles are (engagements that only a bundle knows use "other")."""
 
 _ELLIPSIS: Final = "…"
-_LEAST: Final = 2 / 3
-"""A title is cut between two words where that keeps so much of it, else inside one."""
+_MIN_KEPT: Final = 2 / 3
+"""A title is cut between two words if that keeps at least this share of the characters that fit."""
 
 
 def columns(text: str) -> int:
-    """Width of a text in columns."""
+    """Return the width of a text in columns."""
     return len(text) if text.isascii() else width(text, control_codes="ignore")
 
 
 def shorten(title: str, limit: int = TITLE_COLUMNS) -> str:
-    """Cut a title to at most so many columns, never inside a character as a person sees one."""
+    """Cut a title to at most limit columns, never inside a grapheme cluster (UAX #29)."""
     if columns(title) <= limit:
         return title
     kept, used = "", 0
@@ -33,4 +33,4 @@ def shorten(title: str, limit: int = TITLE_COLUMNS) -> str:
             break
         kept += character
     words, _, _ = kept.rpartition(" ")
-    return f"{(words if len(words) >= _LEAST * len(kept) else kept).rstrip()}{_ELLIPSIS}"
+    return f"{(words if len(words) >= _MIN_KEPT * len(kept) else kept).rstrip()}{_ELLIPSIS}"

@@ -1,4 +1,4 @@
-"""What a language's file holds, and how its phrases become sentences."""
+"""The phrases of one language, and how they are filled in to give sentences."""
 
 from __future__ import annotations
 
@@ -19,19 +19,26 @@ from stream.explain.wording.lengths import shorten
 
 DIGEST_BYTES: Final = 8
 
-HOLE: Final = "\0"
-"""Stands in a skeleton where something comes that differs from item to item, to be replaced by it."""
+SLOT: Final = "\0"
+"""Marks the place of a value that differs from item to item, in a message that is otherwise filled in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
-    """One language's words; placeholders in braces, plural and ordinal forms by their CLDR category.
+    """The templates of one language, with placeholders in braces.
 
-    version is raised by one whenever a word changes; quotes and inner_quotes are CLDR's quotation and alternate
-    quotation delimiters (Babel does not carry them); messages map a key to a template; plurals map a key to a template
-    per plural category, with ``{count}``; ordinals map an ordinal category to a template with ``{number}``. "other" is
-    always there. gap stands between two sentences; repairs are regular expressions, without regard to case, and what
-    replaces each in a list of words, where a language's "and" bends to the word after it.
+    Attributes:
+        language: ISO 639-1 code.
+        version: raised by one whenever a template changes.
+        quotes: opening and closing quotation mark, CLDR's quotation delimiters (Babel does not provide them).
+        inner_quotes: the marks for a quotation within a quotation, CLDR's alternate quotation delimiters.
+        messages: a template for each key.
+        plurals: for each key, a template with ``{count}`` for each CLDR plural category; "other" is required.
+        ordinals: a template with ``{number}`` for each CLDR ordinal category; "other" is required.
+        gap: the text between two sentences.
+        repairs: case-insensitive regular expressions with their replacements, applied to the separator before an
+            element of a list, for languages whose "and" depends on the next word.
+
     """
 
     language: str
@@ -45,7 +52,7 @@ class Phrases:
     repairs: tuple[tuple[str, str], ...] = ()
 
     def digest(self) -> bytes:
-        """First 8 bytes of SHA-256 of everything here as JSON: sorted keys, no spaces, UTF-8."""
+        """First 8 bytes of the SHA-256 of all fields as JSON (sorted keys, no spaces, UTF-8)."""
         canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return sha256(canonical.encode()).digest()[:DIGEST_BYTES]
 
@@ -54,29 +61,29 @@ _QUOTATION_MARK = re.compile('["“”„«»‟「」『』]')
 
 
 class Wording:
-    """A language's phrases, with the numbers and lists of one locale of that language."""
+    """The phrases of a language, with numbers and lists formatted for one locale of that language."""
 
     def __init__(self, phrases: Phrases, locale: Locale) -> None:
         self.phrases = phrases
         self.locale = locale
-        # The same titles, actions, numbers, ranks and percentages come again and again.
+        # Few distinct titles, actions, numbers, ranks and percentages occur, each of them many times.
         self.quoted = lru_cache(maxsize=10_000)(self._quoted)
         self.count = lru_cache(maxsize=1_000)(self._count)
         self.ordinal = lru_cache(maxsize=1_000)(self._ordinal)
         self.percent = lru_cache(maxsize=100)(self._percent)
         self._separators = lru_cache(maxsize=100)(self._list_separators)
-        self.skeleton = lru_cache(maxsize=100)(self._skeleton)
-        self.without = lru_cache(maxsize=10_000)(self._without)
+        self.with_slot = lru_cache(maxsize=100)(self._with_slot)
+        self.counterfactual = lru_cache(maxsize=10_000)(self._counterfactual)
 
     def say(self, key: str, **values: str) -> str:
-        """Fill a message's template; an action that the language has no word for is said as ``action.other``."""
+        """Fill in the template of a message; an action without a template of its own uses ``action.other``."""
         messages = self.phrases.messages
         if key not in messages and key.startswith("action."):
             key = "action.other"
         return messages[key].format(**values)
 
     def join(self, parts: Iterable[str]) -> str:
-        """Join parts as a list in words: "A and B". Repairs change the separators only, never a part."""
+        """Join parts into a list: "A and B". Repairs change the separators only, never a part."""
         listed = list(parts)
         if len(listed) < 2:
             return "".join(listed)
@@ -87,15 +94,15 @@ class Wording:
         return f"{joined}{after}"
 
     def sentences(self, *said: str) -> str:
-        """Put whole sentences one after the other."""
+        """Join complete sentences with the language's gap."""
         return self.phrases.gap.join(said)
 
     def _list_separators(self, number: int) -> list[str]:
-        """Text before, between and after the parts of a list of so many parts: number + 1 strings."""
-        return format_list([HOLE] * number, style="standard", locale=self.locale).split(HOLE)
+        """Return the text before, between and after the parts of a list: number + 1 strings."""
+        return format_list([SLOT] * number, style="standard", locale=self.locale).split(SLOT)
 
     def _repaired(self, separator: str, following: str) -> str:
-        """Adapt a separator to the part that follows it; a match that reaches into that part changes nothing."""
+        """Adapt a separator to the part that follows it; ignore a match that extends into that part."""
         for pattern, replacement in self.phrases.repairs:
             match = re.search(pattern, f"{separator}{following}", flags=re.IGNORECASE)
             if match is not None and match.end() <= len(separator):
@@ -103,13 +110,13 @@ class Wording:
         return separator
 
     def _quoted(self, title: str) -> str:
-        """Put a title, shortened where it is long, into quotation marks; marks inside it become the inner ones."""
+        """Shorten a title and put it in quotation marks; marks inside the title become inner quotation marks."""
         inner = cycle(self.phrases.inner_quotes)
         title = _QUOTATION_MARK.sub(lambda _: next(inner), shorten(title))
         return f"{self.phrases.quotes[0]}{title}{self.phrases.quotes[1]}"
 
     def _count(self, key: str, number: int, **values: str) -> str:
-        """Fill a message's template in the plural form of a number."""
+        """Fill in the template for the plural category of a number."""
         forms = self.phrases.plurals[key]
         template = forms.get(self.locale.plural_form(number), forms["other"])
         return template.format(count=format_decimal(number, locale=self.locale), **values)
@@ -121,14 +128,14 @@ class Wording:
         return template.format(number=format_decimal(number, locale=self.locale))
 
     def _percent(self, number: int) -> str:
-        """Write a whole number of per cent: "97%", "97 %"."""
+        """Write a whole percentage: "97%", "97 %"."""
         return format_percent(number / 100, locale=self.locale)
 
-    def _skeleton(self, key: str, value: str) -> str:
-        """Leave a hole in a message where its one value comes."""
-        return self.say(key, **{value: HOLE})
+    def _with_slot(self, key: str, name: str) -> str:
+        """Return a message with SLOT in place of its only value, which the template calls name."""
+        return self.say(key, **{name: SLOT})
 
-    def _without(self, key: str, without: int, rank: int) -> str:
-        """Leave a hole for the title in the sentence on its absence, which comes after the gap to its reason."""
-        said = self.say(key, title=HOLE, without=self.ordinal(without), rank=self.ordinal(rank))
-        return self.sentences("", said)
+    def _counterfactual(self, key: str, without: int, rank: int) -> str:
+        """Return the gap and the sentence on an item's rank without a cited event, with SLOT in place of its title."""
+        sentence = self.say(key, title=SLOT, without=self.ordinal(without), rank=self.ordinal(rank))
+        return self.sentences("", sentence)
