@@ -1,7 +1,8 @@
-"""The model bundle: a folder, pinned by hashes, that holds all that is needed to score and to explain.
+"""The model bundle: a folder with all the files needed to score and to explain, each verified by its hash.
 
-A bundle that does not fit is refused when it is opened, not when the first event arrives. What needs a runtime to be
-checked (does the graph run, do the trees load) is checked by the runtimes; everything else is checked here.
+An invalid bundle is rejected when it is opened, not when the first event arrives. This module checks everything that
+needs no runtime; whether the graph runs and the trees load is checked by the runtimes of the session model and the
+re-ranker.
 """
 
 from __future__ import annotations
@@ -36,16 +37,22 @@ __all__ = [
 
 
 def sha256(data: bytes) -> str:
-    """Hexadecimal SHA-256 of data, the form in which a manifest pins its files."""
+    """Return the SHA-256 of data in hexadecimal, as the manifest stores it."""
     return hashlib.sha256(data).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """An opened bundle, all of whose parts belong together.
+    """An opened bundle, whose parts fit together.
 
-    item_vectors is float32 [n_items + 1, d], read-only, row 0 all zeros (padding); the score of item index i is
-    ``session_vector @ item_vectors[i]``.
+    Attributes:
+        path: the bundle's folder.
+        manifest: its manifest.
+        catalog: its items.
+        item_vectors: float32 [n_items + 1, d], read-only, row 0 all zeros (padding); the score of item index i is
+            ``session_vector @ item_vectors[i]``.
+        features: the inputs of the re-ranker, in order.
+
     """
 
     path: Path
@@ -66,37 +73,39 @@ class Bundle:
 
     @property
     def model_version(self) -> str:
-        """What events carry: ``name@version``."""
+        """The model version in events: ``name@version``."""
         return f"{self.manifest.name}@{self.manifest.version}"
 
     @property
     def session_onnx(self) -> Path:
-        """Where the session model lies."""
+        """Path of the session model."""
         return self.path / "session.onnx"
 
     @property
     def reranker_text(self) -> Path:
-        """Where the re-ranker's trees lie."""
+        """Path of the re-ranker's trees."""
         return self.path / "reranker.txt"
 
     @property
     def card(self) -> str:
-        """The model card, Markdown."""
+        """The model card as Markdown."""
         return (self.path / "card.md").read_text(encoding="utf-8")
 
     def owned(self, owner: str) -> tuple[Feature, ...]:
-        """List the features that belong to "user", "item" or "context", in their order."""
+        """Return the features of the owner "user", "item" or "context", in order."""
         return tuple(feature for feature in self.features if feature.owner == owner)
 
     @classmethod
     def load(cls, directory: Path) -> Bundle:
-        """Open a bundle and refuse it if any part is missing, altered or does not fit the others.
+        """Open a bundle.
 
-        Raises BundleError: says what was expected, what was got and what to do next.
+        Raises:
+            BundleError: a part is missing, was altered, or does not fit the others.
+
         """
         directory = Path(directory)
         manifest = read_manifest(directory)
-        content = _pinned(directory, manifest.files)
+        content = _verified(directory, manifest.files)
         catalog = read_catalog(content["catalog.parquet"])
         item_vectors = _read_item_vectors(content["item_vectors.npy"], len(catalog.item_ids))
         features = read_features(content["features.json"])
@@ -124,9 +133,11 @@ def write_bundle(
     score_tolerance: float = 1e-3,
     citation_ageing: float = 0.0,
 ) -> Bundle:
-    """Write a bundle folder, the manifest last, and open it again: what is written is known to load.
+    """Write a bundle folder, the manifest last, and load it, so that a bundle that was written can be opened.
 
-    Raises BundleError where the parts do not fit together; the folder is then not to be used.
+    Raises:
+        BundleError: the parts do not fit together; the folder must not be used.
+
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -161,9 +172,9 @@ def write_bundle(
 
 
 def attach(directory: Path, content: Mapping[str, bytes]) -> Bundle:
-    """Put optional files into a bundle, in place of those of the same names, and open it again.
+    """Write optional files into a bundle, replacing files of the same names, and load it again.
 
-    The manifest comes last, under another name first: a crash in between leaves a bundle that is refused or whole.
+    The manifest is replaced last, by an atomic rename: after a crash the bundle is either complete or rejected.
     """
     manifest = json.loads((directory / "manifest.json").read_bytes())
     for file, data in content.items():
@@ -176,9 +187,11 @@ def attach(directory: Path, content: Mapping[str, bytes]) -> Bundle:
 
 
 def revise(directory: Path, *, card: str, citation_margin: float) -> Bundle:
-    """Give a bundle another card and another margin, and open it again; its models stay as they are.
+    """Replace the card and the citation margin of a bundle, and load it again; its models do not change.
 
-    Raises BundleError where the folder was no sound bundle before; it is then left alone.
+    Raises:
+        BundleError: the folder was no valid bundle before; nothing was written.
+
     """
     directory = Bundle.load(directory).path
     manifest = json.loads((directory / "manifest.json").read_bytes())
@@ -195,8 +208,8 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _pinned(directory: Path, files: Mapping[str, str]) -> dict[str, bytes]:
-    """Read every file that the manifest names, each equal to its hash."""
+def _verified(directory: Path, files: Mapping[str, str]) -> dict[str, bytes]:
+    """Read every file that the manifest names and verify its hash."""
     content = {}
     for file, expected in files.items():
         path = directory / file
@@ -204,14 +217,14 @@ def _pinned(directory: Path, files: Mapping[str, str]) -> dict[str, bytes]:
             data = path.read_bytes()
         except OSError as error:
             raise BundleError(
-                f"{path}: expected the file that the manifest pins, got {error.strerror}: restore it, or write the "
-                "bundle again."
+                f"{path}: expected the file that the manifest names, got {error.strerror}: restore the file, or write "
+                "the bundle again."
             ) from error
         got = sha256(data)
         if got != expected:
             raise BundleError(
-                f"{path}: expected SHA-256 {expected}, got {got}: the file is not the one that was released; restore "
-                "it, or write the bundle again under a new version."
+                f"{path}: expected SHA-256 {expected}, got {got}: the file has changed since the release; restore the "
+                "file, or write the bundle again under a new version."
             )
         content[file] = data
     return content
@@ -222,7 +235,7 @@ def _read_item_vectors(data: bytes, items: int) -> npt.NDArray[np.float32]:
         vectors = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise BundleError(
-            f"item_vectors.npy: expected a numpy array, got {error}: save it with numpy.save(..., allow_pickle=False)."
+            f"item_vectors.npy: expected a numpy array, got {error}: use numpy.save(..., allow_pickle=False)."
         ) from error
     if not isinstance(vectors, np.ndarray) or vectors.dtype != np.float32 or vectors.ndim != 2:
         got = f"{vectors.dtype} {list(vectors.shape)}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
@@ -233,30 +246,28 @@ def _read_item_vectors(data: bytes, items: int) -> npt.NDArray[np.float32]:
     if len(vectors) != items + 1:
         raise BundleError(
             f"item_vectors.npy: expected {items + 1} rows ({items} in the catalogue, after the padding row), got "
-            f"{len(vectors)}: catalogue row k must be vector row k + 1."
+            f"{len(vectors)}: catalogue row k belongs to vector row k + 1."
         )
     if vectors[0].any():
-        raise BundleError(
-            "item_vectors.npy: expected zeros in row 0 (padding), got others: put the items from row 1 on."
-        )
+        raise BundleError("item_vectors.npy: expected zeros in row 0 (padding), got others: start the items at row 1.")
     if not np.isfinite(vectors).all():
         rows = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         raise BundleError(
-            f"item_vectors.npy: expected finite numbers, got others in {len(rows)} rows (first: row {rows[0]}): a "
-            "diverged training? Train again and look at the loss."
+            f"item_vectors.npy: expected finite numbers, got others in {len(rows)} rows (first: row {rows[0]}): the "
+            "training may have diverged; train again and watch the loss."
         )
     vectors.setflags(write=False)
     return vectors
 
 
 def _check_reranker(data: bytes, features: tuple[Feature, ...]) -> None:
-    """Check the text header: the trees read the listed features, in the listed order."""
+    """Check in the header of the text format that the trees read the listed features in the listed order."""
     header = dict(
         line.split("=", 1) for line in data.split(b"\nTree=", 1)[0].decode(errors="replace").splitlines() if "=" in line
     )
     if "feature_names" not in header:
         raise BundleError(
-            "reranker.txt: expected LightGBM's text format, got no feature_names line: save it with "
+            "reranker.txt: expected LightGBM's text format, got no feature_names line: save the model with "
             "Booster.save_model(path)."
         )
     got = tuple(header["feature_names"].split())
@@ -264,7 +275,7 @@ def _check_reranker(data: bytes, features: tuple[Feature, ...]) -> None:
     unnamed = tuple(f"Column_{index}" for index in range(len(names)))
     if got not in (names, unnamed):
         different = next((pair for pair in zip(names, got, strict=False) if pair[0] != pair[1]), None)
-        where = f"; the first to differ: expected {different[0]}, got {different[1]}" if different else ""
+        where = f"; the first difference: expected {different[0]}, got {different[1]}" if different else ""
         raise BundleError(
             f"reranker.txt: expected the {len(names)} features of features.json, got {len(got)} features{where}: train "
             "the re-ranker on the listed features, in the listed order."

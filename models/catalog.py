@@ -1,4 +1,4 @@
-"""The catalogue of a bundle: what each item index means to a person."""
+"""The catalogue of a bundle: id, title, category and popularity of each item."""
 
 from __future__ import annotations
 
@@ -27,9 +27,14 @@ _COLUMNS = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
-    """The items, in the order of their indices: position k of the tuples is item index k + 1, index 0 is padding.
+    """The items of a bundle in order: position k of the tuples is item index k + 1, index 0 is padding.
 
-    popularity is float32 [n_items + 1], a percentile from 0 to 100 (0 for padding).
+    Attributes:
+        item_ids: distinct, non-empty item ids.
+        titles: title of each item.
+        categories: category name of each item.
+        popularity: float32 [n_items + 1], percentiles from 0 to 100; 0 for padding.
+
     """
 
     item_ids: tuple[str, ...]
@@ -42,7 +47,7 @@ class Catalog:
 
     @cached_property
     def category_names(self) -> tuple[str, ...]:
-        """Name of each category code, alphabetical; code 0, the padding's, is the empty string."""
+        """The name of each category code, in alphabetical order; code 0 (padding) has the empty name."""
         return ("", *sorted(set(self.categories)))
 
     @cached_property
@@ -58,12 +63,12 @@ class Catalog:
         return {item_id: index for index, item_id in enumerate(self.item_ids, start=1)}
 
     def index(self, item_ids: Sequence[str]) -> npt.NDArray[np.int64]:
-        """int64 [len(item_ids)]: the index of each item, 0 where the catalogue does not know it."""
+        """Look up item ids: int64 [len(item_ids)], 0 for an unknown item."""
         return np.fromiter(map(self._index.get, item_ids, repeat(0)), dtype=np.int64, count=len(item_ids))
 
 
 def catalog_bytes(catalog: Catalog) -> bytes:
-    """Write the catalogue as Parquet; the same catalogue gives the same bytes under the same pyarrow."""
+    """Write the catalogue as Parquet; with one version of pyarrow, equal catalogues give equal bytes."""
     table = pa.table(
         [
             pa.array(catalog.item_ids, pa.string()),
@@ -79,12 +84,12 @@ def catalog_bytes(catalog: Catalog) -> bytes:
 
 
 def read_catalog(data: bytes) -> Catalog:
-    """Read ``catalog.parquet``; raises BundleError where it is no catalogue."""
+    """Read ``catalog.parquet``; raises BundleError if the data are no valid catalogue."""
     try:
         table = pq.read_table(io.BytesIO(data))
     except (pa.ArrowException, OSError) as error:
         raise BundleError(
-            f"catalog.parquet: expected Parquet, got {error}: write it with pyarrow or DuckDB."
+            f"catalog.parquet: expected Parquet, got {error}: write the file with pyarrow or DuckDB."
         ) from error
     missing = [name for name in _COLUMNS.names if name not in table.column_names]
     if missing:
@@ -101,21 +106,21 @@ def read_catalog(data: bytes) -> Catalog:
     empty = [name for name in _COLUMNS.names if table.column(name).null_count]
     if empty:
         raise BundleError(
-            f"catalog.parquet: expected a value in every row, got nulls in {', '.join(empty)}: fill them, or leave the "
-            "items out of catalogue and vectors."
+            f"catalog.parquet: expected a value in every row, got nulls in {', '.join(empty)}: fill in the values, "
+            "or remove the items from the catalogue and the item vectors."
         )
     popularity = np.zeros(table.num_rows + 1, dtype=np.float32)
     popularity[1:] = table.column("popularity").to_numpy()
     if not ((popularity >= 0) & (popularity <= 100)).all():
         raise BundleError(
             f"catalog.parquet: expected popularity percentiles from 0 to 100, got {popularity.min()} to "
-            f"{popularity.max()}: rank the items and divide."
+            f"{popularity.max()}: store 100 times the rank divided by the number of items."
         )
     popularity.setflags(write=False)
     item_ids = tuple(table.column("item_id").to_pylist())
     if len(set(item_ids)) != len(item_ids) or "" in item_ids:
         raise BundleError(
-            f"catalog.parquet: expected distinct, non-empty item_ids, got {len(set(item_ids) - {''})} of them in "
+            f"catalog.parquet: expected distinct, non-empty item_ids, got {len(set(item_ids) - {''})} in "
             f"{len(item_ids)} rows: keep one row per item."
         )
     return Catalog(

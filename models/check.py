@@ -1,4 +1,4 @@
-"""Tries out a bundle, whoever made it: what fits, what does not, and why."""
+"""Checks of a bundle of any origin: what fits the contract, what does not, and why."""
 
 from __future__ import annotations
 
@@ -24,21 +24,28 @@ _SLATE = 20
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: fits is None for what is neither right nor wrong, but good to know."""
+    """The result of one check.
 
-    what: str
+    Attributes:
+        check: name of the check.
+        fits: whether the bundle passes; None for information that is neither right nor wrong.
+        detail: what was found and, if the bundle does not pass, what to do.
+
+    """
+
+    check: str
     fits: bool | None
-    says: str
+    detail: str
 
 
 def check(directory: Path) -> list[Finding]:
-    """Look at everything that can be looked at without real events; stops where nothing further can be."""
+    """Run all checks that need no real events; stop at the first part of the bundle that cannot be loaded."""
     findings: list[Finding] = []
     try:
         for finding in _checks(directory):
-            findings.append(finding)  # noqa: PERF402 - what was found before an error counts
+            findings.append(finding)  # noqa: PERF402 - findings before an error are kept
     except BundleError as error:
-        findings.append(Finding(_stage(findings), fits=False, says=str(error)))
+        findings.append(Finding(_stage(findings), fits=False, detail=str(error)))
     return findings
 
 
@@ -46,8 +53,8 @@ _STAGES = ("bundle", "session model", "re-ranker", "exemplars", "selector")
 
 
 def _stage(findings: list[Finding]) -> str:
-    """Name what could not even be opened."""
-    done = {finding.what for finding in findings}
+    """Name the part of the bundle that could not be loaded."""
+    done = {finding.check for finding in findings}
     return next((stage for stage in _STAGES if stage not in done), "scores")
 
 
@@ -57,18 +64,18 @@ def _checks(directory: Path) -> Iterator[Finding]:
     yield Finding(
         "bundle",
         fits=True,
-        says=f"{bundle.model_version}: {len(bundle.catalog):,} items, vectors of {d}, {len(bundle.features)} features; "
-        f"all {len(bundle.manifest.files)} files have their hashes",
+        detail=f"{bundle.model_version}: {len(bundle.catalog):,} items, vectors of {d} dimensions, "
+        f"{len(bundle.features)} features; the hashes of all {len(bundle.manifest.files)} files match",
     )
     model = SessionModel(bundle)
     yield Finding(
         "session model",
         fits=True,
-        says=f"{model.layers} layers of {model.heads} heads, up to {model.max_length} events",
+        detail=f"{model.layers} layers of {model.heads} heads, up to {model.max_length} events",
     )
     yield from _session_checks(bundle, model)
     reranker = Reranker.load(bundle)
-    yield Finding("re-ranker", fits=True, says=f"{reranker.booster.num_trees()} trees, output {reranker.output}")
+    yield Finding("re-ranker", fits=True, detail=f"{reranker.booster.num_trees()} trees, output {reranker.output}")
     yield from _reranker_checks(bundle, reranker)
     yield _exemplars(Exemplars.load(bundle))
     yield _selector(Selector.load(bundle))
@@ -76,46 +83,44 @@ def _checks(directory: Path) -> Iterator[Finding]:
 
 def _session_checks(bundle: Bundle, model: SessionModel) -> Iterator[Finding]:
     random = np.random.default_rng(0)
-    most = model.max_length
-    lengths = [1, 2, 3, most, *(int(n) for n in random.integers(1, most + 1, _SESSIONS - 4))]
-    lengths = [min(length, most) for length in lengths]
+    width = model.max_length
+    lengths = [1, 2, 3, width, *(int(n) for n in random.integers(1, width + 1, _SESSIONS - 4))]
+    lengths = [min(length, width) for length in lengths]
     items = [random.integers(1, len(bundle.catalog) + 1, length) for length in lengths]
-    received = [random.integers(1, len(bundle.manifest.engagements) + 1, length) for length in lengths]
-    together = model.run(left_pad(items, most), left_pad(received, most), least_width=most)
-    alone = [model.run(left_pad([i], most), left_pad([e], most)) for i, e in zip(items, received, strict=True)]
+    engagements = [random.integers(1, len(bundle.manifest.engagements) + 1, length) for length in lengths]
+    batch = model.run(left_pad(items, width), left_pad(engagements, width), least_width=width)
+    singles = [model.run(left_pad([i], width), left_pad([e], width)) for i, e in zip(items, engagements, strict=True)]
     candidates = bundle.item_vectors[1 + random.permutation(len(bundle.catalog))[:_SLATE]]
     tolerance = bundle.manifest.score_tolerance
 
-    apart = max(_apart(candidates, together.vector[row], single.vector[0]) for row, single in enumerate(alone))
+    error = max(
+        _largest_difference(candidates, batch.vector[row], single.vector[0]) for row, single in enumerate(singles)
+    )
     yield Finding(
         "padding",
-        fits=apart <= tolerance,
-        says=f"scores with little and with much padding differ by up to {apart:.1e} (tolerance {tolerance:g})"
-        + (
-            ""
-            if apart <= tolerance
-            else ": the graph attends to its padding; mask it, or set the manifest's fixed_length"
-        ),
+        fits=error <= tolerance,
+        detail=f"scores with little and with much padding differ by up to {error:.1e} (tolerance {tolerance:g})"
+        + ("" if error <= tolerance else ": the graph attends to padding; mask it, or set the manifest's fixed_length"),
     )
-    again = model.run(left_pad(items, most), left_pad(received, most), without=False)
-    apart = _apart(candidates, together.vector, again.vector)
+    repeated = model.run(left_pad(items, width), left_pad(engagements, width), without=False)
+    error = _largest_difference(candidates, batch.vector, repeated.vector)
     yield Finding(
         "repetition",
-        fits=apart <= tolerance,
-        says=f"scores of two runs differ by up to {apart:.1e} (tolerance {tolerance:g})"
-        + ("" if apart <= tolerance else ": is there dropout left in the graph? Export it in inference mode"),
+        fits=error <= tolerance,
+        detail=f"scores of two runs differ by up to {error:.1e} (tolerance {tolerance:g})"
+        + ("" if error <= tolerance else ": the graph may contain dropout; export the model in inference mode"),
     )
-    yield _attention(together.attention, np.array(lengths))
-    yield _without(bundle, model, items, received)
+    yield _attention(batch.attention, np.array(lengths))
+    yield _without(bundle, model, items, engagements)
     yield Finding(
         "blank event",
         fits=None,
-        says="known: what is cited survives masking, deletion and blanking"
+        detail="supported: citations are confirmed by masking, deletion and blanking"
         if model.has_blank
-        else "not known: what is cited survives masking and deletion, but is not tried by blanking",
+        else "not supported: citations are confirmed by masking and deletion, not by blanking",
     )
     if not model.has_engagements:
-        yield Finding("engagements", fits=None, says="the model does not read what users did with the items")
+        yield Finding("engagements", fits=None, detail="the session model does not read engagements, only items")
 
 
 def _attention(attention: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> Finding:
@@ -126,30 +131,32 @@ def _attention(attention: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64
     return Finding(
         "attention",
         fits=fits,
-        says=f"from {attention.min():.3f}, in sum up to {total.max():.3f}, on padding up to {on_padding:.1e}"
-        + ("" if fits else ": export the weights after the softmax, from the newest row, with padding masked"),
+        detail=f"minimum {attention.min():.3f}, largest sum {total.max():.3f}, on padding up to {on_padding:.1e}"
+        + ("" if fits else ": export the weights of the newest row after the softmax, with padding masked"),
     )
 
 
 def _without(
-    bundle: Bundle, model: SessionModel, items: list[npt.NDArray[np.int64]], received: list[npt.NDArray[np.int64]]
+    bundle: Bundle, model: SessionModel, items: list[npt.NDArray[np.int64]], engagements: list[npt.NDArray[np.int64]]
 ) -> Finding:
     if not model.has_without:
-        return Finding("without", fits=None, says="not in the graph: effects of events come from deletion runs, slower")
-    most = model.max_length
-    got = model.run(left_pad(items, most), left_pad(received, most)).without
-    if got is None:
-        raise BundleError("session.onnx: expected its output without, got none: export it again.")
-    padding = left_pad(items, most) == 0
-    vectors = model.run(left_pad(items, most), left_pad(received, most), without=False).vector
-    apart = float(np.abs((got - vectors[:, None]) * padding[:, :, None]).max())
-    moved = float(np.abs((got - vectors[:, None]) * ~padding[:, :, None]).max())
-    fits = apart <= bundle.manifest.score_tolerance and moved > 0
+        return Finding(
+            "without", fits=None, detail="not in the graph: effects of events come from deletion runs, which are slower"
+        )
+    columns = left_pad(items, model.max_length), left_pad(engagements, model.max_length)
+    without = model.run(*columns).without
+    if without is None:
+        raise BundleError("session.onnx: expected the output without, got none: export the session model again.")
+    padding = columns[0] == 0
+    vectors = model.run(*columns, without=False).vector
+    error = float(np.abs((without - vectors[:, None]) * padding[:, :, None]).max())
+    effect = float(np.abs((without - vectors[:, None]) * ~padding[:, :, None]).max())
+    fits = error <= bundle.manifest.score_tolerance and effect > 0
     return Finding(
         "without",
         fits=fits,
-        says=f"in the graph; taking padding away changes a vector by up to {apart:.1e}, taking an event by {moved:.1e}"
-        + ("" if fits else ": without[b, j] must be the session vector with event j masked, and with padding as it is"),
+        detail=f"in the graph; masking padding changes a vector by up to {error:.1e}, masking an event by {effect:.1e}"
+        + ("" if fits else ": without[b, j] must be the session vector with column j masked, also where j is padding"),
     )
 
 
@@ -161,36 +168,43 @@ def _reranker_checks(bundle: Bundle, reranker: Reranker) -> Iterator[Finding]:
     yield Finding(
         "scores",
         fits=fits,
-        says=f"from {score.min():.3f} to {score.max():.3f} on {_ROWS} random rows, some with all values missing"
-        + ("" if fits else f": not what {reranker.output} scores are; correct reranker_output in the manifest"),
+        detail=f"from {score.min():.3f} to {score.max():.3f} on {_ROWS} random rows, some with all values missing"
+        + ("" if fits else f": expected {reranker.output} scores; correct reranker_output in the manifest"),
     )
     residual = float(np.abs(TreeShap(reranker.booster).contributions(X).sum(axis=1) - raw).max())
     yield Finding(
         "contributions",
         fits=residual <= 1e-6 * max(1.0, float(np.abs(raw).max())),
-        says=f"TreeSHAP adds up to the raw score within {residual:.1e}",
+        detail=f"SHAP values sum to the raw score within {residual:.1e}",
     )
     category = [feature.name for feature in bundle.features if feature.is_category]
     yield Finding(
         "category features",
         fits=None,
-        says=", ".join(category) if category else "none: category_match will never be said",
+        detail=", ".join(category) if category else "none: no explanation will be of the type category_match",
     )
 
 
 def _exemplars(found: Exemplars | None) -> Finding:
     if found is None or not len(found.users):
-        return Finding("exemplars", fits=None, says="none: of similar moments only the user's own are told")
+        return Finding("exemplars", fits=None, detail="none: only the user's own similar moments are shown")
     return Finding(
-        "exemplars", fits=True, says=f"{len(found.users):,} moments, each shared by {found.users.min():,} users or more"
+        "exemplars",
+        fits=True,
+        detail=f"{len(found.users):,} moments, each shared by at least {found.users.min():,} users",
     )
 
 
 def _selector(found: Selector | None) -> Finding:
     if found is None:
-        return Finding("selector", fits=None, says="none: the policy learned cannot be served")
-    return Finding("selector", fits=True, says=f"learned@{found.version}, explores in {found.exploration:.1%} of items")
+        return Finding("selector", fits=None, detail="none: the policy learned is not available")
+    return Finding(
+        "selector", fits=True, detail=f"learned@{found.version}, explores in {found.exploration:.1%} of items"
+    )
 
 
-def _apart(candidates: npt.NDArray[np.float32], one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
+def _largest_difference(
+    candidates: npt.NDArray[np.float32], one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]
+) -> float:
+    """Return the largest absolute difference between the candidates' scores under two (batches of) session vectors."""
     return float(np.abs((one - other) @ candidates.T).max())

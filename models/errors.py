@@ -1,4 +1,4 @@
-"""What can be wrong with models, as opposed to events."""
+"""Errors about models; errors about events are in schemas/errors.py."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from schemas.errors import WhyrecError
 
 
 class BundleError(WhyrecError):
-    """A model bundle is incomplete, was altered, or does not fit together."""
+    """A model bundle is incomplete, was altered, or has parts that do not fit together."""
 
 
 class SessionInputError(WhyrecError, ValueError):
-    """Arrays handed to a session model that it cannot read: a fault of the caller, not of the bundle."""
+    """A session model was called with invalid arrays: a fault of the caller, not of the bundle."""

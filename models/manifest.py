@@ -1,4 +1,4 @@
-"""What a bundle says about itself: ``manifest.json`` and ``features.json``."""
+"""The description of a bundle: ``manifest.json`` and ``features.json``."""
 
 from __future__ import annotations
 
@@ -25,12 +25,18 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Feature:
-    """One number that the re-ranker reads.
+    """One input of the re-ranker.
 
-    owner says in which list of the event it travels; is_category marks a feature that speaks of the item's category;
-    is_personal one that takes this user's own behaviour into account, as user features and session_score always do;
-    unit is free text for people ("" where there is none); is_actionable marks a feature that the user's own habits can
-    bring down to 0; is_sensitive one that no sentence may ever name or lean on.
+    Attributes:
+        name: unique name, as in the re-ranker's model file.
+        owner: the list of the impression event that carries the feature; "context" is computed from the session.
+        display_name: how explanations and reports name the feature.
+        is_category: whether the feature describes the item's category.
+        is_personal: whether the feature depends on this user's behaviour; always true unless the owner is "item".
+        unit: free text for people, "" if there is none.
+        is_actionable: whether the user can bring the feature down to 0 by changing habits.
+        is_sensitive: whether the feature must not be named, or relied on, in any explanation text.
+
     """
 
     name: str
@@ -47,18 +53,28 @@ class Feature:
             object.__setattr__(self, "is_personal", True)
 
     def record(self) -> dict[str, Any]:
-        """Give the feature as it stands in ``features.json``."""
+        """Return the feature's entry in ``features.json``."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """``manifest.json``, checked.
+    """The validated content of ``manifest.json``.
 
-    files maps each file to its SHA-256; engagements[k] has the engagement index k + 1 (0 is padding); citation_margin,
-    by which a score must fall without what is cited, and score_tolerance are in units of the session model's score (a
-    logit); for the nth newest event the margin is n to the power of citation_ageing times as large (0, the same for
-    all, where the manifest does not say).
+    Attributes:
+        name: name of the bundle; with version it forms the model version ``name@version``.
+        version: version of the bundle.
+        contract: version of the bundle format.
+        files: SHA-256 of each file, 64 hexadecimal characters.
+        max_length: number of newest events that the session model reads.
+        fixed_length: number of columns that the session model requires; None if it reads any number of columns.
+        reranker_output: whether re-ranking scores are raw scores or probabilities.
+        engagements: names of the engagements; engagements[k] has index k + 1, 0 is padding.
+        feature_set: name of the ordered feature list.
+        citation_margin: score drop that a cited event must exceed under every ablation, in logits of the session model.
+        score_tolerance: largest difference between a score in an event and the same score computed here, in logits.
+        citation_ageing: exponent a of the margin's growth with age: the nth newest event needs n ** a times the margin.
+
     """
 
     name: str
@@ -76,14 +92,14 @@ class Manifest:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read and check ``manifest.json`` in directory; raises BundleError."""
+    """Read and validate ``manifest.json`` in directory; raises BundleError."""
     path = directory / "manifest.json"
     try:
         record = json.loads(path.read_bytes())
     except OSError as error:
         raise BundleError(
-            f"{path}: expected a bundle's manifest, got {error.strerror}: point to a bundle folder, or make one with "
-            "`whyrec models train`."
+            f"{path}: expected a bundle's manifest, got {error.strerror}: give the path of a bundle folder, or create "
+            "a bundle with `whyrec models train`."
         ) from error
     except ValueError as error:
         raise BundleError(f"{path}: expected JSON, got {error}: restore the file.") from error
@@ -92,19 +108,19 @@ def read_manifest(directory: Path) -> Manifest:
     contract = record.get("contract")
     if contract != CONTRACT:
         raise BundleError(
-            f"{path}: expected contract {CONTRACT}, got {contract!r}: use the whyrec release that reads that contract, "
-            "or write the bundle again."
+            f"{path}: expected contract {CONTRACT}, got {contract!r}: use a whyrec release that reads that contract, "
+            "or write the bundle again with this release."
         )
     record = _DEFAULTS | record
     for field, (fits, expected) in _RULES.items():
         if field not in record:
-            raise BundleError(f"{path}: expected {field} ({expected}), got none: add it.")
+            raise BundleError(f"{path}: expected {field} ({expected}), got none: add the field.")
         if not fits(record[field]):
-            raise BundleError(f"{path}: expected {field} to be {expected}, got {record[field]!r}: correct it.")
+            raise BundleError(f"{path}: expected {field} to be {expected}, got {record[field]!r}: correct the field.")
     if record["fixed_length"] is not None and record["fixed_length"] < record["max_length"]:
         raise BundleError(
             f"{path}: expected fixed_length to be at least max_length ({record['max_length']}), got "
-            f"{record['fixed_length']}: lower max_length to what the graph can read."
+            f"{record['fixed_length']}: lower max_length to the number of events that the graph can read."
         )
     return Manifest(
         name=record["name"],
@@ -130,54 +146,54 @@ def read_features(data: bytes) -> tuple[Feature, ...]:
     except (ValueError, TypeError) as error:
         raise BundleError(
             "features.json: expected a list of {name, owner, display_name, is_category, is_personal, unit, "
-            f"is_actionable, is_sensitive}}, got {error}: write it from Feature.record()."
+            f"is_actionable, is_sensitive}}, got {error}: write the list from Feature.record()."
         ) from error
     for feature in features:
-        kinds = {"name": str, "owner": str, "display_name": str, "unit": str} | dict.fromkeys(_FLAGS, bool)
-        wrong = [field for field, kind in kinds.items() if not isinstance(getattr(feature, field), kind)]
+        types = {"name": str, "owner": str, "display_name": str, "unit": str} | dict.fromkeys(_FLAGS, bool)
+        wrong = [field for field, type_ in types.items() if not isinstance(getattr(feature, field), type_)]
         if wrong or not feature.name or not feature.display_name:
             raise BundleError(
-                f"features.json: expected text, true or false for {', '.join(_FLAGS)}, in {feature.record()}, got "
-                f"others in {', '.join(wrong) or 'an empty name'}: correct the entry."
+                f"features.json: expected true or false for {', '.join(_FLAGS)}, and text in the other fields of "
+                f"{feature.record()}, got others in {', '.join(wrong) or 'an empty name'}: correct the entry."
             )
         if feature.owner not in _OWNERS:
             raise BundleError(
-                f"features.json: expected an owner out of {', '.join(_OWNERS)} for {feature.name}, got "
+                f"features.json: expected one of the owners {', '.join(_OWNERS)} for {feature.name}, got "
                 f"{feature.owner!r}: correct the entry."
             )
     names = [feature.name for feature in features]
     if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise BundleError(f"features.json: expected distinct names, got {', '.join(twice)} twice: rename them.")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise BundleError(f"features.json: expected distinct names, got {', '.join(repeated)} twice: rename features.")
     owners = [_OWNERS.index(feature.owner) for feature in features]
     if owners != sorted(owners) or names[-1:] != ["session_score"] or owners.count(2) != 1:
         raise BundleError(
             "features.json: expected all user features, then all item features, then session_score (context), got "
-            f"{', '.join(f'{feature.name} ({feature.owner})' for feature in features)}: put them in that order, and "
-            "train the re-ranker so."
+            f"{', '.join(f'{feature.name} ({feature.owner})' for feature in features)}: put the features in that order "
+            "and train the re-ranker with it."
         )
     return features
 
 
-def _is_int(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _is_int(value: object, minimum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
 
 
-def _is_amount(value: object) -> bool:
+def _is_non_negative(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 
-def _is_text(value: object) -> bool:
+def _is_plain_name(value: object) -> bool:
     return isinstance(value, str) and bool(_NAME.fullmatch(value))
 
 
-def _pins_all(value: object) -> bool:
+def _has_hashes(value: object) -> bool:
     if not isinstance(value, dict) or not set(FILES) <= set(value):
         return False
-    # A name is a plain file name: a manifest must not be able to reach outside of its folder.
+    # Only plain file names are allowed: a manifest must not point outside its folder.
     return all(
-        _is_text(file) and isinstance(pin, str) and _SHA256.fullmatch(pin)
-        for file, pin in cast("dict[str, object]", value).items()
+        _is_plain_name(file) and isinstance(digest, str) and _SHA256.fullmatch(digest)
+        for file, digest in cast("dict[str, object]", value).items()
     )
 
 
@@ -189,16 +205,16 @@ def _are_engagements(value: object) -> bool:
 
 _PLAIN = "a plain name (letters, digits, dot, dash, underscore)"
 _RULES: dict[str, tuple[Any, str]] = {
-    "name": (_is_text, _PLAIN),
-    "version": (_is_text, _PLAIN),
-    "files": (_pins_all, f"the SHA-256 of each of {', '.join(FILES)}, by plain file name"),
+    "name": (_is_plain_name, _PLAIN),
+    "version": (_is_plain_name, _PLAIN),
+    "files": (_has_hashes, f"the SHA-256 of each of {', '.join(FILES)}, by plain file name"),
     "max_length": (lambda value: _is_int(value, 1), "a number of events, at least 1"),
     "fixed_length": (lambda value: value is None or _is_int(value, 1), "null or a number of columns"),
     "reranker_output": (lambda value: value in get_args(OutputKind), '"raw" or "probability"'),
     "engagements": (_are_engagements, "a list of distinct names"),
-    "feature_set": (_is_text, _PLAIN),
-    "citation_margin": (_is_amount, "a number of at least 0"),
-    "score_tolerance": (_is_amount, "a number of at least 0"),
-    "citation_ageing": (_is_amount, "a number of at least 0"),
+    "feature_set": (_is_plain_name, _PLAIN),
+    "citation_margin": (_is_non_negative, "a number of at least 0"),
+    "score_tolerance": (_is_non_negative, "a number of at least 0"),
+    "citation_ageing": (_is_non_negative, "a number of at least 0"),
 }
 _DEFAULTS: dict[str, Any] = {"citation_ageing": 0.0}

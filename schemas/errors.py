@@ -1,18 +1,18 @@
-"""The base of all errors that whyrec raises on purpose, and the two about what crosses the bus.
+"""The base class of whyrec's errors, and the errors about events on the bus.
 
-A message says what was expected, what was got, and what to do next.
+A message states what was expected, what was received, and what to do next.
 """
 
 from __future__ import annotations
 
 
 class WhyrecError(Exception):
-    """Base class: everything that whyrec raises on purpose."""
+    """Base class of all errors that whyrec raises on purpose."""
 
 
 class InvalidEvent(WhyrecError):
-    """A record has the right shape but says something that cannot be (or no shape at all)."""
+    """A decoded record breaks a rule of its event type, for example by a value that cannot occur."""
 
 
 class UndecodableEvent(WhyrecError):
-    """Bytes that are no event of ours: no known framing, an unknown schema, or a truncated body."""
+    """Bytes that are no event of a known schema: unknown framing, unknown schema, or truncated body."""

@@ -1,6 +1,6 @@
-"""Schema ids: which id a writer puts before its bytes, and which schema an id on the wire stands for.
+"""The schema registry: schema ids for writers, schemas for readers, compatibility rules.
 
-The client is confluent-kafka's; subjects follow its default naming, ``<topic>-value``.
+The client is that of confluent-kafka. Subjects are named by its default, TopicNameStrategy: ``<topic>-value``.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from schemas.errors import UndecodableEvent, WhyrecError
 
 NOT_FOUND = 404
 INCOMPATIBLE = 409
-_ABOUT_THE_ID: Final = frozenset({400, 405, 410, 414, 422})
-"""What registries say of an id that they hold for none; other refusals (401, 403, 408, 429) are about the asking."""
+_INVALID_ID: Final = frozenset({400, 405, 410, 414, 422})
+"""HTTP statuses of a request whose schema id is invalid; 401, 403, 408 and 429 concern the client instead."""
 
 _TIMEOUT_S: Final = 5
 
 COMPATIBILITY: Final = ConfigCompatibilityLevel.FULL_TRANSITIVE
-"""Every version reads every other, so producers, workers and readers can be upgraded in any order."""
+"""Every version can read every other version, so producers, workers and readers can be upgraded in any order."""
 
 
 class RegistryUnavailable(WhyrecError):
-    """The registry did not answer. Says nothing about the message at hand: try again later."""
+    """The registry did not answer. The message itself may be valid: try again later."""
 
 
 class IncompatibleSchema(WhyrecError):
-    """The registry refuses a schema that would break readers of what is already on the topic."""
+    """The registry rejects a schema because it is incompatible with the schemas already registered."""
 
 
 @dataclass
 class Registry:
-    """A schema registry at ``url``; ids are looked up once and kept, since they never change."""
+    """A client of the schema registry at ``url``. Ids and schemas are cached: they never change."""
 
     url: str = field(repr=False)
     credentials: str | None = field(default=None, repr=False)
@@ -45,7 +45,7 @@ class Registry:
     _schemas: dict[int, dict[str, Any]] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        # Without a timeout the client waits for ever for a registry that takes a question and says nothing.
+        # Without a timeout the client waits for ever for a registry that accepts a request and sends no response.
         settings: dict[str, Any] = {"url": self.url, "timeout": _TIMEOUT_S}
         if self.credentials is not None:
             settings["basic.auth.user.info"] = self.credentials
@@ -62,10 +62,10 @@ class Registry:
         self._client.close()
 
     def id_of(self, topic: str, schema: dict[str, Any]) -> int:
-        """Return the id of ``schema`` under the topic's subject, registering it where it is new.
+        """Return the id of ``schema`` under the topic's subject; register the schema if it is new.
 
         Raises:
-            IncompatibleSchema: the registry refuses it.
+            IncompatibleSchema: the registry rejects the schema.
             RegistryUnavailable: the registry did not answer.
 
         """
@@ -81,10 +81,10 @@ class Registry:
         return self._ids[topic]
 
     def schema_of(self, schema_id: int) -> dict[str, Any]:
-        """Return the Avro schema that ``schema_id`` stands for.
+        """Return the Avro schema with the id ``schema_id``.
 
         Raises:
-            UndecodableEvent: the registry has no such id, or it is no Avro schema.
+            UndecodableEvent: the registry has no such id, or the schema is not an Avro schema.
             RegistryUnavailable: the registry did not answer.
 
         """
@@ -96,10 +96,10 @@ class Registry:
                     raise UndecodableEvent(
                         f"schema id {schema_id} is unknown to the registry; register the producer's schema there"
                     ) from error
-                if error.http_status_code in _ABOUT_THE_ID:
+                if error.http_status_code in _INVALID_ID:
                     raise UndecodableEvent(
-                        f"the registry takes {schema_id} for no schema id ({error.error_message}); was the message "
-                        "written with another registry?"
+                        f"the registry rejects the schema id {schema_id} ({error.error_message}); check that the "
+                        "producer uses the same registry"
                     ) from error
                 raise self._unavailable(error) from error
             except Exception as error:
@@ -110,7 +110,7 @@ class Registry:
         return self._schemas[schema_id]
 
     def is_compatible(self, topic: str, schema: dict[str, Any]) -> bool:
-        """Whether ``schema`` could be registered for the topic; a topic without one takes anything.
+        """Whether ``schema`` could be registered for the topic; a topic without schemas accepts any schema.
 
         Raises:
             RegistryUnavailable: the registry did not answer.
@@ -126,7 +126,7 @@ class Registry:
             raise self._unavailable(error) from error
 
     def compatibility(self, topic: str) -> str:
-        """Return the rule in force for the topic's subject, its own or the registry's default; NONE checks nothing.
+        """Return the compatibility level of the topic's subject, or else the registry's default level.
 
         Raises:
             RegistryUnavailable: the registry did not answer.
@@ -144,7 +144,7 @@ class Registry:
         return str(config.compatibility_level.value)
 
     def require_compatibility(self, topic: str) -> None:
-        """Have the registry refuse, from now on, a schema of this topic that breaks `COMPATIBILITY`.
+        """Set the compatibility level of the topic's subject to `COMPATIBILITY`.
 
         Raises:
             RegistryUnavailable: the registry did not answer.
@@ -158,7 +158,7 @@ class Registry:
     def _unavailable(self, error: Exception) -> RegistryUnavailable:
         return RegistryUnavailable(
             f"the schema registry at {_without_password(self.url)} did not answer as expected ({error}): "
-            "check its address, and that it runs"
+            "check the address, and that the registry is running"
         )
 
 
@@ -167,7 +167,7 @@ def _without_password(url: str) -> str:
 
 
 def subject(topic: str) -> str:
-    """Name under which the schemas of a topic's values are registered (TopicNameStrategy)."""
+    """Return the subject under which the schemas of a topic's values are registered (TopicNameStrategy)."""
     return f"{topic}-value"
 
 

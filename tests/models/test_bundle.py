@@ -103,7 +103,7 @@ def test_one_altered_byte_in_any_file_is_noticed(folder: Path, file: str) -> Non
 @pytest.mark.parametrize("file", FILES)
 def test_a_missing_file_is_named(folder: Path, file: str) -> None:
     (folder / file).unlink()
-    with pytest.raises(BundleError, match=f"{file}: expected the file that the manifest pins"):
+    with pytest.raises(BundleError, match=f"{file}: expected the file that the manifest names"):
         Bundle.load(folder)
 
 
@@ -190,7 +190,7 @@ def test_item_vectors_that_do_not_fit_are_refused(folder: Path, array: npt.NDArr
         (parquet(title=[None] + ["T"] * (ITEMS - 1)), "got nulls in title"),
         (parquet(popularity=[101.0] * ITEMS), "expected popularity percentiles from 0 to 100, got 0.0 to 101.0"),
         (parquet(popularity=[float("nan")] * ITEMS), "expected popularity percentiles"),
-        (parquet(item_id=["i"] * ITEMS), "expected distinct, non-empty item_ids, got 1 of them in 60 rows"),
+        (parquet(item_id=["i"] * ITEMS), "expected distinct, non-empty item_ids, got 1 in 60 rows"),
     ],
 )
 def test_a_catalogue_that_does_not_fit_is_refused(folder: Path, data: bytes, says: str) -> None:
@@ -207,10 +207,10 @@ def test_a_catalogue_that_does_not_fit_is_refused(folder: Path, data: bytes, say
         (features(extra=1), "features.json: expected a list of"),
         (features(is_category="yes"), "got others in is_category"),
         (features(display_name=""), "got others in an empty name"),
-        (features(owner="nobody"), "expected an owner out of user, item, context"),
+        (features(owner="nobody"), "expected one of the owners user, item, context"),
         (features(owner="item"), "expected all user features, then all item features, then session_score"),
         (features(name=FEATURES[1].name), f"expected distinct names, got {FEATURES[1].name} twice"),
-        (features(name="renamed"), "the first to differ: expected renamed, got history_length"),
+        (features(name="renamed"), "the first difference: expected renamed, got history_length"),
     ],
 )
 def test_a_feature_list_that_does_not_fit_is_refused(folder: Path, data: bytes, says: str) -> None:

@@ -132,22 +132,22 @@ def test_a_sound_bundle_passes_and_the_command_says_so(tiny: Path) -> None:
     result = RUN.invoke(app, ["check", str(tiny)], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     assert "does not fit" not in result.output
-    for what in ("bundle", "session model", "padding", "without", "re-ranker", "contributions"):
-        assert what in result.output
+    for name in ("bundle", "session model", "padding", "without", "re-ranker", "contributions"):
+        assert name in result.output
 
 
 def test_a_foreign_model_passes_with_notes_on_what_it_lacks(tmp_path: Path) -> None:
-    findings = {each.what: each for each in check(tiny_bundle(tmp_path, session_onnx=foreign_graph()))}
+    findings = {each.check: each for each in check(tiny_bundle(tmp_path, session_onnx=foreign_graph()))}
     assert all(each.fits is not False for each in findings.values())
     assert findings["without"].fits is None
-    assert "deletion runs" in findings["without"].says
+    assert "deletion runs" in findings["without"].detail
     assert findings["engagements"].fits is None
 
 
 def test_a_model_that_attends_to_its_padding_is_found_out(tmp_path: Path) -> None:
-    findings = {each.what: each for each in check(tiny_bundle(tmp_path, session_onnx=foreign_graph(masked=False)))}
+    findings = {each.check: each for each in check(tiny_bundle(tmp_path, session_onnx=foreign_graph(masked=False)))}
     assert findings["padding"].fits is False
-    assert "mask it" in findings["padding"].says
+    assert "mask it" in findings["padding"].detail
     assert findings["attention"].fits is False
 
 
@@ -165,7 +165,7 @@ def test_a_misfit_is_named_and_the_command_fails(tiny: Path, tmp_path: Path, fil
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][file] = sha256(data)
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert [each.what for each in check(folder) if each.fits is False] == [what]
+    assert [each.check for each in check(folder) if each.fits is False] == [what]
     result = RUN.invoke(app, ["check", str(folder)], env={"COLUMNS": "200"})
     assert result.exit_code == 1
     assert "does not fit" in result.output
@@ -175,12 +175,12 @@ def test_a_misfit_is_named_and_the_command_fails(tiny: Path, tmp_path: Path, fil
 def test_trees_that_do_not_load_are_named(tiny: Path, tmp_path: Path) -> None:
     text = (tiny / "reranker.txt").read_text()
     folder = tiny_bundle(tmp_path / "bundle", reranker_text=text[: text.index("Tree=1")])
-    assert [each.what for each in check(folder) if each.fits is False] == ["re-ranker"]
+    assert [each.check for each in check(folder) if each.fits is False] == ["re-ranker"]
 
 
 def test_a_probability_that_is_none_is_found_out(tmp_path: Path) -> None:
     folder = tiny_bundle(tmp_path, reranker_output="probability")
-    assert [each.what for each in check(folder) if each.fits is False] == ["scores"]
+    assert [each.check for each in check(folder) if each.fits is False] == ["scores"]
 
 
 def test_the_card_is_printed(tiny: Path) -> None:
