@@ -11,8 +11,9 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from schemas.codec import Codec, schema
+from schemas.codec import Codec
 from schemas.events import Impression
+from schemas.versions import schema
 from stream.demo.traffic import Parcel
 
 _ID_CHARACTERS = 36

@@ -19,8 +19,8 @@ import shap
 from models.bundle import Bundle
 from models.reranker.runtime import Reranker
 from models.session.runtime import SessionModel, left_pad
-from schemas.codec import schema
 from schemas.events import ENGAGEMENTS, Impression
+from schemas.versions import schema
 
 
 class PlainAssembly:

@@ -14,35 +14,25 @@ JSON               first character ``{``; the record's shape, bytes as hex, null
 from __future__ import annotations
 
 import io
-import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Any, Final
 
+import numpy as np
+import pyarrow as pa
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
-from fastavro.schema import fingerprint, to_parsing_canonical_form
-from fastavro.validation import ValidationError, validate
+from fastavro.schema import to_parsing_canonical_form
 
-from schemas.errors import InvalidEvent, UndecodableEvent
+from schemas import columnar
+from schemas.errors import InvalidEvent, UndecodableEvent, WhyrecError
 from schemas.events import EventName
+from schemas.json_form import from_json
 from schemas.registry import Registry
+from schemas.versions import VERSIONS, parsed, schema, schema_fingerprint
 
 FINGERPRINT_HEADER: Final = "avro-fingerprint"
-VERSIONS: Final[dict[EventName, tuple[int, ...]]] = {
-    "impression": (1, 2),
-    "explanation": (1, 2),
-    "audit": (1, 2),
-    "dead_letter": (1,),
-}
-"""Every version ever written, oldest first; the last is the one we write, and all are read."""
-
-_MAGIC = b"\x00"
-_CONFLUENT_HEAD = 5
-_GLIMPSE = 80
-"""Characters of a wrong value that an error shows."""
+_MAGIC: Final = b"\x00"
+_CONFLUENT_HEAD: Final = 5
 
 Headers = Iterable[tuple[str, bytes]] | None
 
@@ -55,18 +45,17 @@ class Encoded:
     headers: list[tuple[str, bytes]]
 
 
-@cache
-def schema(event: EventName, version: int | None = None) -> dict[str, Any]:
-    """Return the Avro schema of an event as JSON, by default its newest version; shared, so not to be changed."""
-    number = VERSIONS[event][-1] if version is None else version
-    found: dict[str, Any] = json.loads(files("schemas").joinpath(f"avro/{event}.v{number}.avsc").read_text("utf-8"))
-    return found
+@dataclass(frozen=True, slots=True)
+class DecodedMessages:
+    """Messages as columns.
 
+    batch: the records of the newest version, in the order of the messages; rows: the message of each record; errors:
+    why a message is no such record, by message.
+    """
 
-@cache
-def schema_fingerprint(event: EventName, version: int | None = None) -> str:
-    """CRC-64-AVRO of the schema's parsing canonical form (Avro specification, "Schema Fingerprints"), 16 hex."""
-    return str(fingerprint(to_parsing_canonical_form(schema(event, version)), "CRC-64-AVRO"))
+    batch: pa.RecordBatch
+    rows: list[int]
+    errors: dict[int, str]
 
 
 class Codec:
@@ -88,20 +77,20 @@ class Codec:
         buffer = io.BytesIO()
         buffer.write(prefix)
         try:
-            schemaless_writer(buffer, _parsed(event), record)
+            schemaless_writer(buffer, parsed(event), record)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise InvalidEvent(f"not a record of {event}.v{VERSIONS[event][-1]}.avsc: {error}") from error
         return Encoded(buffer.getvalue(), headers)
 
-    def frame(self, event: EventName, body: bytes, topic: str) -> Encoded:
-        """Frame a record that is Avro already, of the newest schema.
+    def encode_batch(self, event: EventName, batch: pa.RecordBatch, topic: str) -> list[Encoded]:
+        """Encode columns, as ``schemas.columnar`` has them, for a topic: one message for each row.
 
         Raises:
             RegistryUnavailable, IncompatibleSchema: from the registry, where there is one.
 
         """
         prefix, headers = self._framing(event, topic)
-        return Encoded(prefix + body, headers)
+        return [Encoded(prefix + body, headers) for body in columnar.encode(event, batch)]
 
     def decode(self, event: EventName, value: bytes | None, headers: Headers = None) -> dict[str, Any]:
         """Decode a message's value into a record of the newest version.
@@ -126,20 +115,73 @@ class Codec:
             f"got {len(value)} bytes that begin with {value[:8].hex()}"
         )
 
-    def newest_body(self, event: EventName, value: bytes | None, headers: Headers = None) -> memoryview | None:
-        """Return the Avro body of a message written with the newest schema, for a reader that knows only that one.
+    def decode_batch(self, event: EventName, messages: Sequence[tuple[bytes | None, Headers]]) -> DecodedMessages:
+        """Decode messages' values and headers into columns of the newest version.
 
-        None for every other message, and with a registry until :meth:`decode` has met the schema's id once.
+        Messages of the newest version are decoded together; any other (an older version, JSON) by itself, as
+        :meth:`decode` does.
+
+        Raises:
+            RegistryUnavailable: a schema's id could not be looked up now; nothing is decoded.
+
         """
-        declared = next((bytes(v) for k, v in headers or () if k == FINGERPRINT_HEADER), None)
+        newest = [
+            (row, body)
+            for row, (value, headers) in enumerate(messages)
+            if (body := self.newest_body(event, value, headers)) is not None
+        ]
+        together = columnar.decode(event, [body for _, body in newest])
+        rows = [newest[place][0] for place in together.rows]
+        decoded = set(rows)
+        records: list[tuple[int, dict[str, Any]]] = []
+        errors: dict[int, str] = {}
+        for row, (value, headers) in enumerate(messages):
+            if row in decoded:
+                continue
+            try:
+                records.append((row, self.decode(event, value, headers)))
+            except UndecodableEvent as error:
+                errors[row] = str(error)
+            except (WhyrecError, MemoryError):
+                raise
+            except Exception as error:  # noqa: BLE001 (no message, however odd, may stop the others)
+                errors[row] = f"{type(error).__name__}: {error}"
+        if not records:
+            return DecodedMessages(together.batch, rows, errors)
+        parts = [together.batch]
+        for found, part in _columns(event, records, errors):
+            rows += found
+            parts.append(part)
+        order = np.argsort(rows)
+        return DecodedMessages(pa.concat_batches(parts).take(pa.array(order)), sorted(rows), errors)
+
+    def frame(self, event: EventName, body: bytes, topic: str) -> Encoded:
+        """Frame a record that is Avro already, of the newest schema.
+
+        Raises:
+            RegistryUnavailable, IncompatibleSchema: from the registry, where there is one.
+
+        """
+        prefix, headers = self._framing(event, topic)
+        return Encoded(prefix + body, headers)
+
+    def newest_body(self, event: EventName, value: bytes | None, headers: Headers = None) -> bytes | None:
+        """Return the Avro body of a message of the newest version; None for every other message.
+
+        With a registry, None until :meth:`decode` has met the schema's id once.
+        """
+        try:
+            declared = next((bytes(v) for k, v in headers or () if k == FINGERPRINT_HEADER), None)
+        except (TypeError, ValueError):
+            return None
         if declared is not None:
             newest = declared == schema_fingerprint(event).encode()
-            return memoryview(value) if newest and value else None
+            return value if newest and value else None
         if not value or len(value) < _CONFLUENT_HEAD or value[:1] != _MAGIC:
             return None
         key = (event, int.from_bytes(value[1:_CONFLUENT_HEAD], "big"))
         newest = key in self._by_id and self._by_id[key] is None
-        return memoryview(value)[_CONFLUENT_HEAD:] if newest else None
+        return value[_CONFLUENT_HEAD:] if newest else None
 
     def _framing(self, event: EventName, topic: str) -> tuple[bytes, list[tuple[str, bytes]]]:
         if self._registry is None:
@@ -174,43 +216,23 @@ def read_newest(event: EventName, body: bytes | memoryview) -> dict[str, Any]:
     return _read(event, memoryview(body), None)
 
 
-def from_json(event: EventName, value: bytes) -> dict[str, Any]:
-    """Read a record from JSON of the schema's shape; bytes are hex strings, null in a list of numbers is NaN.
-
-    A field that has a default may be missing, so that JSON of an older version is read too.
-
-    Raises:
-        UndecodableEvent: not JSON, a missing or an extra field, or a value of another type.
-
-    """
+def _columns(
+    event: EventName, records: Sequence[tuple[int, Mapping[str, Any]]], errors: dict[int, str]
+) -> list[tuple[list[int], pa.RecordBatch]]:
+    """Turn records into columns, together where that can be done; of those that cannot, note the error by row."""
     try:
-        text = value.decode()
-        record = json.loads(text)
-        if "\\u" in text:
-            # An escape may be half of a character, which can be neither written in UTF-8 nor told to anybody.
-            json.dumps(record, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise UndecodableEvent(f"not JSON: {error}") from error
-    try:
-        record = _from_plain(record, _parsed(event))
-        validate(record, _parsed(event), strict=True)
-    except ValidationError as error:
-        reasons = "; ".join(map(_misfit, error.errors)) or str(error)
-        raise UndecodableEvent(f"JSON does not fit {event}.v{VERSIONS[event][-1]}.avsc: {reasons}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UndecodableEvent(f"JSON does not fit {event}.v{VERSIONS[event][-1]}.avsc: {error}") from error
-    return dict(record)
-
-
-def to_json(record: Mapping[str, Any]) -> str:
-    """Write a record as JSON that :func:`from_json` reads back: bytes as hex, NaN as null."""
-    return json.dumps(_to_plain(record), ensure_ascii=False, allow_nan=False)
+        return [([row for row, _ in records], columnar.from_records(event, [record for _, record in records]))]
+    except InvalidEvent as error:
+        if len(records) == 1:
+            errors[records[0][0]] = str(error)
+            return []
+    return [part for record in records for part in _columns(event, [record], errors)]
 
 
 def _decode_plain(event: EventName, value: bytes, declared: bytes) -> dict[str, Any]:
     for version in reversed(VERSIONS[event]):
         if declared.decode("ascii", "replace") == schema_fingerprint(event, version):
-            return _read(event, memoryview(value), _unless_newest(event, _parsed(event, version)))
+            return _read(event, memoryview(value), _unless_newest(event, parsed(event, version)))
     raise UndecodableEvent(
         f"unknown schema fingerprint {declared[:32]!r}; expected one of {event}.avsc, "
         f"the newest of which is {schema_fingerprint(event)}"
@@ -219,7 +241,7 @@ def _decode_plain(event: EventName, value: bytes, declared: bytes) -> dict[str, 
 
 def _read(event: EventName, body: memoryview, writer: Any | None) -> dict[str, Any]:
     buffer = io.BytesIO(body)
-    newest = _parsed(event)
+    newest = parsed(event)
     try:
         record = schemaless_reader(buffer, newest if writer is None else writer, None if writer is None else newest)
     except Exception as error:  # fastavro's compiled reader raises many kinds; each means the same here
@@ -231,84 +253,7 @@ def _read(event: EventName, body: memoryview, writer: Any | None) -> dict[str, A
     return record
 
 
-@cache
-def _parsed(event: EventName, version: int | None = None) -> Any:
-    parsed = parse_schema(schema(event, version))
-    _as_bytes(parsed)
-    return parsed
-
-
-def _as_bytes(node: Any) -> None:
-    """Turn defaults of bytes, which JSON writes as text (Avro specification, "Complex Types"), into what they mean."""
-    for field in node["fields"] if isinstance(node, dict) and node["type"] == "record" else ():
-        default, kind = field.get("default"), field["type"]
-        if isinstance(default, str) and (kind == "bytes" or (isinstance(kind, dict) and kind["type"] == "fixed")):
-            field["default"] = default.encode("latin-1")
-        _as_bytes(kind["items"] if isinstance(kind, dict) and kind["type"] == "array" else kind)
-
-
 def _unless_newest(event: EventName, written: Any) -> Any | None:
     """Nothing where writer and reader agree: resolution costs time, and there is nothing to resolve."""
-    same = to_parsing_canonical_form(written) == to_parsing_canonical_form(_parsed(event))
+    same = to_parsing_canonical_form(written) == to_parsing_canonical_form(parsed(event))
     return None if same else written
-
-
-def _from_plain(value: Any, node: Any) -> Any:
-    if isinstance(node, list):
-        return _from_union(value, node)
-    kind = node["type"] if isinstance(node, dict) else node
-    if kind == "record" and isinstance(value, dict):
-        types = {field["name"]: field["type"] for field in node["fields"]}
-        # As Avro has it: what an older version did not know has its default.
-        defaults = {field["name"]: field["default"] for field in node["fields"] if "default" in field}
-        if extra := sorted(value.keys() - types.keys()):
-            raise ValueError(f"{_short(node['name'])} has no field {', '.join(extra)}; expected {', '.join(types)}")
-        if missing := [name for name in types if name not in value and name not in defaults]:
-            raise ValueError(f"{_short(node['name'])} lacks {', '.join(missing)}; expected {', '.join(types)}")
-        given = defaults | {name: _from_plain(child, types[name]) for name, child in value.items()}
-        return {name: given[name] for name in types}
-    if kind == "array" and isinstance(value, list):
-        if node["items"] in ("float", "double"):
-            return [math.nan if child is None else child for child in value]
-        return [_from_plain(child, node["items"]) for child in value]
-    if kind in ("bytes", "fixed") and isinstance(value, str):
-        return bytes.fromhex(value)
-    return math.nan if value is None and kind in ("float", "double") else value
-
-
-def _from_union(value: Any, nodes: list[Any]) -> Any:
-    """Read by the branch that an object is; every other value is its own, and null is null here, not NaN."""
-    records = [node for node in nodes if isinstance(node, dict) and node["type"] == "record"]
-    return _from_plain(value, records[0]) if isinstance(value, dict) and records else value
-
-
-def _misfit(reason: Any) -> str:
-    """Say which field of JSON is not as the schema has it: what is there, at most a glimpse of it, and what should be.
-
-    ``reason`` is one of fastavro's, with a datum, a schema and a field.
-    """
-    wanted = reason.schema
-    if isinstance(wanted, dict):
-        wanted = wanted.get("name", wanted["type"])
-        if isinstance(reason.schema.get("symbols"), list):
-            wanted = f"one of {', '.join(reason.schema['symbols'])}"
-    there = json.dumps(_to_plain(reason.datum), ensure_ascii=False)
-    if len(there) > _GLIMPSE:
-        there = f"{there[:_GLIMPSE]}…"
-    return f"{_short(reason.field)} is {there}; expected {_short(wanted)}"
-
-
-def _short(name: Any) -> str:
-    return str(name).removeprefix("whyrec.")
-
-
-def _to_plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _to_plain(child) for name, child in value.items()}
-    if isinstance(value, list):
-        return [_to_plain(child) for child in value]
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return value

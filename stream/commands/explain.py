@@ -43,7 +43,7 @@ def explain(
     """
     from rich.console import Console
 
-    from schemas.codec import to_json
+    from schemas.json_form import to_json
     from stream.connections import codec_of
     from stream.explain.pipeline import Explainer
     from stream.settings import Settings

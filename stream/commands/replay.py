@@ -43,7 +43,7 @@ def replay(
     from rich.console import Console
 
     from models.bundle import Bundle
-    from schemas.codec import to_json
+    from schemas.json_form import to_json
     from stream.archive.store import open_archive
     from stream.commands.archive.options import require_day, settings_at
     from stream.connections import codec_of

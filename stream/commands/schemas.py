@@ -23,8 +23,8 @@ def register(registry: str | None = RegistryUrl) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from schemas.codec import VERSIONS, schema, schema_fingerprint
     from schemas.registry import subject
+    from schemas.versions import VERSIONS, schema, schema_fingerprint
     from stream.connections import require_registry
     from stream.kafka.topics import TOPICS
 
@@ -52,8 +52,8 @@ def check(registry: str | None = RegistryUrl) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from schemas.codec import VERSIONS, schema
     from schemas.registry import subject
+    from schemas.versions import VERSIONS, schema
     from stream.connections import require_registry
     from stream.kafka.topics import TOPICS
 

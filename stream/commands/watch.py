@@ -34,7 +34,7 @@ def watch(
     from rich.console import Console
 
     from models.bundle import Bundle
-    from schemas.codec import to_json
+    from schemas.json_form import to_json
     from stream.settings import Settings
     from stream.terminal.panel import panel
 

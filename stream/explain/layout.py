@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.codec import schema
 from schemas.events import EventName
+from schemas.versions import schema
 
 
 def layout(event: EventName) -> str:

@@ -12,7 +12,9 @@ from fastavro import schemaless_writer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.codec import FINGERPRINT_HEADER, Codec, schema, schema_fingerprint, to_json
+from schemas.codec import FINGERPRINT_HEADER, Codec
+from schemas.json_form import to_json
+from schemas.versions import schema, schema_fingerprint
 from stream.archive.rows.segment import placeable
 from stream.archive.rows.slates import arrange, fields_of, unsound
 from stream.archive.writing.avro import decode_newest

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from schemas.codec import FINGERPRINT_HEADER, Codec, to_json
+from schemas.codec import FINGERPRINT_HEADER, Codec
+from schemas.json_form import to_json
 
 Record = dict[str, Any]
 Message = tuple[bytes | None, list[tuple[str, bytes]]]

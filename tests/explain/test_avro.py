@@ -16,8 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.bundle import Bundle
-from schemas.codec import Codec, schema, to_json
+from schemas.codec import Codec
 from schemas.errors import WhyrecError
+from schemas.json_form import to_json
+from schemas.versions import schema
 from stream.agents.batch import Answer, BatchWork, Received
 from stream.explain import pipeline
 from stream.explain.avro import LAYOUT, Body, read

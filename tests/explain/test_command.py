@@ -10,8 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from schemas.codec import from_json, to_json
 from schemas.errors import UndecodableEvent
+from schemas.json_form import from_json, to_json
 from schemas.registry import RegistryUnavailable
 from stream.commands.explain import explain
 

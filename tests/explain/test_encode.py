@@ -47,7 +47,8 @@ def agree(explainer: Explainer, slates: list[Record]) -> int:
 
 
 def _headers(event: Any) -> list[tuple[str, bytes]]:
-    from schemas.codec import FINGERPRINT_HEADER, schema_fingerprint
+    from schemas.codec import FINGERPRINT_HEADER
+    from schemas.versions import schema_fingerprint
 
     return [(FINGERPRINT_HEADER, schema_fingerprint(event).encode())]
 

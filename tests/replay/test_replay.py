@@ -12,7 +12,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from models.bundle import Bundle
-from schemas.codec import to_json
+from schemas.json_form import to_json
 from stream.kafka.cluster import Cluster
 from stream.replay.judge import NotReplayable
 from stream.replay.source import ImpressionGone, OtherRequest

@@ -12,9 +12,11 @@ from fastavro import schemaless_reader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codec import FINGERPRINT_HEADER, VERSIONS, Codec, from_json, schema, schema_fingerprint, to_json
+from schemas.codec import FINGERPRINT_HEADER, Codec
 from schemas.errors import InvalidEvent, UndecodableEvent
 from schemas.events import EVENT_NAMES, EventName
+from schemas.json_form import from_json, to_json
+from schemas.versions import VERSIONS, schema, schema_fingerprint
 from tests.strategies import EVENTS, same
 
 GOLDEN = Path(__file__).parent / "golden"

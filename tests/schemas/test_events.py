@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from schemas.codec import from_json
 from schemas.errors import InvalidEvent
 from schemas.events import MAX_FUTURE_MS, MAX_SLATE_ITEMS, validate_impression
+from schemas.json_form import from_json
 from tests.strategies import impressions
 
 GOLDEN = Path(__file__).parent / "golden" / "impression.v1.json"

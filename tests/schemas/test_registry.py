@@ -21,10 +21,12 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.codec import VERSIONS, Codec, from_json, schema
+from schemas.codec import Codec
 from schemas.errors import UndecodableEvent
 from schemas.events import EVENT_NAMES, EventName
+from schemas.json_form import from_json
 from schemas.registry import IncompatibleSchema, Registry, RegistryUnavailable, subject
+from schemas.versions import VERSIONS, schema
 from stream.kafka.topics import TOPICS
 from tests.parts.process import free_port
 from tests.parts.schema_registry import SchemaRegistry

@@ -1,0 +1,131 @@
+"""The newest Avro schema of an event as a tree of types, each with the Arrow type that holds its values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import pyarrow as pa
+
+from schemas.events import EventName
+from schemas.versions import schema
+
+_ARROW: Final[dict[str, pa.DataType]] = {
+    "string": pa.string(),
+    "int": pa.int32(),
+    "long": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "boolean": pa.bool_(),
+}
+_ZEROS: Final[dict[str, Any]] = {"string": "", "int": 0, "long": 0, "float": 0.0, "double": 0.0, "boolean": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One type of a schema, with the field that holds it.
+
+    kind: the Avro type; children: the fields of a record, or the one item type of an array; symbols: of an enum;
+    size: bytes of a fixed; has_symbols: whether an enum stands here or further in.
+    """
+
+    name: str
+    kind: str
+    arrow: pa.DataType
+    nullable: bool = False
+    children: tuple[Node, ...] = ()
+    symbols: tuple[str, ...] = ()
+    size: int = 0
+    has_default: bool = False
+    default: Any = None
+    has_symbols: bool = False
+
+    @property
+    def field(self) -> pa.Field:
+        """The Arrow field of this type; Arrow lets it be null, since inside a struct that is null all fields are."""
+        return pa.field(self.name, self.arrow)
+
+
+@cache
+def event_node(event: EventName) -> Node:
+    """Return the record type of an event's newest version.
+
+    Raises:
+        TypeError: the schema has a type that no event of ours has had so far.
+
+    """
+    return _node("", schema(event), {})
+
+
+def zero(node: Node) -> Any:
+    """Return a value of a type, for a place whose value is null."""
+    if node.kind == "record":
+        return {child.name: None if child.nullable else zero(child) for child in node.children}
+    if node.kind == "array":
+        return []
+    if node.kind == "enum":
+        return node.symbols[0]
+    return bytes(node.size) if node.kind == "fixed" else _ZEROS[node.kind]
+
+
+def _node(name: str, avro: Any, named: dict[str, Any], **field: Any) -> Node:
+    """Build the node of a type; ``named`` holds the named types met so far, ``field`` what the field says of it."""
+    if isinstance(avro, list):
+        others = [each for each in avro if each != "null"]
+        if len(avro) != 2 or len(others) != 1:
+            raise TypeError(f"{name}: expected a union of null and one other type, got {avro}")
+        return _node(name, others[0], named, nullable=True, **field)
+    if isinstance(avro, str):
+        avro = named.get(avro.rpartition(".")[2], {"type": avro})
+    if "name" in avro:
+        named[avro["name"]] = avro
+    kind = avro["type"]
+    details = _BUILDERS.get(kind, _plain)(avro, named)
+    return Node(name, kind, **details, **field)
+
+
+def _plain(avro: dict[str, Any], _named: dict[str, Any]) -> dict[str, Any]:
+    """Describe a primitive type; a logical type is read as the type that it annotates."""
+    if avro["type"] not in _ARROW:
+        raise TypeError(f"no Arrow type is known for the Avro type {avro['type']}")
+    return {"arrow": _ARROW[avro["type"]]}
+
+
+def _record(avro: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
+    children = tuple(_field(each, named) for each in avro["fields"])
+    has_symbols = any(child.has_symbols for child in children)
+    return {"arrow": pa.struct([child.field for child in children]), "children": children, "has_symbols": has_symbols}
+
+
+def _array(avro: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
+    item = _node("item", avro["items"], named)
+    return {"arrow": pa.list_(item.field), "children": (item,), "has_symbols": item.has_symbols}
+
+
+def _enum(avro: dict[str, Any], _named: dict[str, Any]) -> dict[str, Any]:
+    return {"arrow": pa.int32(), "symbols": tuple(avro["symbols"]), "has_symbols": True}
+
+
+def _fixed(avro: dict[str, Any], _named: dict[str, Any]) -> dict[str, Any]:
+    if avro["size"] % 8:
+        raise TypeError(f"{avro['name']}: expected a fixed of a multiple of 8 bytes, got {avro['size']}")
+    return {"arrow": pa.binary(avro["size"]), "size": avro["size"]}
+
+
+_BUILDERS: Final[dict[str, Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]]] = {
+    "record": _record,
+    "array": _array,
+    "enum": _enum,
+    "fixed": _fixed,
+}
+
+
+def _field(avro: dict[str, Any], named: dict[str, Any]) -> Node:
+    if "default" not in avro:
+        return _node(avro["name"], avro["type"], named)
+    default = avro["default"]
+    if isinstance(avro["type"], dict) and avro["type"]["type"] == "fixed":
+        default = default.encode("latin-1")  # Avro 1.12 specification, "Complex Types"
+    return _node(avro["name"], avro["type"], named, has_default=True, default=default)
