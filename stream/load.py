@@ -18,7 +18,7 @@ from typing import Final
 
 from models.bundle import Bundle
 from models.data.sessions import Sessions
-from models.data.slates import at, impressions
+from models.data.slates import impressions, moved_to
 from schemas.codec import Codec
 from schemas.events import Impression
 from stream.errors import ConfigurationError
@@ -169,7 +169,7 @@ def send(
                 report(totals)
                 time.sleep(min(due_s - elapsed, 0.1))
                 continue
-            slate = at(slates.take(), start_ms + int(due_s * 1000))
+            slate = moved_to(slates.take(), start_ms + int(due_s * 1000))
             encoded = codec.encode("impression", slate, topic)
             output = Output(topic, slate["user_id_hash"].encode(), encoded.value, encoded.headers)
             delivery.send([output]).future.add_done_callback(totals.settle)

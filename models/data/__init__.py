@@ -1,1 +1,1 @@
-"""Where interactions come from: the StreamRec simulator and MovieLens."""
+"""Sources of interaction histories: the StreamRec simulator and MovieLens."""

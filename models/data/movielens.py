@@ -1,11 +1,11 @@
-"""MovieLens 100K as histories: real ratings, read from where the user put them.
+"""MovieLens 100K as interaction histories, read from a local copy.
 
-F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 5(4), 2015; get it from
-https://grouplens.org/datasets/movielens/100k/. Two layouts are read: GroupLens' own (`u.data`, `u.item`) and RecBole's
-atomic files (`*.inter`, `*.item`). The file about users (age, gender, occupation) is never opened.
+F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 5(4), 2015; download from
+https://grouplens.org/datasets/movielens/100k/. Two layouts are supported: GroupLens' own (`u.data`, `u.item`) and
+RecBole's atomic files (`*.inter`, `*.item`). The file about users (age, gender, occupation) is never opened.
 
-A rating becomes an engagement: 5 like, 4 complete, 3 view, 1 or 2 skip. Nobody shared anything. A film of several
-genres counts to the rarest of them, which says most about it. Which event led to which nobody knows (`cause` = -1).
+Ratings are mapped to engagements: 5 to like, 4 to complete, 3 to view, 1 and 2 to skip; nothing is mapped to share. The
+category of a film with several genres is the rarest of them, the most specific. Causes are unknown (`cause` = -1).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from schemas.errors import WhyrecError
 
 WINDOW = 50
 MIN_EVENTS = 5
-# The site was run for visitors of a university in Minnesota; where each of them lived stays unread.
+# The site was run by a university in Minnesota. The file with the users' postcodes is not read.
 REGION, LOCALE = "US", "en-US"
 ENGAGEMENT_OF_RATING = np.array([0, SKIP, SKIP, VIEW, COMPLETE, LIKE], dtype=np.int8)
 GENRES = (
@@ -37,7 +37,7 @@ _TRAILING_ARTICLE = re.compile(r"^(.*), (The|A|An|Le|La|Les|L'|Il|Lo|Das|Der|Die
 
 
 class UnreadableMovieLens(WhyrecError):
-    """The folder is no copy of MovieLens 100K, or a damaged one."""
+    """The folder is no copy of MovieLens 100K, or the copy is damaged."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class _Film:
 
 
 def load(directory: Path, *, window: int = WINDOW, stride: int | None = None) -> Sessions:
-    """Read the ratings as histories of up to `window` events, each user's oldest window first.
+    """Read the ratings as histories of up to `window` events; the histories of a user are in order of time.
 
-    Windows are counted from the newest rating backwards, `stride` apart (by default they do not overlap), so every
-    user's last history ends with the newest rating. Windows of fewer than 5 events are left out.
+    The last history of a user ends with the newest rating; the others end `stride` ratings earlier each. By default
+    the stride is the window, so that histories do not overlap. Histories of fewer than 5 events are left out.
 
     Raises:
-        UnreadableMovieLens: if files are missing or do not have the expected columns; names the file and the line.
+        UnreadableMovieLens: files are missing or do not have the expected columns; names the file and the line.
 
     """
     directory = Path(directory)
@@ -66,7 +66,7 @@ def load(directory: Path, *, window: int = WINDOW, stride: int | None = None) ->
             raise UnreadableMovieLens(
                 f"{directory}: expected MovieLens 100K (u.data and u.item, or one *.inter file and its *.item), got "
                 f"{len(inter)} *.inter files and no u.data: unpack ml-100k.zip from "
-                "https://grouplens.org/datasets/movielens/100k/ and give the folder with u.data"
+                "https://grouplens.org/datasets/movielens/100k/ and give the path of the folder with u.data"
             )
         films = _recbole_films(_existing(inter[0].with_suffix(".item")))
         ratings = _numbers(inter[0], header=True)
@@ -78,12 +78,12 @@ def _histories(films: dict[int, _Film], ratings: NDArray[np.int64], window: int,
     if not np.isin(ratings[:, 1], numbers).all():
         unknown = ratings[~np.isin(ratings[:, 1], numbers), 1][0]
         raise UnreadableMovieLens(
-            f"expected every rated film in the file of films, got a rating of film {unknown}, which is not in it: "
-            "use the two files of one download"
+            f"expected every rated film in the file of films, got a rating of film {unknown}, which is missing there: "
+            "use two files of the same download"
         )
     if not np.isin(ratings[:, 2], np.arange(1, 6)).all():
-        raise UnreadableMovieLens("expected ratings from 1 to 5; this is not MovieLens 100K")
-    # Ratings are given by the page, many in one second: within it the order of the file is all there is.
+        raise UnreadableMovieLens("expected ratings from 1 to 5, got others: use a copy of MovieLens 100K")
+    # Many ratings have the same second; a stable sort keeps the order of the file among them.
     ratings = ratings[np.lexsort((ratings[:, 3], ratings[:, 0]))]
     users, starts, counts = np.unique(ratings[:, 0], return_index=True, return_counts=True)
     bounds = [
@@ -126,13 +126,13 @@ def _catalog(films: dict[int, _Film], numbers: NDArray[np.int64], rated: NDArray
 def _existing(path: Path) -> Path:
     if not path.exists():
         raise UnreadableMovieLens(
-            f"expected {path.name} beside the ratings in {path.parent}, found none: copy it there"
+            f"expected {path.name} beside the ratings in {path.parent}, got no such file: copy the file there"
         )
     return path
 
 
 def _numbers(path: Path, *, header: bool) -> NDArray[np.int64]:
-    """Ratings int64 [n, 4]: user, film, rating, time in seconds."""
+    """Read ratings, int64 [n, 4]: user, film, rating, time in seconds since 1970."""
     lines = path.read_text(encoding="utf-8").splitlines()
     columns = [0, 1, 2, 3]
     if header:
@@ -187,7 +187,7 @@ def _recbole_films(path: Path) -> dict[int, _Film]:
 
 
 def _readable(title: str, year: str) -> str:
-    """Write "Quiet Harbour, The" and 1949 as people do: "The Quiet Harbour (1949)"."""
+    """Format "Quiet Harbour, The" and "1949" as "The Quiet Harbour (1949)"."""
     match = _TRAILING_ARTICLE.match(title)
     if match:
         article = match[2] if match[2].endswith("'") else f"{match[2]} "

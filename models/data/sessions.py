@@ -1,4 +1,4 @@
-"""Viewing histories as columns: what every source of interactions delivers and what every model here learns from."""
+"""Interaction histories in columnar form: the output of every data source and the input of every training."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ NO_CAUSE = -1
 
 
 class InvalidSessions(WhyrecError):
-    """Columns that describe no sessions: lengths that differ, unknown items, a cause after its effect."""
+    """Inconsistent columns: different lengths, unknown items, or a cause that is not earlier than its effect."""
 
 
 @dataclass(frozen=True)
 class Sessions:
-    """Histories of n users, E events in all, oldest event first within each history.
+    """n histories with E events in total, the oldest event first within each history.
 
     Attributes:
         item: int32 [E], index into the catalogue, from 1.
         engagement: int8 [E], 1 view, 2 like, 3 complete, 4 share, 5 skip.
         timestamp_ms: int64 [E], UTC milliseconds, not decreasing within a history.
-        cause: int32 [E], position within its own history of the earlier event that led to this one; -1 where none
-            did, or where nobody knows.
-        offsets: int64 [n + 1]; history k is the events offsets[k] up to, not including, offsets[k + 1].
-        user_id_hash: str [n], 16 hexadecimal characters. One user may own several histories.
+        cause: int32 [E], position within the same history of the earlier event that led to this one; -1 if there is
+            no such event or if it is unknown.
+        offsets: int64 [n + 1]; history k consists of the events offsets[k] to offsets[k + 1] - 1.
+        user_id_hash: str [n], 16 hexadecimal characters. One user may have several histories.
         region: str [n], ISO 3166-1 alpha-2.
         locale: str [n], BCP 47 with the region, such as "en-GB".
-        catalog: what the item indices mean.
+        catalog: the items.
 
     """
 
@@ -60,17 +60,17 @@ class Sessions:
             raise InvalidSessions(f"expected {count} users, regions and locales, one per history")
         if np.any(np.diff(self.offsets) < 0):
             raise InvalidSessions(
-                "expected offsets that never decrease; rebuild them from the lengths of the histories"
+                "expected offsets that never decrease; compute them from the lengths of the histories"
             )
         if events == 0:
             return
         if self.item.min() < 1 or self.item.max() > len(self.catalog.item_ids):
-            known = len(self.catalog.item_ids)
+            items = len(self.catalog.item_ids)
             raise InvalidSessions(
-                f"expected item indices from 1 to {known}, got {self.item.min()} to {self.item.max()}"
+                f"expected item indices from 1 to {items}, got {self.item.min()} to {self.item.max()}"
             )
         if self.engagement.min() < VIEW or self.engagement.max() > SKIP:
-            raise InvalidSessions(f"expected engagement codes from {VIEW} to {SKIP}; 0 is for padding only")
+            raise InvalidSessions(f"expected engagement codes from {VIEW} to {SKIP}; 0 is for padding")
         if np.any(self.cause >= self.position) or self.cause.min() < NO_CAUSE:
             raise InvalidSessions("expected every cause to be an earlier event of the same history, or -1")
 
@@ -84,7 +84,7 @@ class Sessions:
 
     @property
     def owner(self) -> NDArray[np.int64]:
-        """The history each event belongs to, int64 [E]."""
+        """Index of the history of each event, int64 [E]."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
     @property
@@ -93,7 +93,7 @@ class Sessions:
         return np.arange(len(self.item)) - np.repeat(self.offsets[:-1], self.lengths)
 
     def select(self, rows: NDArray[Any] | Sequence[int]) -> Sessions:
-        """Pick the histories `rows` (indices or a boolean mask), in that order; the catalogue is shared."""
+        """Select the histories `rows` (indices or a boolean mask) in that order."""
         rows = np.arange(len(self))[np.asarray(rows)]
         lengths = self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -111,28 +111,32 @@ class Sessions:
         )
 
     def split(self, *fractions: float, seed: int = 0) -> tuple[Sessions, ...]:
-        """Cut into parts of about these fractions of the *users*, who are shuffled by `seed`: no user is in two parts.
+        """Split at random into parts with these fractions of the users; all histories of a user are in one part.
 
-        The fractions must be positive and add up to at most 1; what remains is left out.
+        The fractions must be positive and sum to at most 1; the remaining users are left out.
+
+        Raises:
+            InvalidSessions: the fractions are not positive or sum to more than 1.
+
         """
         if not fractions or min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
-            raise InvalidSessions(f"expected positive fractions that add up to at most 1, got {fractions}")
+            raise InvalidSessions(f"expected positive fractions that sum to at most 1, got {fractions}")
         users, user_of_row = np.unique(self.user_id_hash, return_inverse=True)
         rank = np.random.default_rng(seed).permutation(len(users))[user_of_row]
         edges = np.round(np.concatenate([[0.0], np.cumsum(fractions)]) * len(users)).astype(np.int64)
         return tuple(self.select((rank >= low) & (rank < high)) for low, high in itertools.pairwise(edges))
 
     def parts(self) -> tuple[Sessions, Sessions, Sessions]:
-        """Cut into the parts on which all of whyrec agrees: 80 % of the users, 10 % and 10 %.
+        """Split into the standard parts: training, validation and test, with 80 %, 10 % and 10 % of the users.
 
-        The session model learns from the first; it is chosen, and the re-ranker learns, by the second; the third is
-        for figures and replays only.
+        The session model is trained on the first part. The second part selects its epoch and trains the re-ranker. The
+        third part is used for evaluation and replays only.
         """
-        train, choose, test = self.split(0.8, 0.1, 0.1, seed=41)
-        return train, choose, test
+        train, validation, test = self.split(0.8, 0.1, 0.1, seed=41)
+        return train, validation, test
 
     def first(self, count: NDArray[Any] | int) -> Sessions:
-        """Keep the oldest `count` (one number, or one per history) events of every history, or as many as it has."""
+        """Keep at most the oldest `count` events of every history; count is one number or an array int [n]."""
         lengths = np.clip(np.broadcast_to(count, len(self)), 0, self.lengths).astype(np.int64)
         keep = self.position < lengths[self.owner]
         return Sessions(
@@ -148,22 +152,22 @@ class Sessions:
         )
 
     def without_last(self, count: int = 1) -> Sessions:
-        """Drop the newest `count` events of every history (all of them where it has no more)."""
+        """Drop the newest `count` events of every history; a history with fewer events becomes empty."""
         return self.first(self.lengths - count)
 
     def padded(self, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Lay out the newest `length` events: items and engagements, int64 [n, length], left-padded with 0."""
+        """Return items and engagements of the newest `length` events: int64 [n, length] each, left-padded with 0."""
         return self.lay_out(self.item, length), self.lay_out(self.engagement, length)
 
     def lay_out(self, column: NDArray[Any], length: int) -> NDArray[np.int64]:
-        """Lay out one event column [E] for the newest `length` events: int64 [n, length], left-padded with 0."""
-        place = length - (self.lengths[self.owner] - self.position)
-        shown = place >= 0
+        """Return a column [E] for the newest `length` events: int64 [n, length], left-padded with 0."""
+        target = length - (self.lengths[self.owner] - self.position)
+        kept = target >= 0
         table = np.zeros((len(self), length), dtype=np.int64)
-        table[self.owner[shown], place[shown]] = column[shown]
+        table[self.owner[kept], target[kept]] = column[kept]
         return table
 
 
 def user_hash(user: str) -> str:
-    """Give the pseudonym of a user: the first 16 hexadecimal characters of the SHA-256 of its UTF-8 name."""
+    """Return the pseudonym of a user: the first 16 hexadecimal characters of the SHA-256 of the UTF-8 name."""
     return hashlib.sha256(user.encode()).hexdigest()[:16]

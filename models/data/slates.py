@@ -1,7 +1,8 @@
-"""The recommender's stand-in: slates from histories, as a real recommender would have logged them.
+"""A simulated recommender: impression events made from histories with the models of a bundle.
 
-Session model on the history, the best unseen items, their features, the re-ranker, positions by its score. The scores
-in an event are those of the bundle itself, so whoever holds the bundle can reproduce them.
+The session model scores the history, the best unseen items are the candidates, their features are computed, and the
+re-ranker's scores decide the positions. The scores in an event are those of the bundle, so that the bundle reproduces
+them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MAX_SESSION = 50
 
 
 class UnfitBundle(WhyrecError):
-    """The bundle is sound, but slates cannot be made from these histories with it."""
+    """The bundle is valid, but does not fit the histories from which slates are to be made."""
 
 
 def impressions(
@@ -39,22 +40,21 @@ def impressions(
     seed: int = 0,
     batch: int = 64,
 ) -> Iterator[Impression]:
-    """Recommend once to each user whose history is longer than what is held out; in the order of the histories.
+    """Yield one impression event for each history with more than `held_out` events, in the order of the histories.
 
-    The slate is made at the moment of the first event held out, and its timestamp is that moment; `at` moves it.
+    The timestamp of a slate is the time of the first held-out event; `moved_to` changes it.
 
     Args:
-        bundle: must know the items of `sessions`, by the same indices, and read the features computed here.
-        sessions: whole histories.
-        items: per slate; fewer where the catalogue has no more that are unseen.
-        held_out: how many of the newest events the recommender must not know.
-        log: all histories that item statistics are counted from, by default `sessions`.
+        bundle: its catalogue must be that of `sessions`, its features must be those computed here.
+        sessions: complete histories.
+        items: number of items per slate; fewer if the catalogue has fewer unseen items.
+        held_out: number of newest events that are hidden from the recommender.
+        log: the histories from which item statistics are computed, by default `sessions`.
         seed: of the request ids; nothing else is random.
-        batch: histories scored together.
+        batch: number of histories scored together.
 
     Raises:
-        UnfitBundle: if the bundle has another catalogue or another feature list, or if `items` or `held_out` is
-            below 1.
+        UnfitBundle: the bundle has another catalogue or another feature list, or `items` or `held_out` is below 1.
 
     """
     if items < 1 or held_out < 1:
@@ -83,7 +83,7 @@ def _impressions(
         user, item = compute(log, moments, chosen)
         score = reranker.score(matrix(user, item, session_score)).reshape(chosen.shape).astype(np.float32)
         order = np.argsort(-score, axis=1, kind="stable")
-        sessions_of_events = _session_events(moments, bundle)
+        session_events = _session_events(moments, bundle)
         user_lists = user.tolist()
         for row in range(len(rows)):
             placed = order[row]
@@ -95,7 +95,7 @@ def _impressions(
                 "locale": str(part.locale[row]),
                 "feature_set": bundle.manifest.feature_set,
                 "model_version": bundle.model_version,
-                "session": sessions_of_events[row],
+                "session": session_events[row],
                 "user_features": user_lists[row],
                 "items": [
                     SlateItem(
@@ -119,8 +119,8 @@ def _impressions(
             }
 
 
-def at(impression: Impression, timestamp_ms: int) -> Impression:
-    """Move a slate, and the session before it, to another time; all distances, and so all features, stay true."""
+def moved_to(impression: Impression, timestamp_ms: int) -> Impression:
+    """Return the slate with its session shifted to another time; time differences, and so features, stay the same."""
     shift = timestamp_ms - impression["timestamp_ms"]
     moved = impression.copy()
     moved["timestamp_ms"] = timestamp_ms
@@ -150,29 +150,29 @@ def _session_events(moments: Moments, bundle: Bundle) -> list[list[SessionEvent]
 
 
 def engagement_codes(bundle: Bundle) -> NDArray[np.int64]:
-    """Translate our engagement codes into those of the bundle's model, int64 [6]; 0 stays padding."""
+    """Map the engagement codes of Sessions to those of the bundle's session model: int64 [6]; 0 is padding in both."""
     known = bundle.manifest.engagements
     missing = [name for name in ENGAGEMENTS if name not in known]
     if missing:
         raise UnfitBundle(
-            f"expected a session model that knows the engagements {', '.join(ENGAGEMENTS)}, got one for "
-            f"{', '.join(known)}: add {', '.join(missing)} to the manifest and train on them"
+            f"expected a session model for the engagements {', '.join(ENGAGEMENTS)}, got one for "
+            f"{', '.join(known)}: add {', '.join(missing)} to the manifest and train the model with them"
         )
     return np.array([0, *(known.index(name) + 1 for name in ENGAGEMENTS)], dtype=np.int64)
 
 
 def require_same_catalog(bundle: Bundle, sessions: Sessions) -> None:
-    """Check that a bundle knows the items of histories, by the same indices.
+    """Check that a bundle and histories have the same items with the same indices.
 
     Raises:
-        UnfitBundle: it does not.
+        UnfitBundle: the items differ.
 
     """
     if bundle.catalog.item_ids != sessions.catalog.item_ids:
         raise UnfitBundle(
             f"expected histories of the {len(bundle.catalog)} items of {bundle.model_version}, got histories of "
-            f"{len(sessions.catalog)} others: choose the bundle that was trained on this source (whyrec models "
-            "train), or the source that the bundle was trained on"
+            f"{len(sessions.catalog)} other items: choose a bundle trained on this source (whyrec models train), or "
+            "the source on which the bundle was trained"
         )
 
 
@@ -180,6 +180,6 @@ def _check(bundle: Bundle, sessions: Sessions) -> None:
     require_same_catalog(bundle, sessions)
     if [(each.name, each.owner) for each in bundle.features] != [(each.name, each.owner) for each in FEATURES]:
         raise UnfitBundle(
-            f"expected a bundle that reads the features {FEATURE_SET}, got {bundle.manifest.feature_set}: only the "
-            "recommender of that bundle can make slates for it"
+            f"expected a bundle with the feature set {FEATURE_SET}, got {bundle.manifest.feature_set}: use the "
+            "impressions of the recommender that serves this bundle"
         )

@@ -11,7 +11,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from models.data.slates import at
+from models.data.slates import moved_to
 from schemas.codec import Codec
 from schemas.events import Impression
 from stream.errors import DeliveryError
@@ -42,7 +42,7 @@ def parcels(
     for number in range(count):
         impression = impressions[number % len(impressions)]
         request_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"whyrec demo {number}"))
-        moved = at(impression, now_ms + int(number * 1000 / rate))
+        moved = moved_to(impression, now_ms + int(number * 1000 / rate))
         moved["request_id"] = request_id
         encoded = codec.encode("impression", moved, topic)
         yield Parcel(

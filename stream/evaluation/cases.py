@@ -76,10 +76,10 @@ def movielens(bundle: Bundle, directory: Path, *, part: int) -> Iterator[Case]:
 
 
 def _causes(users: Sessions) -> Iterator[Cause | None]:
-    from models.data.simulator import lead_odds
+    from models.data.simulator import cause_probabilities
 
     newest = users.offsets[1:] - 1
-    odds = lead_odds(users)
+    odds = cause_probabilities(users)
     width = odds.shape[1]
     likeliest = odds.argmax(axis=1)
     for row, (cause, item) in enumerate(zip(users.cause[newest].tolist(), users.item[newest].tolist(), strict=True)):

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from models.bundle import Bundle
-from models.data.feedback import chance_of_helping
+from models.data.feedback import probability_of_helping
 from models.data.simulator import simulate
 from models.data.slates import impressions
 from models.selector.features import TYPES
@@ -47,7 +47,7 @@ def simulated(bundle: Bundle, slates: int, seed: int, seen: Callable[[int], None
         count = held.sum(axis=1)
         nth = (rng.random(len(several)) * count).astype(np.int64)
         shown = (np.cumsum(held, axis=1) <= nth[:, None]).sum(axis=1)
-        helpful = rng.random(len(several)) < chance_of_helping(about, user, shown, seed)
+        helpful = rng.random(len(several)) < probability_of_helping(about, user, shown, seed)
         parts.append(Feedback(about, held, shown, 1 / count, helpful, user))
         first += len(batch)
         seen(len(batch))

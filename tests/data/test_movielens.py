@@ -1,4 +1,4 @@
-"""Reading MovieLens 100K in both layouts; the parsing is tested on invented files, the rest where the data lie."""
+"""MovieLens 100K is read in both layouts; most tests use small invented files, one uses the data set if present."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILMS = [
     (9, "Nobody's Name", "", []),
     (12, "Lanterns", "1997", ["Action"]),
 ]
-# user, film, rating, time in seconds; two events of user 5 fall into one second.
+# User, film, rating, time in seconds; two events of user 5 have the same second.
 RATINGS = [
     (5, 7, 5, 880_000_300),
     (5, 1, 4, 880_000_100),
@@ -59,7 +59,7 @@ def tiny(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return folder
 
 
-def test_both_layouts_tell_the_same_story(tiny: Path) -> None:
+def test_both_layouts_give_the_same_histories(tiny: Path) -> None:
     sessions = load(tiny)
     catalog = sessions.catalog
 
@@ -71,7 +71,7 @@ def test_both_layouts_tell_the_same_story(tiny: Path) -> None:
         "Nobody's Name",
         "Lanterns (1997)",
     )
-    # Drama is in three films, Action in two, Romance in one: the rarest says most.
+    # Drama is in three films, Action in two, Romance in one: the rarest is chosen.
     assert catalog.categories == ("Romance", "Drama", "Action", "unknown", "Action")
     assert sessions.user_id_hash.tolist() == [user_hash("movielens-100k/5"), user_hash("movielens-100k/8")]
     first = slice(0, sessions.offsets[1])
@@ -83,7 +83,7 @@ def test_both_layouts_tell_the_same_story(tiny: Path) -> None:
     assert (catalog.popularity[1:] == 50).all(), "every film was rated twice"
 
 
-def test_windows_are_counted_from_the_newest_rating(tmp_path: Path) -> None:
+def test_the_last_window_of_a_user_ends_with_the_newest_rating(tmp_path: Path) -> None:
     write_grouplens(tmp_path)
     films = [1, 3, 7, 9, 12]
     rows = [(1, films[place % 5], 3, 1000 + place) for place in range(23)]
@@ -96,19 +96,19 @@ def test_windows_are_counted_from_the_newest_rating(tmp_path: Path) -> None:
         ]
 
     assert seconds(load(tmp_path, window=9)) == [[1000, 1004], [1005, 1013], [1014, 1022]]
-    assert seconds(load(tmp_path, window=10)) == [[1003, 1012], [1013, 1022]], "three ratings are no history"
+    assert seconds(load(tmp_path, window=10)) == [[1003, 1012], [1013, 1022]], "a window of three ratings is left out"
     assert seconds(load(tmp_path, window=9, stride=7)) == [[1000, 1008], [1007, 1015], [1014, 1022]]
 
 
-def test_the_file_about_people_is_never_opened(tiny: Path) -> None:
-    # A folder of that name cannot be read as a file: opening it would fail.
+def test_the_file_about_users_is_never_opened(tiny: Path) -> None:
+    # Opening a folder as a file would fail.
     (tiny / "u.user").mkdir()
     (tiny / "tiny.user").mkdir()
 
     assert len(load(tiny)) == 2
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UnreadableMovieLens, match=r"u\.data and u\.item.*unpack"):
         load(tmp_path / "nowhere")
     write_grouplens(tmp_path)
@@ -127,17 +127,17 @@ def test_a_damaged_line_is_named(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"), [("5\t99\t3\t880000000", "film 99"), ("5\t1\t7\t880000000", "ratings from 1 to 5")]
+    ("row", "message"), [("5\t99\t3\t880000000", "film 99"), ("5\t1\t7\t880000000", "ratings from 1 to 5")]
 )
-def test_ratings_that_cannot_be_are_refused(tiny: Path, row: str, said: str) -> None:
+def test_invalid_ratings_are_rejected(tiny: Path, row: str, message: str) -> None:
     ratings = next(path for path in (tiny / "u.data", tiny / "tiny.inter") if path.exists())
     ratings.write_text(ratings.read_text() + row + "\n")
 
-    with pytest.raises(UnreadableMovieLens, match=said):
+    with pytest.raises(UnreadableMovieLens, match=message):
         load(tiny)
 
 
-def test_columns_under_other_names_are_refused(tmp_path: Path) -> None:
+def test_other_column_names_are_rejected(tmp_path: Path) -> None:
     write_recbole(tmp_path)
     inter = tmp_path / "tiny.inter"
     inter.write_text(inter.read_text().replace("timestamp:float", "when:float"))
@@ -146,16 +146,16 @@ def test_columns_under_other_names_are_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_the_real_data_are_read_whole() -> None:
+def test_the_data_set_is_read_completely() -> None:
     if not REAL.exists():
         pytest.skip(f"MovieLens 100K is not at {REAL}")
-    whole = load(REAL, window=1000)
+    sessions = load(REAL, window=1000)
 
-    assert len(whole) == 943
-    assert len(whole.item) == 100_000
-    assert len(whole.catalog) == 1682
-    assert whole.lengths.min() == 20
-    # The share of each rating is known: 1 and 2 together 17.5 %, 3 27.1 %, 4 34.2 %, 5 21.2 %.
-    share = np.bincount(whole.engagement, minlength=6) / 100_000
+    assert len(sessions) == 943
+    assert len(sessions.item) == 100_000
+    assert len(sessions.catalog) == 1682
+    assert sessions.lengths.min() == 20
+    # Published shares: ratings 1 and 2 together 17.5 %, 3 27.1 %, 4 34.2 %, 5 21.2 %.
+    share = np.bincount(sessions.engagement, minlength=6) / 100_000
     assert share.round(3).tolist() == [0, 0.271, 0.212, 0.342, 0, 0.175]
-    assert not [title for title in whole.catalog.titles if title.split(" (")[0].endswith(", The")]
+    assert not [title for title in sessions.catalog.titles if title.split(" (")[0].endswith(", The")]

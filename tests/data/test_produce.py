@@ -1,4 +1,4 @@
-"""``whyrec produce`` against the embedded broker: what is said to be delivered lies in the topic."""
+"""``whyrec produce`` against the embedded broker: the topic contains every slate that is reported as delivered."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def arrived(broker: EmbeddedBroker, expected: int) -> list[tuple[bytes, Impressi
     ]
 
 
-def test_what_is_said_to_be_delivered_lies_in_the_topic(broker: EmbeddedBroker, bundle: Path) -> None:
+def test_the_topic_contains_the_slates_reported_as_delivered(broker: EmbeddedBroker, bundle: Path) -> None:
     where = ("--bundle", str(bundle), "--bootstrap", broker.bootstrap_servers)
     result = call("--simulated", *where, "--rate", "200", "--count", "40", "--slate-size", "5")
 
@@ -70,10 +70,10 @@ def test_what_is_said_to_be_delivered_lies_in_the_topic(broker: EmbeddedBroker, 
     assert all(key.decode() == event["user_id_hash"] for key, event in events)
     assert {len(event["items"]) for _, event in events} == {5}
     times = sorted(event["timestamp_ms"] for _, event in events)
-    assert {later - sooner for sooner, later in itertools.pairwise(times)} == {5}, "due every 5 ms"
+    assert {later - sooner for sooner, later in itertools.pairwise(times)} == {5}, "one slate every 5 ms"
 
 
-def test_a_duration_is_as_good_as_a_count(broker: EmbeddedBroker, bundle: Path) -> None:
+def test_a_duration_limits_the_number_of_slates(broker: EmbeddedBroker, bundle: Path) -> None:
     where = ("--bundle", str(bundle), "--bootstrap", broker.bootstrap_servers)
     result = call("--simulated", *where, "--rate", "5", "--duration", "3", "--slate-size", "3", "--seed", "7")
 
@@ -82,7 +82,7 @@ def test_a_duration_is_as_good_as_a_count(broker: EmbeddedBroker, bundle: Path) 
     assert len(arrived(broker, 15)) == 15
 
 
-def test_real_users_come_round_again_as_new_requests(broker: EmbeddedBroker, tmp_path: Path) -> None:
+def test_users_are_repeated_with_new_request_ids(broker: EmbeddedBroker, tmp_path: Path) -> None:
     folder = tmp_path / "movielens"
     folder.mkdir()
     write_grouplens(folder)
@@ -105,21 +105,21 @@ def test_real_users_come_round_again_as_new_requests(broker: EmbeddedBroker, tmp
 
 
 @pytest.mark.parametrize("sources", [(), ("--simulated", "--movielens", ".")])
-def test_one_source_is_asked_for(sources: tuple[str, ...]) -> None:
+def test_exactly_one_source_is_required(sources: tuple[str, ...]) -> None:
     result = call(*sources)
 
     assert result.exit_code == 1
     assert "needs one source" in str(result.exception)
 
 
-def test_without_a_broker_it_says_where_it_looked(bundle: Path) -> None:
+def test_without_a_broker_the_error_names_the_address(bundle: Path) -> None:
     result = call("--simulated", "--bundle", str(bundle), "--bootstrap", "127.0.0.1:1")
 
     assert isinstance(result.exception, WhyrecError)
     assert "no broker answers at 127.0.0.1:1" in str(result.exception)
 
 
-def test_what_goes_wrong_while_slates_are_made_is_raised_to_the_sender(bundle: Path) -> None:
+def test_an_error_while_slates_are_made_is_raised_to_the_sender(bundle: Path) -> None:
     def failing() -> Iterator[Impression]:
         Bundle.load(bundle / "nowhere")
         yield from ()
@@ -131,7 +131,7 @@ def test_what_goes_wrong_while_slates_are_made_is_raised_to_the_sender(bundle: P
     ahead.close()
 
 
-def test_the_end_is_whichever_comes_first() -> None:
+def test_the_smaller_of_count_and_duration_is_the_limit() -> None:
     assert limit_of(10, 5, None) == 5
     assert limit_of(10, None, 2) == 20
     assert limit_of(10, 5, 2) == 5

@@ -1,4 +1,4 @@
-"""Histories as columns: what is cut, kept and laid out."""
+"""Histories as columns: selection, splits, truncation and padding."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ lengths = st.lists(st.integers(0, 8), min_size=1, max_size=12)
 
 @settings(deadline=None)
 @given(lengths, st.integers(0, 9))
-def test_what_is_dropped_is_the_newest(lengths: list[int], count: int) -> None:
+def test_the_newest_events_are_dropped(lengths: list[int], count: int) -> None:
     sessions = histories(lengths)
 
     assert plain(sessions.without_last(count)) == [events[: max(0, len(events) - count)] for events in plain(sessions)]
@@ -52,7 +52,7 @@ def test_what_is_dropped_is_the_newest(lengths: list[int], count: int) -> None:
 
 @settings(deadline=None)
 @given(lengths, st.integers(1, 9))
-def test_the_newest_events_are_laid_out_to_the_right(lengths: list[int], length: int) -> None:
+def test_the_newest_events_are_padded_on_the_left(lengths: list[int], length: int) -> None:
     sessions = histories(lengths)
     items, engagements = sessions.padded(length)
 
@@ -65,7 +65,7 @@ def test_the_newest_events_are_laid_out_to_the_right(lengths: list[int], length:
 
 @settings(deadline=None)
 @given(lengths, st.randoms(use_true_random=False))
-def test_histories_come_in_the_order_asked_for(lengths: list[int], random: Any) -> None:
+def test_histories_are_selected_in_the_given_order(lengths: list[int], random: Any) -> None:
     sessions = histories(lengths)
     rows = [random.randrange(len(lengths)) for _ in range(5)]
     picked = sessions.select(rows)
@@ -74,18 +74,18 @@ def test_histories_come_in_the_order_asked_for(lengths: list[int], random: Any) 
     assert picked.user_id_hash.tolist() == sessions.user_id_hash[rows].tolist()
 
 
-def test_no_user_is_on_two_sides_of_a_split() -> None:
+def test_no_user_is_in_two_parts_of_a_split() -> None:
     sessions = histories([3] * 200, users=[number // 4 for number in range(200)])
-    train, choose, test = parts = sessions.parts()
+    train, validation, test = parts = sessions.parts()
     users = [set(part.user_id_hash.tolist()) for part in parts]
 
     assert [len(each) for each in users] == [40, 5, 5]
     assert len(set.union(*users)) == 50
     assert sorted(event for part in parts for events in plain(part) for event in events) == list(range(600))
-    assert len(train) + len(choose) + len(test) == 200
+    assert len(train) + len(validation) + len(test) == 200
 
 
-def test_a_split_is_the_same_every_time_and_another_with_another_seed() -> None:
+def test_a_split_depends_on_the_seed_only() -> None:
     sessions = histories([2] * 50)
 
     assert plain(sessions.split(0.5, seed=3)[0]) == plain(sessions.split(0.5, seed=3)[0])
@@ -95,7 +95,7 @@ def test_a_split_is_the_same_every_time_and_another_with_another_seed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"item": np.array([1, 2, 61], dtype=np.int32)}, "from 1 to 60"),
         ({"item": np.array([0, 2, 3], dtype=np.int32)}, "from 1 to 60"),
@@ -106,12 +106,12 @@ def test_a_split_is_the_same_every_time_and_another_with_another_seed() -> None:
         ({"region": np.array(["GB"])}, "one per history"),
     ],
 )
-def test_columns_that_contradict_each_other_are_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(InvalidSessions, match=said):
+def test_inconsistent_columns_are_rejected(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidSessions, match=message):
         replace(histories([1, 2]), **change)
 
 
-def test_a_user_is_known_by_a_truncated_sha256() -> None:
+def test_the_pseudonym_of_a_user_is_a_truncated_sha256() -> None:
     # printf "" | sha256sum
     assert user_hash("") == "e3b0c44298fc1c14"
     assert len(user_hash("somebody")) == 16

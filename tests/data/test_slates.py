@@ -1,4 +1,4 @@
-"""Slates as a recommender would have logged them: whoever holds the bundle reproduces every score."""
+"""Simulated impressions are valid events whose scores the bundle reproduces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from models.bundle import Bundle
 from models.data.sessions import Sessions
 from models.data.simulator import simulate
-from models.data.slates import UnfitBundle, at, impressions
+from models.data.slates import UnfitBundle, impressions, moved_to
 from models.data.world import streamrec
 from models.reranker.features import USER_FEATURES
 from models.reranker.runtime import Reranker
@@ -41,7 +41,7 @@ def slates(bundle: Bundle, users: Sessions) -> list[Impression]:
     return list(impressions(bundle, users, seed=4))
 
 
-def test_everybody_gets_a_slate_that_a_worker_accepts(slates: list[Impression], users: Sessions) -> None:
+def test_every_user_gets_a_valid_slate(slates: list[Impression], users: Sessions) -> None:
     assert [slate["user_id_hash"] for slate in slates] == users.user_id_hash.tolist()
     assert len({slate["request_id"] for slate in slates}) == len(slates)
     for slate in slates:
@@ -49,14 +49,14 @@ def test_everybody_gets_a_slate_that_a_worker_accepts(slates: list[Impression], 
         assert [item["position"] for item in slate["items"]] == list(range(1, 21))
 
 
-def test_a_slate_crosses_the_bus_unchanged(slates: list[Impression]) -> None:
+def test_a_slate_survives_encoding_and_decoding(slates: list[Impression]) -> None:
     codec = Codec()
     for slate in slates[:20]:
         encoded = codec.encode("impression", slate, "impressions")
         assert same(codec.decode("impression", encoded.value, encoded.headers), {**slate, "detail": False})
 
 
-def test_the_bundle_reproduces_the_scores_of_the_event_alone(bundle: Bundle, slates: list[Impression]) -> None:
+def test_the_bundle_reproduces_the_scores_from_the_event(bundle: Bundle, slates: list[Impression]) -> None:
     model, reranker = SessionModel(bundle), Reranker.load(bundle)
     for slate in slates[:40]:
         index = bundle.catalog.index([event["item_id"] for event in slate["session"]])
@@ -70,11 +70,11 @@ def test_the_bundle_reproduces_the_scores_of_the_event_alone(bundle: Bundle, sla
             [[*slate["user_features"], *item["item_features"], item["ranking_score"]] for item in slate["items"]]
         )
         reranking = [item["reranking_score"] for item in slate["items"]]
-        assert reranker.score(rows).astype(np.float32).tolist() == reranking, "bit by bit"
+        assert reranker.score(rows).astype(np.float32).tolist() == reranking, "identical bits"
         assert reranking == sorted(reranking, reverse=True)
 
 
-def test_what_is_held_out_stays_unknown(bundle: Bundle, users: Sessions) -> None:
+def test_held_out_events_are_hidden_from_the_recommender(bundle: Bundle, users: Sessions) -> None:
     for held_out in (1, 3):
         for slate, low, high in zip(
             impressions(bundle, users, held_out=held_out), users.offsets[:-1], users.offsets[1:], strict=True
@@ -85,7 +85,7 @@ def test_what_is_held_out_stays_unknown(bundle: Bundle, users: Sessions) -> None
             assert not {item["item_id"] for item in slate["items"]} & set(history), "already seen"
 
 
-def test_the_best_of_the_catalogue_is_what_is_shown(bundle: Bundle, slates: list[Impression]) -> None:
+def test_the_slate_has_the_best_unseen_items(bundle: Bundle, slates: list[Impression]) -> None:
     model = SessionModel(bundle)
     for slate in slates[:10]:
         index = bundle.catalog.index([event["item_id"] for event in slate["session"]])
@@ -93,13 +93,11 @@ def test_the_best_of_the_catalogue_is_what_is_shown(bundle: Bundle, slates: list
         vector = model.run(left_pad([index], 50), left_pad([codes], 50), without=False).vector[0]
         scores = bundle.item_vectors @ vector
         scores[[0, *index.tolist()]] = -np.inf
-        best = {bundle.catalog.item_ids[place - 1] for place in np.argsort(-scores)[:20]}
+        best = {bundle.catalog.item_ids[index - 1] for index in np.argsort(-scores)[:20]}
         assert {item["item_id"] for item in slate["items"]} == best
 
 
-def test_the_seed_names_the_requests_and_nothing_else(
-    bundle: Bundle, users: Sessions, slates: list[Impression]
-) -> None:
+def test_the_seed_changes_request_ids_only(bundle: Bundle, users: Sessions, slates: list[Impression]) -> None:
     again = list(impressions(bundle, users, seed=4))
     other = list(impressions(bundle, users, seed=5))
 
@@ -109,15 +107,15 @@ def test_the_seed_names_the_requests_and_nothing_else(
         assert same({**left, "request_id": ""}, {**right, "request_id": ""})
 
 
-def test_the_number_of_items_is_asked_for(bundle: Bundle, users: Sessions) -> None:
+def test_the_slate_has_the_requested_number_of_items(bundle: Bundle, users: Sessions) -> None:
     for items in (1, 7, 300):
         slate = next(impressions(bundle, users, items=items))
         assert len(slate["items"]) == items
 
 
-def test_a_slate_can_be_moved_to_now(slates: list[Impression]) -> None:
+def test_a_slate_can_be_moved_to_another_time(slates: list[Impression]) -> None:
     for slate in slates[:5]:
-        moved = at(slate, 1_800_000_000_000)
+        moved = moved_to(slate, 1_800_000_000_000)
         shift = 1_800_000_000_000 - slate["timestamp_ms"]
 
         assert moved["timestamp_ms"] == 1_800_000_000_000
@@ -125,24 +123,24 @@ def test_a_slate_can_be_moved_to_now(slates: list[Impression]) -> None:
             event["timestamp_ms"] for event in slate["session"]
         ]
         assert same(moved["items"], slate["items"])
-        assert slate["timestamp_ms"] != moved["timestamp_ms"], "the original stays where it was"
+        assert slate["timestamp_ms"] != moved["timestamp_ms"], "the original is not changed"
 
 
-def test_a_bundle_of_another_catalogue_is_refused(tmp_path: Path, users: Sessions) -> None:
+def test_a_bundle_with_another_catalogue_is_rejected(tmp_path: Path, users: Sessions) -> None:
     other = Bundle.load(tiny_bundle(tmp_path))
 
     with pytest.raises(UnfitBundle, match="60 items of tiny@1"):
         impressions(other, users)
 
 
-def test_nothing_to_show_and_nothing_held_out_are_refused(bundle: Bundle, users: Sessions) -> None:
+def test_fewer_than_one_item_or_held_out_event_is_rejected(bundle: Bundle, users: Sessions) -> None:
     with pytest.raises(UnfitBundle, match="at least 1"):
         impressions(bundle, users, items=0)
     with pytest.raises(UnfitBundle, match="at least 1"):
         impressions(bundle, users, held_out=0)
 
 
-def test_users_of_a_region_that_the_log_does_not_know_get_slates_too(bundle: Bundle, users: Sessions) -> None:
+def test_users_of_a_region_missing_in_the_log_get_slates(bundle: Bundle, users: Sessions) -> None:
     elsewhere = users.select(users.region != "US")
     slates = list(impressions(bundle, users, log=elsewhere))
 
@@ -153,7 +151,7 @@ def test_users_of_a_region_that_the_log_does_not_know_get_slates_too(bundle: Bun
     assert all(np.isfinite(item["item_features"][0]) for slate in americans for item in slate["items"])
 
 
-def test_slates_are_made_as_they_are_asked_for(bundle: Bundle) -> None:
+def test_slates_are_made_lazily(bundle: Bundle) -> None:
     few = list(itertools.islice(impressions(bundle, simulate(2000, seed=3), batch=8), 3))
 
     assert len(few) == 3

@@ -27,7 +27,7 @@ VECTORS[0] = 0
 
 def encode(items: np.ndarray, engagements: np.ndarray) -> np.ndarray:
     world = streamrec()
-    leads = np.einsum("nkd,nk->nd", VECTORS[world.followers], world.follower_odds).astype(np.float32)
+    leads = np.einsum("nkd,nk->nd", VECTORS[world.followers], world.follower_probability).astype(np.float32)
     pull = simulator.ATTRACTION[engagements] * 0.62 ** np.arange(items.shape[1] - 1, -1, -1)
     pull /= pull.sum(axis=1, keepdims=True)
     return (20 * np.einsum("bl,bld->bd", pull, leads[items])).astype(np.float32)

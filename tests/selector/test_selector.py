@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.bundle import Bundle, attach
-from models.data.feedback import chance_of_helping
+from models.data.feedback import probability_of_helping
 from models.errors import BundleError
 from models.selector.features import CONTEXT, FEATURES, TYPES, rows
 from models.selector.runtime import MAX_EXPLORATION, Selector, choose, preferred, scores
@@ -42,7 +42,7 @@ def asked(users: int, seed: int) -> Feedback:
     count = holds.sum(axis=1)
     nth = (rng.random(len(user)) * count).astype(np.int64)
     shown = (np.cumsum(holds, axis=1) <= nth[:, None]).sum(axis=1)
-    helpful = rng.random(len(user)) < chance_of_helping(context, user, shown, seed)
+    helpful = rng.random(len(user)) < probability_of_helping(context, user, shown, seed)
     return Feedback(context, holds, shown, 1 / count, helpful, user)
 
 
@@ -109,7 +109,8 @@ def test_the_estimated_values_contain_the_true_ones_and_the_learned_one_is_bette
     report = evaluate(selector, test)
     choice = preferred(scores(selector, test.context, test.holds))
     truths = [
-        chance_of_helping(test.context, test.user, kind, seed).mean() for kind in (choice, test.holds.argmax(axis=1))
+        probability_of_helping(test.context, test.user, kind, seed).mean()
+        for kind in (choice, test.holds.argmax(axis=1))
     ]
     for value, truth in zip((report.learned, report.fixed), truths, strict=True):
         assert abs(value.mean - truth) < 1.5 * value.margin
