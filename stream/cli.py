@@ -42,10 +42,11 @@ for command in (
     watch.watch,
     explain.explain,
     replay.replay,
-    evaluate.audit,
+    evaluate.evaluate,
     config.config,
 ):
     app.command()(command)
+app.command("audit", hidden=True, deprecated=True)(evaluate.evaluate)
 for group, text in (
     (topics, "Create and describe the topics."),
     (schemas, "Register the event schemas, and check that they are compatible."),

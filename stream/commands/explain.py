@@ -58,7 +58,7 @@ def explain(
     if json:
         typer.echo(to_json(explanation))
     else:
-        Console().print(panel(cast("Explanation", explanation), explainer.bundle.catalog, items))
+        Console().print(panel(cast("Explanation", explanation), explainer.bundle, items))
 
 
 def _read(file: str) -> bytes:

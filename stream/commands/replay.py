@@ -1,4 +1,4 @@
-"""``whyrec replay``: an archived explanation, made again and compared."""
+"""``whyrec replay``: explain an archived request again and compare."""
 
 from __future__ import annotations
 
@@ -18,25 +18,33 @@ if TYPE_CHECKING:
 
 def replay(
     *,
-    request: Annotated[UUID, typer.Option(help="Id of the recommendation request.", metavar="ID")],
+    request: Annotated[UUID, typer.Option(help="The id of the recommendation request.", metavar="ID")],
     bundle: Annotated[
         Path | None,
-        typer.Option(help="The model bundle that explained it, by default WHYREC_BUNDLE_DIR.", metavar="DIR"),
+        typer.Option(help="The model bundle that explained the request; default: WHYREC_BUNDLE_DIR.", metavar="DIR"),
     ] = None,
     impression: Annotated[
         Path | None,
-        typer.Option(help="The impression event, where Kafka holds it no longer; - is stdin.", metavar="FILE"),
+        typer.Option(
+            help="A file with the impression event, for impressions that Kafka no longer holds; - is standard input.",
+            metavar="FILE",
+        ),
     ] = None,
     date: Annotated[
-        str | None, typer.Option(help="Day it was shown, UTC: only its objects are read.", metavar="YYYY-MM-DD")
+        str | None,
+        typer.Option(
+            help="The day on which the slate was shown (UTC): only objects of this day are read.", metavar="YYYY-MM-DD"
+        ),
     ] = None,
     url: Annotated[
-        str | None, typer.Option(help="The archive: folder or s3://bucket/prefix, by default WHYREC_ARCHIVE_URL.")
+        str | None, typer.Option(help="The archive, a folder or s3://bucket/prefix; default: WHYREC_ARCHIVE_URL.")
     ] = None,
-    items: Annotated[int, typer.Option(min=0, help="Show the full ledgers of so many items.", metavar="N")] = 1,
-    json: bool = typer.Option(False, "--json", help="Print everything, of all items, as JSON."),
+    items: Annotated[int, typer.Option(min=0, help="Show the full ledgers of the first N items.", metavar="N")] = 1,
+    json: bool = typer.Option(False, "--json", help="Print every value of every item as JSON."),
 ) -> None:
-    """Explain an archived request again, and prove that every text has the archived hash; exit 1 if one has not.
+    """Explain an archived request again, and prove that every text has the archived hash; exit 1 if a text does not.
+
+    Meant for investigations and for the requests of data subjects: it names sensitive features.
 
     Example: whyrec replay --request 3f2a91c4-7d1e-4b0a-9c55-0e8f6f1d2b7a
     """
@@ -47,13 +55,15 @@ def replay(
     from stream.archive.store import open_archive
     from stream.commands.archive.options import require_day, settings_at
     from stream.connections import codec_of
-    from stream.replay import judge, show
+    from stream.replay import compare
+    from stream.replay.document import document
+    from stream.terminal.replay import replay_view
 
     require_day("--date", date)
     settings = settings_at(url)
     archived = _archived(open_archive(settings), request, date)
     opened = Bundle.load(bundle or settings.bundle_dir)
-    explainers = {slate.common("policy"): judge.explainer_for(slate, opened, settings.policy) for slate in archived}
+    explainers = {slate.common("policy"): compare.explainer_for(slate, opened, settings.policy) for slate in archived}
     codec = codec_of(settings)
     given = None if impression is None else _read(impression)
     topic = settings.topic("impressions")
@@ -61,18 +71,18 @@ def replay(
     proven = True
     for slate in archived:
         original = _original(settings, codec, slate.source, request, given)
-        replayed = judge.replay(slate, original, explainers[slate.common("policy")])
+        replayed = compare.replay(slate, original, explainers[slate.common("policy")])
         proven &= replayed.proven
         if json:
-            typer.echo(to_json(show.document(replayed, topic)))
+            typer.echo(to_json(document(replayed, topic)))
         else:
-            console.print(show.render(replayed, topic, opened.catalog, items))
+            console.print(replay_view(replayed, topic, opened.catalog, items))
     if not proven:
         raise typer.Exit(1)
 
 
 def _archived(store: Store, request: UUID, date: str | None) -> list[ArchivedSlate]:
-    """Find the request's rows, with a progress bar."""
+    """Find the rows of the request, with a progress bar."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -95,8 +105,8 @@ def _archived(store: Store, request: UUID, date: str | None) -> list[ArchivedSla
     if not found:
         day = "" if date is None else f" on {date} (UTC)"
         raise ArchiveError(
-            f"{store.url} holds no row of request {request}{day}: check the id and --url; it may also have been "
-            "erased or expired (whyrec archive verify says so), or never been explained (see the dead letters)"
+            f"{store.url} holds no row of request {request}{day}: check the id and --url. The rows may also have been "
+            "erased or expired (see whyrec archive verify), or the request was never explained (see the dead letters)"
         )
     return found
 

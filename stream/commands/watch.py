@@ -39,13 +39,13 @@ def watch(
     from stream.terminal.panel import panel
 
     settings = Settings()
-    catalog = Bundle.load(bundle or settings.bundle_dir).catalog
+    opened = Bundle.load(bundle or settings.bundle_dir)
     console = Console()
     for number, explanation in enumerate(_explanations(settings, from_beginning=from_beginning), start=1):
         if json:
             typer.echo(to_json(explanation))
         else:
-            console.print(panel(explanation, catalog, items))
+            console.print(panel(explanation, opened, items))
         if number == count:
             return
 

@@ -1,1 +1,1 @@
-"""Is what is shown true? An audit of explanations by slower and independent means, on held-out impressions."""
+"""Evaluation: the faithfulness of explanations, measured on held-out impressions by slower, independent code."""

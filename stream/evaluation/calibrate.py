@@ -1,6 +1,6 @@
-"""The margin of a bundle: as large as it can be while enough impressions keep a citation that holds.
+"""Calibrate a bundle's citation margin: the largest margin that leaves enough impressions with a confirmed citation.
 
-A larger margin makes every citation surer, and leaves more impressions without one.
+A larger margin makes each citation safer and leaves more impressions without a citation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ _BATCH: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A margin in logits, and the share of how many impressions that it leaves with a citation that holds."""
+    """The calibrated margin, in logits, and what it was calibrated on.
+
+    confirmed_share is the share of the impressions that have a confirmed citation at this margin; impressions is the
+    number of impressions.
+    """
 
     margin: float
     confirmed_share: float
@@ -30,20 +34,20 @@ class Calibration:
 
 
 def calibrate(bundle: Bundle, slates: Sequence[Impression], share: float) -> Calibration:
-    """Find the largest margin of two digits that leaves a share of the impressions a citation; 0 where none does.
+    """Find the largest margin of two digits at which at least ``share`` of the impressions have a confirmed citation.
 
-    slates are held-out ones of this bundle.
+    The slates must be held-out slates that this bundle ranked. The margin is 0 where no margin reaches the share.
     """
     models = Models.open(replace(bundle, manifest=replace(bundle.manifest, citation_margin=0.0)))
     batches = []
     for start in range(0, len(slates), _BATCH):
         columns = to_columns(slates[start : start + _BATCH], bundle)
         batches.append((columns, score(columns, models)))
-    low, high = 0, len(_MARGINS)  # the share falls as the margin rises
-    confirmed = _share(models, batches, 0.0)
+    low, high = 0, len(_MARGINS)  # a bisection: the share never grows with the margin
+    confirmed = _confirmed_share(models, batches, 0.0)
     while high - low > 1:
         middle = (low + high) // 2
-        found = _share(models, batches, _MARGINS[middle])
+        found = _confirmed_share(models, batches, _MARGINS[middle])
         if found >= share:
             low, confirmed = middle, found
         else:
@@ -51,8 +55,8 @@ def calibrate(bundle: Bundle, slates: Sequence[Impression], share: float) -> Cal
     return Calibration(_MARGINS[low], confirmed, sum(len(columns.item) for columns, _ in batches))
 
 
-def _share(models: Models, batches: Sequence[tuple[Slates, Scores]], margin: float) -> float:
+def _confirmed_share(models: Models, batches: Sequence[tuple[Slates, Scores]], margin: float) -> float:
     manifest = replace(models.bundle.manifest, citation_margin=margin)
-    asked = replace(models, bundle=replace(models.bundle, manifest=manifest))
-    held = [verify("evidence", columns, scores, asked).holds[:, 0] for columns, scores in batches]
-    return sum(float(each.sum()) for each in held) / max(1, sum(len(each) for each in held))
+    with_margin = replace(models, bundle=replace(models.bundle, manifest=manifest))
+    confirmed = [verify("evidence", columns, scores, with_margin).holds[:, 0] for columns, scores in batches]
+    return sum(float(each.sum()) for each in confirmed) / max(1, sum(len(each) for each in confirmed))

@@ -1,4 +1,4 @@
-"""Impressions to audit or to calibrate on: of users whom no model has learnt from, with the true cause where known."""
+"""Impressions to evaluate or calibrate on: held-out users, with the true cause of the next item where it is known."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from models.data.sessions import Sessions
 from models.data.slates import impressions
 from schemas.events import Impression
 
-AUDIT_SEED: Final = 7_001
-"""Simulated users that audits look at; nothing is trained or calibrated on them."""
+EVALUATION_SEED: Final = 7_001
+"""Seed of the simulated users that evaluations use; nothing is trained or calibrated on these users."""
 
 CALIBRATION_SEED: Final = 8_001
-"""Simulated users that margins are calibrated on."""
+"""Seed of the simulated users that margins are calibrated on."""
 
 USERS: Final = 8_000
-"""Simulated at a time: enough for every item's statistics to mean something."""
+"""Users simulated at a time: enough for the statistics of every item to be meaningful."""
 
 DECISIVE: Final = 0.95
-"""A cause counts as known for certain where the world's own odds give one event more than this."""
+"""A cause is decisive where the odds of one event, by the simulator's own rules, exceed this value."""
 
 _ITEMS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What led to the item that the user watched next.
+    """The event that led the user to the next item.
 
-    item_id: that item; event: the index in the session of the event that led to it; likeliest: the event that has
-    the highest odds of having done so, by the simulator's own rules; odds: those odds.
+    item_id is the next item; event is the index, in the session, of the event that caused it; likeliest is the index of
+    the event with the highest odds of being the cause, by the simulator's own rules; odds are the odds of that event.
     """
 
     item_id: str
@@ -46,14 +46,14 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An impression, and what led to what came next where that is known."""
+    """One slate, and the cause of the item that the user chose next, where the cause is known."""
 
     impression: Impression
     cause: Cause | None
 
 
 def simulated(bundle: Bundle, seed: int) -> Iterator[Case]:
-    """Yield a case for each simulated user, without end."""
+    """Yield one case for each simulated user, without end."""
     from models.data.simulator import simulate
 
     for number in itertools.count(seed):
@@ -62,9 +62,10 @@ def simulated(bundle: Bundle, seed: int) -> Iterator[Case]:
 
 
 def movielens(bundle: Bundle, directory: Path, *, part: int) -> Iterator[Case]:
-    """Yield cases of real users, until there are no more; part 2 is for figures only, part 1 chose the models.
+    """Yield the cases of the real users in one part of MovieLens 100K.
 
-    One round makes a slate per history, each round one event further back in time.
+    Part 1 (validation) was used to choose the models; part 2 (test) is for reported figures only. Each round yields one
+    slate per history, and each round holds out one event more than the round before.
     """
     from models.data.movielens import load
 

@@ -1,4 +1,4 @@
-"""Run an audit: explain under every policy, judge, count."""
+"""Run an evaluation: explain the cases under every policy, measure the ground truth, and count."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from models.bundle import Bundle
 from stream.evaluation.cases import Case
-from stream.evaluation.figures import BASELINES, REFERENCE, SLICES, Tally
-from stream.evaluation.judge import Judge
+from stream.evaluation.figures import BASELINES, PUBLISHED, SLICES, Tally
+from stream.evaluation.ground_truth import GroundTruth
 from stream.explain.kinds import POLICIES
 from stream.explain.pipeline import Explainer
 
@@ -20,8 +20,8 @@ _BATCH: Final = 64
 
 
 @dataclass(frozen=True)
-class Audit:
-    """What was audited, and the tally of each policy."""
+class Evaluation:
+    """What was evaluated, and the tally of each policy."""
 
     model_version: str
     source: str
@@ -32,7 +32,7 @@ class Audit:
     tallies: dict[str, Tally]
 
     def record(self) -> dict[str, Any]:
-        """Give everything as plain values, for JSON."""
+        """Return everything as plain values, for JSON."""
         return {
             "model_version": self.model_version,
             "data": self.source,
@@ -45,34 +45,37 @@ class Audit:
             "baselines": {
                 policy: {who: tally.record(who) for who in BASELINES} for policy, tally in self.tallies.items()
             },
-            "reference": dict(REFERENCE),
+            "reference": dict(PUBLISHED),
             "trade_off": self.tallies["evidence"].trade_off() if "evidence" in self.tallies else [],
         }
 
 
-def audit(
+def evaluate(
     bundle: Bundle,
     cases: Iterable[Case],
     source: str,
     *,
     policies: Iterable[str] = POLICIES,
     report: Callable[[int], None] = lambda _: None,
-) -> Audit:
-    """Judge what the explanations of these cases show; report is told after each batch how many slates are done."""
-    judge = Judge(bundle)
+) -> Evaluation:
+    """Evaluate the explanations that each policy gives to the cases.
+
+    source names the data; ``report`` is called after each batch with the number of slates done.
+    """
+    truth = GroundTruth(bundle)
     explainers = {policy: Explainer(bundle, policy) for policy in policies}
     tallies = {policy: Tally() for policy in explainers}
     random = {policy: np.random.default_rng(0) for policy in explainers}
     slates = items = 0
-    left = iter(cases)
-    while batch := list(itertools.islice(left, _BATCH)):
+    remaining = iter(cases)
+    while batch := list(itertools.islice(remaining, _BATCH)):
         impressions = [case.impression for case in batch]
-        verdicts = judge.judge(impressions)
+        effects = truth.effects(impressions)
         for policy, explainer in explainers.items():
-            for case, explanation, verdict in zip(batch, explainer.explain(impressions), verdicts, strict=True):
-                tallies[policy].add(case, explanation, verdict, judge, random[policy])
+            for case, explanation, effect in zip(batch, explainer.explain(impressions), effects, strict=True):
+                tallies[policy].add(case, explanation, effect, truth, random[policy])
         slates += len(batch)
         items += sum(len(each["items"]) for each in impressions)
         report(slates)
     margin, ageing = bundle.manifest.citation_margin, bundle.manifest.citation_ageing
-    return Audit(bundle.model_version, source, margin, ageing, slates, items, tallies)
+    return Evaluation(bundle.model_version, source, margin, ageing, slates, items, tallies)

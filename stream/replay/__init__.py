@@ -1,1 +1,1 @@
-"""Replay: an archived explanation is made again from its impression, and must come out the same."""
+"""Replay: explain an archived impression again and prove that the archived texts are what the models explain."""

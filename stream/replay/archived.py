@@ -1,4 +1,4 @@
-"""What the archive holds of one request."""
+"""The archived rows of one recommendation request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stream.archive.rows.slates import SCHEMA
 
 @dataclass(frozen=True, slots=True, order=True)
 class Source:
-    """Where an impression stood on Kafka; topic_id is empty where the archive does not know it."""
+    """Topic, partition and offset of an impression on Kafka; topic_id is empty where the archive has none."""
 
     topic_id: str
     partition: int
@@ -27,22 +27,23 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class ArchivedSlate:
-    """The rows of one impression event, by position; each has the columns of a segment, null where it has none."""
+    """The archived rows of one impression event, by position: the columns of a segment, None for an absent value."""
 
     source: Source
     rows: list[dict[str, Any]]
 
     def common(self, column: str) -> Any:
-        """Return what a column says of the whole slate."""
+        """Return the value of a column that is the same in every row of the slate."""
         return self.rows[0][column]
 
 
 def slates_of(
     store: Store, request: UUID, refs: Iterable[ObjectRef], seen: Callable[[ObjectRef], None] | None = None
 ) -> list[ArchivedSlate]:
-    """Return the archived slates of a request, in the order of their sources; more than one where it was sent again.
+    """Return the archived slates of a request, ordered by source; there are several where the request was sent again.
 
-    Only request ids are read of objects that hold nothing of it; ``seen`` is called as each object begins.
+    Of objects without rows of the request, only the column of request ids is read. ``seen`` is called before each
+    object is read.
     """
     groups: dict[Source, list[dict[str, Any]]] = {}
     for ref in refs:

@@ -1,4 +1,4 @@
-"""The original impression, read back from where it stood on Kafka, or from a file."""
+"""Read the original impression, from its offset on Kafka or from a file."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ _NEEDED: Final = "give the impression event itself with --impression FILE (as JS
 
 
 class ImpressionGone(WhyrecError):
-    """Kafka does not hold the impression, or not any more."""
+    """Kafka does not hold the impression, or no longer holds it."""
 
 
 class OtherRequest(WhyrecError):
-    """The impression is of another request than the archived rows."""
+    """The impression belongs to another request than the archived rows."""
 
 
 def from_kafka(settings: Settings, codec: Codec, source: Source, request: UUID) -> Impression:
     """Read one impression event from its topic, partition and offset.
 
     Raises:
-        ImpressionGone: retention ran past it, or the topic was made anew; says which, and what is needed.
+        ImpressionGone: the retention of the topic has passed, or the topic was created again; the message names
+            the cause and the remedy.
         ConfigurationError: no broker answers.
-        UndecodableEvent: what lies there cannot be read.
+        UndecodableEvent: the record is not an impression event.
 
     """
     topic = settings.topic("impressions")
@@ -52,27 +53,27 @@ def from_kafka(settings: Settings, codec: Codec, source: Source, request: UUID) 
         low, high = _watermarks(consumer, settings, partition)
         _require_same_topic(settings, topic, source)
         if source.offset < low:
-            raise ImpressionGone(f"Kafka holds {place} no longer: its retention has come to offset {low}; {_NEEDED}")
+            raise ImpressionGone(f"Kafka no longer holds {place}: its retention has reached offset {low}; {_NEEDED}")
         if source.offset >= high:
-            raise ImpressionGone(f"Kafka has no {place}: it ends at {high}, so the topic was made anew; {_NEEDED}")
+            raise ImpressionGone(f"Kafka has no {place}: it ends at {high}, so the topic was created again; {_NEEDED}")
         consumer.assign([partition])
         message = consumer.poll(_ANSWER_S)
     finally:
         consumer.close()
     if message is None or message.error() is not None or message.offset() != source.offset:
-        raise ImpressionGone(f"Kafka gives no record at {place}; {_NEEDED}")
+        raise ImpressionGone(f"Kafka returned no record at {place}; {_NEEDED}")
     impression = codec.decode("impression", message.value(), message.headers())
     if not _is_of(impression, request):
-        raise ImpressionGone(f"at {place} lies another request, so the topic was made anew; {_NEEDED}")
+        raise ImpressionGone(f"{place} holds another request, so the topic was created again; {_NEEDED}")
     return cast("Impression", impression)
 
 
 def from_bytes(codec: Codec, value: bytes, request: UUID) -> Impression:
-    """Read one impression event that somebody kept.
+    """Read one impression event that was kept elsewhere.
 
     Raises:
-        OtherRequest: it is not the one that is replayed.
-        UndecodableEvent: it is no impression event.
+        OtherRequest: the event belongs to another request.
+        UndecodableEvent: the bytes are not an impression event.
 
     """
     impression = codec.decode("impression", value)
@@ -91,7 +92,7 @@ def _require_same_topic(settings: Settings, topic: str, source: Source) -> None:
     origin = origin_of(settings.bootstrap_servers, topic)
     if origin is not None and origin.topic != source.topic_id:
         raise ImpressionGone(
-            f"{topic} was made anew: it has the id {origin.topic}, the impression was sent to {source.topic_id}; "
+            f"{topic} was created again: its id is {origin.topic}, but the impression was sent to {source.topic_id}; "
             f"{_NEEDED}"
         )
 

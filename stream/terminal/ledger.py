@@ -1,4 +1,4 @@
-"""An item's full ledger as a person reads it on a terminal: two sums, each from its parts down to its total."""
+"""The terminal view of an item's full ledger: two tables, each with the parts of a sum and, last, the total."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from rich.text import Text
 from schemas.events import Detail, EventLedger, FeatureLedger, SimilarMoment
 
 _BAR: Final = 10
-"""Characters of the longest bar."""
+"""Length of the longest bar, in characters."""
 
-_NAMED: Final = 0.95
-"""Features are named until so much of what moved the score is told; the others are one row."""
+_NAMED_SHARE: Final = 0.95
+"""Features are named until they cover this share of the absolute contributions; one row sums up the other features."""
 
 
-def ledger(detail: Detail, *, whole: bool = False) -> Iterator[RenderableType]:
-    """Lay out what an item's score is made of, what each past event did, and what could be done about it.
+def ledger(detail: Detail, *, sensitive: bool = False) -> Iterator[RenderableType]:
+    """Lay out the features and the session events that make up an item's score, and the recourse.
 
-    The whole ledger, for investigations, names every feature, whatever it counts for.
+    By default the small and the sensitive features are summed up in one row without names. With ``sensitive``, every
+    feature is named: only for investigations and for a data subject's own request.
     """
-    yield _features(detail, whole=whole)
+    yield _features(detail, every_feature=sensitive)
     if detail["events"]:
         yield _events(detail)
     if detail["recourse"]:
@@ -34,14 +35,14 @@ def ledger(detail: Detail, *, whole: bool = False) -> Iterator[RenderableType]:
     yield from (Text(_moment(moment), style="dim") for moment in detail["similar_moments"])
 
 
-def _features(detail: Detail, *, whole: bool) -> Table:
-    named, others = (_by_size(detail["features"]), []) if whole else _named(detail["features"])
+def _features(detail: Detail, *, every_feature: bool) -> Table:
+    named, others = (_by_size(detail["features"]), []) if every_feature else _named(detail["features"])
     table = _table("What the score is made of", "value", "counts")
     largest = max((abs(each["contribution"]) for each in named), default=0.0)
     table.add_row("Where every item starts", "", f"{detail['base_value']:.3f}", "")
     for each in named:
-        told = (each["display_name"], _value(each), f"{each['contribution']:+.3f}")
-        table.add_row(*told, _bar(each["contribution"], largest))
+        cells = (each["display_name"], _value(each), f"{each['contribution']:+.3f}")
+        table.add_row(*cells, _bar(each["contribution"], largest))
     if others:
         rest = sum(each["contribution"] for each in others)
         table.add_row(f"{len(others)} others", "", f"{rest:+.3f}", _bar(rest, largest), style="dim")
@@ -51,14 +52,14 @@ def _features(detail: Detail, *, whole: bool) -> Table:
 
 
 def _named(features: list[FeatureLedger]) -> tuple[list[FeatureLedger], list[FeatureLedger]]:
-    """Part the features into those worth a row of their own, largest first, and others; the sensitive are others."""
-    enough = _NAMED * sum(abs(each["contribution"]) for each in features)
+    """Split the features into those that get a row, largest first, and the others. Sensitive features get no row."""
+    enough = _NAMED_SHARE * sum(abs(each["contribution"]) for each in features)
     named: list[FeatureLedger] = []
     others: list[FeatureLedger] = []
-    told = 0.0
+    covered = 0.0
     for each in _by_size(features):
-        (others if each["sensitive"] or told >= enough else named).append(each)
-        told += abs(each["contribution"])
+        (others if each["sensitive"] or covered >= enough else named).append(each)
+        covered += abs(each["contribution"])
     return named, others
 
 
@@ -71,8 +72,8 @@ def _events(detail: Detail) -> Table:
     largest = max(abs(each["effect"]) for each in detail["events"])
     for each in reversed(detail["events"]):
         alike = "" if each["similarity"] is None else f"{each['similarity']:.2f}"
-        told = (_did(each), _ago(each["age_s"]), alike, f"{each['effect']:+.3f}")
-        table.add_row(*told, _bar(each["effect"], largest))
+        cells = (_event(each), _ago(each["age_s"]), alike, f"{each['effect']:+.3f}")
+        table.add_row(*cells, _bar(each["effect"], largest))
     together = detail["events_together"]
     table.add_row("Only together", "", "", f"{together:+.3f}", _bar(together, largest), style="dim")
     table.add_section()
@@ -90,7 +91,7 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _did(event: EventLedger) -> str:
+def _event(event: EventLedger) -> str:
     return f"{event['event']} {event['engagement']} “{event['title']}”"
 
 

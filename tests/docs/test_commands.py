@@ -13,7 +13,8 @@ from stream.cli import app
 
 def commands(command: Any, path: str) -> list[tuple[str, Any]]:
     if isinstance(command, TyperGroup):
-        return [each for name, child in command.commands.items() for each in commands(child, f"{path} {name}")]
+        shown = {name: child for name, child in command.commands.items() if not child.hidden}
+        return [each for name, child in shown.items() for each in commands(child, f"{path} {name}")]
     return [(path, command)]
 
 

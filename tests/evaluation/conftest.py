@@ -8,7 +8,7 @@ import pytest
 
 from models.bundle import Bundle
 from stream.evaluation.cases import Case, simulated
-from stream.evaluation.run import Audit, audit
+from stream.evaluation.run import Evaluation, evaluate
 from stream.settings import BUNDLED_MODEL
 
 FRESH_SEED = 31
@@ -27,5 +27,5 @@ def cases(shipped: Bundle) -> list[Case]:
 
 
 @pytest.fixture(scope="session")
-def found(shipped: Bundle, cases: list[Case]) -> Audit:
-    return audit(shipped, cases, "fresh users")
+def found(shipped: Bundle, cases: list[Case]) -> Evaluation:
+    return evaluate(shipped, cases, "fresh users")

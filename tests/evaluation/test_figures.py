@@ -1,4 +1,4 @@
-"""What the shipped bundle shows to users whom nothing has learnt from is true."""
+"""The shipped bundle gives true explanations to users that no model was trained on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from models.bundle import Bundle
 from stream.evaluation.cases import Case
 from stream.evaluation.figures import BASELINES, KEYS, SLICES
-from stream.evaluation.judge import Judge
-from stream.evaluation.run import Audit
+from stream.evaluation.ground_truth import GroundTruth
+from stream.evaluation.run import Evaluation
 from stream.explain.evidence import EVENTS
 from stream.explain.pipeline import Explainer
 from tests.explain.judge import Judge as PlainJudge
@@ -22,7 +22,7 @@ PROMISED = ("true_deletion", "true_all_removals", "true_cause_first", "ig_top5",
 
 
 @pytest.fixture(scope="module")
-def record(found: Audit) -> dict[str, Any]:
+def record(found: Evaluation) -> dict[str, Any]:
     written: dict[str, Any] = json.loads(json.dumps(found.record()))
     return written
 
@@ -39,12 +39,12 @@ def test_most_impressions_have_a_citation_that_is_confirmed(record: dict[str, An
     assert record["policies"]["evidence"]["all"]["drop_of_best"]["value"] > 0.9
 
 
-def test_every_first_citation_falls_by_the_margin(found: Audit) -> None:
-    least = [each.least for each in found.tallies["evidence"].strengths]
-    assert min(least) > found.margin - 1e-3
+def test_the_score_drop_of_every_first_citation_exceeds_the_margin(found: Evaluation) -> None:
+    drops = [each.least_drop for each in found.tallies["evidence"].first_citations]
+    assert min(drops) > found.margin - 1e-3
 
 
-def test_the_judge_does_find_what_is_false(record: dict[str, Any]) -> None:
+def test_the_evaluation_finds_false_citations(record: dict[str, Any]) -> None:
     attention = record["policies"]["attention"]["all"]
     for key in ("true_deletion", "true_all_removals"):
         for figures in (attention, *(record["baselines"]["evidence"][who]["all"] for who in BASELINES)):
@@ -75,18 +75,18 @@ def test_a_larger_margin_shows_less(record: dict[str, Any]) -> None:
     assert all(not math.isnan(point["ig_top5"]) for point in record["trade_off"])
 
 
-def test_the_judge_deletes_as_plain_lists_do(shipped: Bundle, cases: list[Case]) -> None:
+def test_the_ground_truth_deletes_events_as_plain_lists_do(shipped: Bundle, cases: list[Case]) -> None:
     plain = PlainJudge(shipped)
     impressions = [case.impression for case in cases[:3]]
-    for impression, verdict in zip(impressions, Judge(shipped).judge(impressions), strict=True):
+    for impression, effects in zip(impressions, GroundTruth(shipped).effects(impressions), strict=True):
         for event in range(len(impression["session"])):
             fall, relative = plain.fall(impression, event)
             expected = np.minimum(list(fall.values()), np.array(list(relative.values())) / 0.25)
-            np.testing.assert_allclose(verdict.least[0, :, event], expected, atol=4e-3)
-            np.testing.assert_allclose(verdict.relative[:, event], list(relative.values()), atol=1e-3)
+            np.testing.assert_allclose(effects.least_drop[0, :, event], expected, atol=4e-3)
+            np.testing.assert_allclose(effects.centred_drop[:, event], list(relative.values()), atol=1e-3)
 
 
-def test_the_events_of_a_slate_that_are_tried_are_bounded(shipped: Bundle, cases: list[Case]) -> None:
+def test_the_number_of_events_cited_in_a_slate_is_bounded(shipped: Bundle, cases: list[Case]) -> None:
     named = [
         {citation["event"] for item in explanation["items"] for citation in item["evidence"]["history"]}
         for explanation in Explainer(shipped).explain([case.impression for case in cases])

@@ -41,7 +41,7 @@ def test_text_from_standard_input_shows_every_item_and_its_evidence(
     result = run("--bundle", str(bundle_dir), stdin=to_json(slates[0]))
     assert result.exit_code == 0, result.output
     assert "Because you" in result.stdout
-    assert "without it the score falls by" in " ".join(result.stdout.replace("│", " ").split())
+    assert "without it the score drops by" in " ".join(result.stdout.replace("│", " ").split())
     assert slates[0]["request_id"] in result.stdout
 
 

@@ -236,7 +236,7 @@ def test_a_sensitive_feature_is_named_in_no_sentence_and_on_no_terminal(
         flags = {each["name"]: each["sensitive"] for each in told["detail"]["features"]}
         assert flags == {each.name: each.is_sensitive for each in hidden}
     for explanation in explanations:
-        console.print(panel(explanation, explainer.bundle.catalog))  # type: ignore[arg-type]
+        console.print(panel(explanation, explainer.bundle))  # type: ignore[arg-type]
     printed = console.export_text()
     assert "What the score is made of" in printed
     assert not [name for name in names if name in printed]

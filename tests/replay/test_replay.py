@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from models.bundle import Bundle
 from schemas.json_form import to_json
 from stream.kafka.cluster import Cluster
-from stream.replay.judge import NotReplayable
+from stream.replay.compare import NotReplayable
 from stream.replay.source import ImpressionGone, OtherRequest
 from tests.bundles import tiny_bundle
 from tests.replay.conftest import SLATES, Explained
@@ -149,4 +149,4 @@ def test_what_kafka_no_longer_holds_is_asked_for(explained: Explained) -> None:
     Cluster(settings).create()
     anew = explained.replay(0).exception
     assert isinstance(anew, ImpressionGone)
-    assert "made anew" in str(anew)
+    assert "created again" in str(anew)

@@ -20,7 +20,7 @@ from stream.explain.feedback import simulated
 from stream.explain.pipeline import Explained, Explainer
 from stream.explain.selector import draws
 from stream.replay.archived import ArchivedSlate, Source
-from stream.replay.judge import explainer_for, replay
+from stream.replay.compare import explainer_for, replay
 from stream.settings import BUNDLED_MODEL
 
 SLATES = 100

@@ -1,8 +1,11 @@
-"""A replay as a person reads it on a terminal, and as a program reads it."""
+"""The terminal view of a replay, made for investigations and for a data subject's own request.
+
+This view names every feature that contributed to a score, the sensitive ones too. No other terminal view does.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -10,46 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from models.catalog import Catalog
-from stream.replay.judge import Replayed
+from stream.replay.compare import Replayed
 from stream.terminal.ledger import ledger
 
 _COLOURS: Final = {"same": "green", "reworded": "yellow"}
 
 
-def document(replayed: Replayed, topic: str) -> dict[str, Any]:
-    """Return everything as plain values: hashes as hex, NaN where nothing is known."""
-    source = replayed.archived.source
-    return {
-        "request_id": replayed.impression["request_id"],
-        "source": {
-            "topic": topic,
-            "topic_id": source.topic_id,
-            "partition": source.partition,
-            "offset": source.offset,
-        },
-        "model_version": replayed.model_version,
-        "policy": replayed.policy,
-        "locale": replayed.impression["locale"],
-        "proven": replayed.proven,
-        "items": [
-            {
-                "item_id": item.item_id,
-                "position": item.position,
-                "verdict": item.verdict,
-                "differing": list(item.differing),
-                "archived_text_hash": item.archived_hash,
-                "text_hash": item.hash,
-                "text": None if item.said is None else item.said["text"],
-                "detail": item.detail,
-            }
-            for item in replayed.items
-        ],
-        "attention": {"events": replayed.heads.events, "layers": replayed.heads.weights},
-    }
-
-
-def render(replayed: Replayed, topic: str, catalog: Catalog, items: int) -> Group:
-    """Lay out the comparison, the heads, the full ledger of the first so many items, and the verdict."""
+def replay_view(replayed: Replayed, topic: str, catalog: Catalog, items: int) -> Group:
+    """Lay out the comparison, the attention heads, the full ledgers of the first ``items`` items, and the verdict."""
     source = replayed.archived.source
     place = f"{topic} {source.partition}@{source.offset}"
     head = f"{replayed.model_version} · policy {replayed.policy} · {replayed.impression['locale']} · {place}"
@@ -59,7 +30,7 @@ def render(replayed: Replayed, topic: str, catalog: Catalog, items: int) -> Grou
     ledgers = [(item, detail) for item in replayed.items if (detail := item.detail) is not None]
     for item, detail in ledgers[:items]:
         name = catalog.titles[int(catalog.index([item.item_id])[0]) - 1]
-        body += [Text(f"{item.position}. {name}", "bold"), *ledger(detail, whole=True)]
+        body += [Text(f"{item.position}. {name}", "bold"), *ledger(detail, sensitive=True)]
     if len(ledgers) > items:
         body.append(Text(f"{len(ledgers) - items} more ledgers: --items {len(ledgers)}, or --json", style="dim"))
     return Group(*body, _verdict(replayed))
@@ -71,7 +42,7 @@ def _comparison(replayed: Replayed, head: str) -> Table:
     table.add_column("text", overflow="fold")
     for item in replayed.items:
         reason = item.verdict if not item.differing else f"{item.verdict}: {', '.join(item.differing)}"
-        text = item.said["text"] if item.said is not None else ""
+        text = item.explanation["text"] if item.explanation is not None else ""
         table.add_row(
             str(item.position),
             item.item_id,
@@ -84,27 +55,27 @@ def _comparison(replayed: Replayed, head: str) -> Table:
 
 
 def _verdict(replayed: Replayed) -> Text:
-    of = len(replayed.items)
+    total = len(replayed.items)
     same = sum(item.verdict == "same" for item in replayed.items)
     reworded = sum(item.verdict == "reworded" for item in replayed.items)
-    if same == of:
-        return Text(f"Proven: {of} of {of} texts have the archived hash, and the rows say nothing else.", "green")
-    if same + reworded == of:
+    if same == total:
+        return Text(f"Proven: {total} of {total} texts have the archived hash, and the rows say nothing else.", "green")
+    if same + reworded == total:
         return Text(
-            f"Not proven: {reworded} of {of} texts were worded by templates that have changed since; all else is the "
-            "same. The release that had them can prove it.",
+            f"Not proven: {reworded} of {total} texts were worded by templates that have changed since; all else is "
+            "equal. The release that had those templates can prove the texts.",
             "yellow",
         )
     return Text(
-        f"Not the same: {of - same - reworded} of {of} items are not what these models say of this impression. Was a "
-        "row changed? whyrec archive verify tells.",
+        f"Not the same: {total - same - reworded} of {total} items differ from what these models explain for this "
+        "impression. Run whyrec archive verify to find out whether a row was changed.",
         "bold red",
     )
 
 
 def _heads_table(replayed: Replayed, catalog: Catalog) -> Table:
     found, session = replayed.heads, replayed.impression["session"]
-    table = Table("Where each head looked (no reason for anything)", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table("Attention of each head (not evidence of a cause)", box=box.SIMPLE_HEAD, pad_edge=False)
     columns = [(layer, head) for layer, heads in enumerate(found.weights) for head in range(len(heads))]
     for layer, head in columns:
         table.add_column(f"{layer}.{head}", justify="right", no_wrap=True)
