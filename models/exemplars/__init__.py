@@ -1,1 +1,1 @@
-"""Moments of others that can be told of: aggregates that many users share, never one user's own."""
+"""Similar moments: the user's own, and moments shared by at least k users, which may be shown to others."""

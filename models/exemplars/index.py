@@ -1,7 +1,8 @@
-"""The prototypes of a bundle: two optional files, pinned by the manifest like all others, and the search in them.
+"""The prototypes of a bundle and their nearest-neighbour search.
 
-``exemplars.parquet`` says what is told of each prototype, ``exemplars.usearch`` finds the nearest (HNSW, cosine,
-float16). A bundle without them tells of no others.
+A bundle may have two more files, verified by hash like all others: ``exemplars.parquet`` with what is shown of each
+prototype, and ``exemplars.usearch`` with the search index (HNSW, cosine, float16). Without these files no moments of
+other users are shown.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _SCHEMA: Final = pa.schema(
 
 @dataclass(frozen=True)
 class Exemplars:
-    """Prototypes that can be searched; arrays as in :class:`Prototypes`."""
+    """Prototypes with a search index; arrays as in :class:`Prototypes`."""
 
     index: Any
     next_item: NDArray[np.int64]
@@ -44,10 +45,11 @@ class Exemplars:
 
     @classmethod
     def load(cls, bundle: Bundle) -> Self | None:
-        """Open the bundle's prototypes, or None where it has none.
+        """Open the bundle's prototypes; None if the bundle has no prototypes.
 
         Raises:
-            BundleError: they are none, do not fit the bundle, or one is shared by fewer than ``K_ANONYMOUS`` users.
+            BundleError: a file cannot be read or does not fit the bundle, or fewer than ``K_ANONYMOUS`` users share a
+                prototype.
 
         """
         if not {TABLE, INDEX} <= set(bundle.manifest.files):
@@ -58,16 +60,18 @@ class Exemplars:
             columns = [table[name].to_numpy().astype(np.int64) for name in _SCHEMA.names]
             fits = index is not None and len(index) == len(table) and index.ndim == bundle.item_vectors.shape[1]
         except (pa.ArrowException, OSError, ValueError, RuntimeError) as error:
-            raise BundleError(f"{TABLE}, {INDEX}: {error}: {_AGAIN}") from error
+            raise BundleError(f"{TABLE}, {INDEX}: {error}: {_REMEDY}") from error
         next_item, users, watched = columns
         if not fits or (len(table) and not 1 <= next_item.min() <= next_item.max() <= len(bundle.catalog)):
-            raise BundleError(f"{TABLE}, {INDEX}: expected prototypes of this bundle, got others: {_AGAIN}")
+            raise BundleError(f"{TABLE}, {INDEX}: expected prototypes of this bundle, got others: {_REMEDY}")
         if len(table) and min(users.min(), watched.min()) < K_ANONYMOUS:
-            raise BundleError(f"{TABLE}: expected {K_ANONYMOUS} users behind each prototype, got fewer: {_AGAIN}")
+            raise BundleError(
+                f"{TABLE}: expected at least {K_ANONYMOUS} users for each prototype, got fewer: {_REMEDY}"
+            )
         return cls(index, next_item, users, watched)
 
     def nearest(self, vector: NDArray[np.float32], count: int) -> list[list[tuple[int, float]]]:
-        """Find the nearest prototypes of each of n session vectors float32 [n, d]: rows and cosines, nearest first."""
+        """Find up to count prototypes for each session vector float32 [n, d]: rows and cosines, nearest first."""
         if not len(self.next_item) or not len(vector):
             return [[] for _ in vector]
         found = self.index.search(unit(vector), min(count, len(self.next_item)), threads=1)
@@ -78,11 +82,11 @@ class Exemplars:
         ]
 
 
-_AGAIN: Final = "make them again with whyrec models exemplars"
+_REMEDY: Final = "write the files again with whyrec models exemplars"
 
 
 def write(directory: Path, found: Prototypes) -> Bundle:
-    """Put prototypes into a bundle, in place of those it has, and open it again."""
+    """Write prototypes into a bundle, replacing those it has, and load the bundle again."""
     bundle = Bundle.load(directory)
     index = Index(ndim=bundle.item_vectors.shape[1], metric="cos", dtype="f16")
     if len(found):

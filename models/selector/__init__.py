@@ -1,1 +1,1 @@
-"""Which of the explanations that hold helps this user most: a small calibrated model, trained on feedback."""
+"""The selector: a small calibrated model, trained on feedback, that predicts which explanation type helps most."""

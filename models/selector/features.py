@@ -1,4 +1,4 @@
-"""What the selector reads: one ordered list, about the user, the claim's strength, and the type it is asked about."""
+"""The selector's ordered features: the user's behaviour, the strength of each claim, and the explanation type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from schemas.events import ExplanationType
 
 TYPES: Final[tuple[ExplanationType, ...]] = ("watch_history", "category_match", "trending")
-"""The types among which there is a choice; the one that claims nothing is said where none of them holds."""
+"""The types to choose from; personalized, which claims nothing, is used only if none of them holds."""
 
 CONTEXT: Final = (
     "position",
@@ -29,11 +29,11 @@ CONTEXT: Final = (
     "trend",
     "personal_share",
 )
-"""Per item; NaN where unknown. Nothing of what the user *is* enters, only what was watched and what was measured."""
+"""Features per item, NaN where unknown. None describes personal traits, only behaviour and measurements."""
 
 FEATURES: Final = (*CONTEXT, *(f"is_{name}" for name in TYPES))
 
 
 def rows(context: NDArray[np.float64], kind: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Put contexts float64 [n, len(CONTEXT)] and types int64 [n] (places in TYPES) together: [n, len(FEATURES)]."""
+    """Combine contexts float64 [n, len(CONTEXT)] and types int64 [n], positions in TYPES: [n, len(FEATURES)]."""
     return np.hstack([context, kind[:, None] == np.arange(len(TYPES))]).astype(np.float64)

@@ -1,9 +1,9 @@
-"""Training of the selector on logged feedback, and what it is worth: calibration, and off-policy value.
+"""Training of the selector on logged feedback, and its evaluation: calibration and off-policy value.
 
-The log says, for items of which several types hold, which type was shown, how likely it was to be shown, and whether it
-helped. Users are parted in three: trees learn from the first, the calibration from the second, all figures are of the
-third. The value of a policy that was not followed is estimated doubly robustly (Dudik, Langford and Li, ICML 2011),
-with 95 % intervals from the spread over users, since the items of one user are not independent.
+For each item with several types that hold, the log records the type shown, its propensity, and whether it helped. Users
+are split into three groups: the first trains the trees, the second fits the calibration, the third is for evaluation.
+The value of a policy that was not followed is estimated by the doubly robust estimator (Dudik, Langford and Li, ICML
+2011), with 95 % confidence intervals clustered by user, since the items of one user are not independent.
 """
 
 from __future__ import annotations
@@ -16,22 +16,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.selector.features import FEATURES, rows
-from models.selector.runtime import Selector, preferred, scores
+from models.selector.runtime import Selector, preferred, probabilities
 from schemas.errors import WhyrecError
 
 BINS: Final = 10
 
 
 class TooLittleFeedback(WhyrecError):
-    """There is not enough feedback to train a selector on."""
+    """There is not enough feedback to train a selector."""
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """What was answered about N items of which two types or more held.
+    """Answers about N items, for each of which at least two types held.
 
-    context float64 [N, len(CONTEXT)]; holds bool [N, len(TYPES)]; shown int64 [N], the type shown; propensity float64
-    [N], how likely that was; helpful bool [N]; user int64 [N].
+    Attributes:
+        context: float64 [N, len(CONTEXT)].
+        holds: bool [N, len(TYPES)], the types that held.
+        shown: int64 [N], the type shown, a position in TYPES.
+        propensity: float64 [N], the probability with which that type was shown.
+        helpful: bool [N], the answer.
+        user: int64 [N], user numbers.
+
     """
 
     context: NDArray[np.float64]
@@ -41,8 +47,8 @@ class Feedback:
     helpful: NDArray[np.bool_]
     user: NDArray[np.int64]
 
-    def of(self, users: NDArray[np.int64]) -> Feedback:
-        """Select the answers of some users."""
+    def of_users(self, users: NDArray[np.int64]) -> Feedback:
+        """Select the answers of these users, int64 [u]."""
         kept = np.isin(self.user, users)
         return Feedback(
             self.context[kept],
@@ -56,7 +62,7 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Value:
-    """Estimated share of explanations that help, and half the width of its 95 % interval."""
+    """Estimated share of helpful explanations, and half the width of its 95 % confidence interval."""
 
     mean: float
     margin: float
@@ -64,11 +70,18 @@ class Value:
 
 @dataclass(frozen=True)
 class Report:
-    """Of users that nothing was learned from.
+    """Evaluation on the users of the third group.
 
-    ece: expected calibration error, over ten bins of equal size; reliability: of each bin, what was predicted and what
-    came; learned, fixed: values of the two policies; gain: of the first over the second, paired; drivers: mean absolute
-    SHAP value of each feature on the log-odds, largest first.
+    Attributes:
+        answers: number of answers.
+        users: number of users.
+        ece: expected calibration error over BINS bins of equal size.
+        reliability: mean predicted and mean observed value of each bin.
+        learned: value of the selector's policy.
+        fixed: value of the policy that shows the first type that holds.
+        gain: difference of the two values, paired by answer.
+        drivers: mean absolute SHAP value of each feature on the log-odds, largest first.
+
     """
 
     answers: int
@@ -82,19 +95,22 @@ class Report:
 
 
 def train(feedback: Feedback, *, seed: int = 0, exploration: float = 0.0) -> tuple[Selector, Report]:
-    """Train, calibrate and evaluate; the same feedback and seed give the same selector.
+    """Train, calibrate and evaluate a selector; equal feedback and seeds give equal selectors.
 
     Raises:
-        TooLittleFeedback: one of the three groups of users has no answer of either sort.
+        TooLittleFeedback: in one of the three groups of users all answers, or none, are helpful.
 
     """
     users = np.random.default_rng([seed, 29]).permutation(np.unique(feedback.user))
-    learn, tune, test = (feedback.of(part) for part in np.split(users, [len(users) * 6 // 10, len(users) * 8 // 10]))
-    for part in (learn, tune, test):
+    training, calibration, test = (
+        feedback.of_users(part) for part in np.split(users, [len(users) * 6 // 10, len(users) * 8 // 10])
+    )
+    for part in (training, calibration, test):
         if not part.helpful.any() or part.helpful.all():
             raise TooLittleFeedback(
-                f"expected helpful answers and others in three groups of users, got {int(feedback.helpful.sum())} "
-                f"helpful of {len(feedback.helpful)} from {len(users)} users: bring more feedback"
+                "expected helpful and unhelpful answers in each of three groups of users, got "
+                f"{int(feedback.helpful.sum())} helpful of {len(feedback.helpful)} from {len(users)} users: bring "
+                "more feedback"
             )
     booster = lgb.train(
         {
@@ -109,35 +125,35 @@ def train(feedback: Feedback, *, seed: int = 0, exploration: float = 0.0) -> tup
             "seed": seed,
             "verbosity": -1,
         },
-        lgb.Dataset(rows(learn.context, learn.shown), learn.helpful, feature_name=list(FEATURES)),
+        lgb.Dataset(rows(training.context, training.shown), training.helpful, feature_name=list(FEATURES)),
         num_boost_round=80,
     )
-    raw = np.asarray(booster.predict(rows(tune.context, tune.shown), raw_score=True, num_threads=1))
-    selector = Selector.of(booster.model_to_string(), platt(raw, tune.helpful), exploration)
+    raw = np.asarray(booster.predict(rows(calibration.context, calibration.shown), raw_score=True, num_threads=1))
+    selector = Selector.of(booster.model_to_string(), platt(raw, calibration.helpful), exploration)
     return selector, evaluate(selector, test)
 
 
 def platt(raw: NDArray[np.float64], helpful: NDArray[np.bool_]) -> tuple[float, float]:
-    """Fit slope and intercept of the log-odds by Newton's method (Platt 1999): monotone, so no choice changes."""
+    """Fit slope and intercept on the log-odds by Newton's method (Platt, 1999); the order of predictions is kept."""
     X = np.column_stack([raw, np.ones(len(raw))])
     weight = np.array([1.0, 0.0])
     for _ in range(25):
-        chance = 1 / (1 + np.exp(-X @ weight))
-        curvature = X.T @ (X * (chance * (1 - chance))[:, None]) + 1e-6 * np.eye(2)
-        weight -= np.linalg.solve(curvature, X.T @ (chance - helpful))
+        probability = 1 / (1 + np.exp(-X @ weight))
+        hessian = X.T @ (X * (probability * (1 - probability))[:, None]) + 1e-6 * np.eye(2)
+        weight -= np.linalg.solve(hessian, X.T @ (probability - helpful))
     return float(weight[0]), float(weight[1])
 
 
 def evaluate(selector: Selector, test: Feedback) -> Report:
-    """Measure a selector on logged answers of users it does not know."""
-    chance = scores(selector, test.context, test.holds)
-    shown = chance[np.arange(len(chance)), test.shown]
+    """Evaluate a selector on logged answers of users who were not in its training."""
+    probability = probabilities(selector, test.context, test.holds)
+    shown = probability[np.arange(len(probability)), test.shown]
     order = np.array_split(np.argsort(shown, kind="stable"), BINS)
     reliability = [(float(shown[part].mean()), float(test.helpful[part].mean())) for part in order if len(part)]
     sizes = [len(part) for part in order if len(part)]
-    ece = float(np.average([abs(said - came) for said, came in reliability], weights=sizes))
-    learned = _doubly_robust(chance, preferred(chance), test)
-    fixed = _doubly_robust(chance, test.holds.argmax(axis=1), test)
+    ece = float(np.average([abs(predicted - observed) for predicted, observed in reliability], weights=sizes))
+    learned = _doubly_robust(probability, preferred(probability), test)
+    fixed = _doubly_robust(probability, test.holds.argmax(axis=1), test)
     return Report(
         answers=len(shown),
         users=len(np.unique(test.user)),
@@ -150,11 +166,11 @@ def evaluate(selector: Selector, test: Feedback) -> Report:
     )
 
 
-def _doubly_robust(chance: NDArray[np.float64], choice: NDArray[np.int64], test: Feedback) -> NDArray[np.float64]:
-    """Value of a choice for each answer: what is predicted, corrected where the choice is what was shown."""
-    place = np.arange(len(choice))
-    correction = (test.helpful - chance[place, test.shown]) / test.propensity
-    return np.asarray(chance[place, choice] + (choice == test.shown) * correction)
+def _doubly_robust(probability: NDArray[np.float64], choice: NDArray[np.int64], test: Feedback) -> NDArray[np.float64]:
+    """Doubly robust value of a choice for each answer: the prediction, corrected where the choice was shown."""
+    row = np.arange(len(choice))
+    correction = (test.helpful - probability[row, test.shown]) / test.propensity
+    return np.asarray(probability[row, choice] + (choice == test.shown) * correction)
 
 
 def _drivers(selector: Selector, X: NDArray[np.float64]) -> list[tuple[str, float]]:
@@ -163,8 +179,8 @@ def _drivers(selector: Selector, X: NDArray[np.float64]) -> list[tuple[str, floa
 
 
 def _value(each: NDArray[np.float64], user: NDArray[np.int64]) -> Value:
-    """Mean, and 1.96 standard errors of it with one cluster per user."""
+    """Mean, and 1.96 standard errors of the mean with one cluster per user."""
     mean = float(each.mean())
-    _, which = np.unique(user, return_inverse=True)
-    residuals = np.bincount(which, weights=each - mean)
+    _, cluster = np.unique(user, return_inverse=True)
+    residuals = np.bincount(cluster, weights=each - mean)
     return Value(mean, 1.96 * float(np.sqrt((residuals**2).sum())) / len(each))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.exemplars.moments import Moment, others, own
+from models.exemplars.moments import Moment, own_moments, shared_moments
 from schemas.events import SimilarMoment
 from stream.explain.columns import Slates, watched
 from stream.explain.models import Models
@@ -16,16 +16,18 @@ def similar_moments(slates: Slates, scores: Scores, models: Models, slate: int) 
     events = slates.event[slate, columns]
     present = scores.reading.vector[slate]
     interest = watched(histories, models.bundle)[slate, columns]
-    mine = own(models.session, histories.item[slate, columns], histories.engagement[slate, columns], interest, present)
+    mine = own_moments(
+        models.session, histories.item[slate, columns], histories.engagement[slate, columns], interest, present
+    )
 
     def told(moment: Moment) -> SimilarMoment:
         return SimilarMoment(
-            event=int(events[moment.place]) if moment.place >= 0 else -1,
+            event=int(events[moment.position]) if moment.position >= 0 else -1,
             similarity=moment.similarity,
             next_item_id=catalog.item_ids[moment.next_item - 1],
             next_title=catalog.titles[moment.next_item - 1],
-            whose="own" if moment.place >= 0 else "others",
+            whose="own" if moment.position >= 0 else "others",
         )
 
-    found = [*mine, *others(models.exemplars, present)]
+    found = [*mine, *shared_moments(models.exemplars, present)]
     return [told(moment) for moment in sorted(found, key=lambda moment: -moment.similarity)]

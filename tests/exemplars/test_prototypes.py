@@ -1,4 +1,4 @@
-"""What is told of others is shared by many; nothing of one user ever leaves."""
+"""Prototypes satisfy k-anonymity: nothing rests on fewer than k users."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ D = 16
 
 
 def encode(items: NDArray[np.int64], _engagements: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The direction of a moment is its newest item's, so that moments after one item are one group."""
+    """The vector of a moment is that of its newest item, so that moments after the same item form one cluster."""
     table = np.random.default_rng(0).standard_normal((61, D)).astype(np.float32)
     return table[items[:, -1]]
 
 
 def histories(rows: list[tuple[str, list[int], int]]) -> Sessions:
-    """Give users' histories: name, items, and how the last one was received."""
+    """Make histories from user names, items, and the engagement of each last event."""
     lengths = np.array([len(items) for _, items, _ in rows])
     engagement = np.full(lengths.sum(), COMPLETE, dtype=np.int8)
     engagement[np.cumsum(lengths) - 1] = [last for _, _, last in rows]
@@ -51,7 +51,7 @@ def shared(users: int, following: int = 9, last: int = COMPLETE) -> list[tuple[s
     return [(f"user {number}", [1, 2, 3, following], last) for number in range(users)]
 
 
-def test_a_moment_that_enough_users_share_is_told_with_what_most_watched_next() -> None:
+def test_a_moment_shared_by_k_users_is_a_prototype_with_the_most_frequent_next_item() -> None:
     few = [(f"other {number}", [1, 2, 3, 8], COMPLETE) for number in range(K_ANONYMOUS - 1)]
     [found] = [prototypes(histories(shared(K_ANONYMOUS) + few), encode, 50)]
     assert found.next_item.tolist() == [9]
@@ -68,14 +68,14 @@ def test_a_moment_that_enough_users_share_is_told_with_what_most_watched_next() 
         shared(K_ANONYMOUS, last=SKIP),
         [(f"user {number}", [1, 2, 3, 4 + number], COMPLETE) for number in range(K_ANONYMOUS)],
     ],
-    ids=["too few", "one user many times", "skipped", "each watched something else"],
+    ids=["too few", "one user many times", "skipped", "different next items"],
 )
-def test_what_too_few_share_is_not_told(rows: list[tuple[str, list[int], int]]) -> None:
+def test_a_moment_shared_by_fewer_users_is_no_prototype(rows: list[tuple[str, list[int], int]]) -> None:
     assert len(prototypes(histories(rows), encode, 50)) == 0
 
 
 @given(data=st.data())
-def test_no_prototype_ever_rests_on_fewer_users(data: st.DataObject) -> None:
+def test_every_prototype_has_at_least_k_users(data: st.DataObject) -> None:
     random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     users, k = data.draw(st.integers(1, 30)), data.draw(st.integers(2, 8))
     rows = [
@@ -101,7 +101,7 @@ def some(users: int = K_ANONYMOUS, count: int = 20) -> Prototypes:
     return Prototypes(vector, np.arange(1, count + 1), many, many)
 
 
-def test_the_index_finds_the_nearest_and_the_bundle_pins_it(tmp_path: Path) -> None:
+def test_the_index_finds_the_nearest_and_an_altered_index_is_rejected(tmp_path: Path) -> None:
     found = some()
     bundle = write(tiny_bundle(tmp_path), found)
     exemplars = Exemplars.load(bundle)
@@ -109,12 +109,12 @@ def test_the_index_finds_the_nearest_and_the_bundle_pins_it(tmp_path: Path) -> N
     for row, [(nearest, cosine), *_] in enumerate(exemplars.nearest(found.vector, 3)):
         assert (nearest, exemplars.next_item[nearest]) == (row, row + 1)
         assert cosine == pytest.approx(1, abs=1e-3)
-    (tmp_path / "exemplars.usearch").write_bytes(b"else")
+    (tmp_path / "exemplars.usearch").write_bytes(b"altered")
     with pytest.raises(BundleError, match=r"exemplars\.usearch"):
         Bundle.load(tmp_path)
 
 
-def test_made_again_they_take_the_place_of_the_old_ones(tmp_path: Path) -> None:
+def test_writing_again_replaces_the_prototypes(tmp_path: Path) -> None:
     write(tiny_bundle(tmp_path), some())
     exemplars = Exemplars.load(write(tmp_path, some(count=3)))
     assert exemplars is not None
@@ -122,15 +122,15 @@ def test_made_again_they_take_the_place_of_the_old_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [({"users": K_ANONYMOUS - 1}, "50 users"), ({"count": 61}, "of this bundle")],
     ids=["too few users", "unknown items"],
 )
-def test_prototypes_that_may_not_be_told_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_invalid_prototypes_are_rejected(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     bundle = write(tiny_bundle(tmp_path), some(**change))
-    with pytest.raises(BundleError, match=said):
+    with pytest.raises(BundleError, match=message):
         Exemplars.load(bundle)
 
 
-def test_a_bundle_without_them_has_none(tmp_path: Path) -> None:
+def test_a_bundle_without_prototypes_loads_none(tmp_path: Path) -> None:
     assert Exemplars.load(Bundle.load(tiny_bundle(tmp_path))) is None

@@ -1,4 +1,4 @@
-"""``policy = "learned"``: only claims that hold are made, and the same ones when a slate is explained again."""
+"""``policy = "learned"``: only claims that hold are made, and repeated explanations are the same."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SLATES = 100
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Selector]:
-    """Give the shipped bundle with a selector that learned from a few hundred simulated users."""
+    """The shipped bundle with a selector trained on 400 simulated users."""
     folder = tmp_path_factory.mktemp("learned") / "bundle"
     shutil.copytree(BUNDLED_MODEL, folder)
     selector, _ = train(simulated(Bundle.load(folder), 400, seed=3), exploration=MAX_EXPLORATION)
@@ -46,24 +46,24 @@ def learned(served: tuple[Bundle, Selector]) -> Explainer:
 
 
 def test_only_claims_that_hold_are_made_and_all_types_are_used(learned: Explainer, slates: list[Any]) -> None:
-    told = [item for each in learned.explain(slates) for item in each["items"]]
-    assert {item["type"] for item in told} == {*TYPES, "personalized"}
-    assert all(item["status"] in ("verified", "factual") for item in told if item["type"] != "personalized")
-    plain = [item for each in Explainer(learned.bundle).explain(slates) for item in each["items"]]
-    # Where nothing holds, or one thing only, there is no choice; elsewhere at least some choices differ.
-    for one, other in zip(told, plain, strict=True):
+    explained = [item for each in learned.explain(slates) for item in each["items"]]
+    assert {item["type"] for item in explained} == {*TYPES, "personalized"}
+    assert all(item["status"] in ("verified", "factual") for item in explained if item["type"] != "personalized")
+    by_evidence = [item for each in Explainer(learned.bundle).explain(slates) for item in each["items"]]
+    # Both policies use personalized for the same items; for other items some choices differ.
+    for one, other in zip(explained, by_evidence, strict=True):
         assert (one["type"] == "personalized") == (other["type"] == "personalized")
-    assert any(one["type"] != other["type"] for one, other in zip(told, plain, strict=True))
+    assert any(one["type"] != other["type"] for one, other in zip(explained, by_evidence, strict=True))
 
 
-def test_a_slate_explained_again_alone_gives_the_same_texts(learned: Explainer, slates: list[Any]) -> None:
+def test_a_slate_explained_alone_has_the_same_texts(learned: Explainer, slates: list[Any]) -> None:
     again = Explainer(learned.bundle, learned.policy)
-    for told, slate in zip(learned.explain(slates[:20]), slates[:20], strict=True):
+    for explained, slate in zip(learned.explain(slates[:20]), slates[:20], strict=True):
         [alone] = again.explain([slate])
-        assert [item["text"] for item in alone["items"]] == [item["text"] for item in told["items"]]
+        assert [item["text"] for item in alone["items"]] == [item["text"] for item in explained["items"]]
 
 
-def test_a_replay_finds_what_was_chosen(learned: Explainer, slates: list[Any]) -> None:
+def test_a_replay_finds_the_chosen_types(learned: Explainer, slates: list[Any]) -> None:
     for outcome, slate in zip(learned.run(slates[:2]), slates[:2], strict=True):
         assert isinstance(outcome, Explained)
         rows = arrange(fields_of([outcome.audit], np.zeros(1, np.int64))).table.to_pylist()
@@ -71,30 +71,32 @@ def test_a_replay_finds_what_was_chosen(learned: Explainer, slates: list[Any]) -
         assert replay(archived, slate, explainer_for(archived, learned.bundle, "evidence")).proven
 
 
-def test_more_exploration_than_the_settings_allow_is_refused(learned: Explainer) -> None:
+def test_exploration_above_the_setting_is_rejected(learned: Explainer) -> None:
     with pytest.raises(ConfigurationError, match="WHYREC_MAX_EXPLORATION"):
         Explainer(learned.bundle, "learned", max_exploration=MAX_EXPLORATION / 2)
 
 
-def test_exploration_stays_within_its_bound(learned: Explainer, served: tuple[Bundle, Selector]) -> None:
+def test_the_share_of_explored_items_is_the_exploration_rate(
+    learned: Explainer, served: tuple[Bundle, Selector]
+) -> None:
     bundle, selector = served
     many = list(impressions(bundle, simulate(400, 18)))
     share = (draws(many) < selector.exploration).mean()
     assert share == pytest.approx(selector.exploration, abs=4 * np.sqrt(0.1 * 0.9 / (20 * len(many))))
 
 
-def test_explanations_name_the_selector_that_chose(learned: Explainer, slates: list[Any]) -> None:
-    [told] = learned.explain(slates[:1])
-    assert told["policy"].startswith("learned@")
+def test_explanations_name_the_selector_version(learned: Explainer, slates: list[Any]) -> None:
+    [explained] = learned.explain(slates[:1])
+    assert explained["policy"].startswith("learned@")
     with pytest.raises(ConfigurationError, match="learned@"):
         Explainer(learned.bundle, "learned@00000000")
 
 
-def test_a_bundle_without_a_selector_does_not_serve_the_policy() -> None:
+def test_a_bundle_without_a_selector_cannot_serve_the_policy() -> None:
     with pytest.raises(ConfigurationError, match="whyrec models selector"):
         Explainer(Bundle.load(BUNDLED_MODEL), "learned")
 
 
-def test_an_unknown_policy_is_refused() -> None:
+def test_an_unknown_policy_is_rejected() -> None:
     with pytest.raises(ConfigurationError, match="evidence, attention, learned"):
         Explainer(Bundle.load(BUNDLED_MODEL), "guesswork")
