@@ -84,9 +84,9 @@ def build(
         item_vectors,
         log=log,
         seed=plan.recipe.seed,
-        cuts=plan.cuts,
+        slates_per_history=plan.slates_per_history,
         trees=plan.trees,
-        forest=plan.forest,
+        parameters=plan.lightgbm,
     )
     report("re-ranker", 1, 1, f"AUC {trained.metrics['auc']:.4f}")
     report("card", 0, 1, "")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.data.sessions import Sessions
-from models.reranker.candidates import unseen_top
+from models.reranker.candidates import top_unseen
 from models.reranker.features import FEATURE_SET, FEATURES, Moments, compute, matrix
 from models.reranker.itemlog import ItemLog
 from models.reranker.runtime import Reranker
@@ -79,7 +79,7 @@ def _impressions(
         part = history.select(rows)
         moments = Moments.of(part, now_ms[rows], log, length)
         vectors = model.run(moments.items, engagement_code[moments.engagements], without=False).vector
-        chosen, session_score = unseen_top(vectors, bundle.item_vectors, moments.items, count)
+        chosen, session_score = top_unseen(vectors, bundle.item_vectors, moments.items, count)
         user, item = compute(log, moments, chosen)
         score = reranker.score(matrix(user, item, session_score)).reshape(chosen.shape).astype(np.float32)
         order = np.argsort(-score, axis=1, kind="stable")

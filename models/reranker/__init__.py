@@ -1,1 +1,1 @@
-"""The LightGBM re-ranker: its ordered features, training and runtime."""
+"""The LightGBM re-ranker: ordered features, training and runtime."""

@@ -1,7 +1,7 @@
-"""The one ordered list of what the re-ranker reads, and how it is computed from a log of interactions.
+"""The ordered list of the re-ranker's features, and their computation from a log of interactions.
 
-Everything derives from who watched what, when, and how it was received; so simulated and real logs share the list.
-What a user is (age, gender, occupation) never enters. A value that is undefined is NaN, never a guess.
+All features derive from items, times and engagements, so that simulated and real logs have the same features. No
+feature is a personal trait (age, gender, occupation). An undefined value is NaN.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from models.manifest import Feature
 from models.reranker.itemlog import HOUR_MS, ITEM_STATISTICS, PRIOR_PLAYS, ItemLog
 
 FEATURE_SET = "interactions-1"
-RECENT, FOLLOWED = 5, 10  # how many of the newest events count as recent, and lead on to others
-NICHE_BELOW = 50  # percentile
+RECENT_EVENTS = 5  # number of newest events that count as recent
+LEAD_EVENTS = 10  # number of newest events considered as leads to a candidate
+NICHE_BELOW = 50  # popularity percentile
 ENGAGED = (LIKE, COMPLETE, SHARE)
 
 USER_FEATURES = (
@@ -45,7 +46,7 @@ USER_FEATURES = (
 ITEM_FEATURES = (
     *ITEM_STATISTICS,
     *(
-        # Whoever watches none of a category has 0 of the first kind; the others are undefined then.
+        # For a category that the user never watches, the actionable features are 0 and the others are undefined.
         Feature(
             name,
             "item",
@@ -90,14 +91,14 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class Moments:
-    """B moments at which a slate is put together, with the history up to then.
+    """B moments at which a slate is made, each with the user's history up to then.
 
     Attributes:
         items: int64 [B, L], left-padded with 0, newest last.
         engagements: int64 [B, L], codes as in `Sessions`, 0 for padding.
-        timestamps_ms: int64 [B, L]; anything for padding.
-        now_ms: int64 [B].
-        region: int64 [B], codes of `ItemLog.region_codes`, -1 for one that the log does not know.
+        timestamps_ms: int64 [B, L], UTC milliseconds; arbitrary for padding.
+        now_ms: int64 [B], time of the moment, UTC milliseconds.
+        region: int64 [B], codes of `ItemLog.region_codes`, -1 for a region that is not in the log.
 
     """
 
@@ -109,7 +110,7 @@ class Moments:
 
     @classmethod
     def of(cls, history: Sessions, now_ms: NDArray[np.int64], log: ItemLog, length: int) -> Moments:
-        """Take the newest `length` events of each history, all of them before its moment in `now_ms` int64 [n]."""
+        """Take the newest `length` events of each history; all events must be before `now_ms`, int64 [n]."""
         items, engagements = history.padded(length)
         region = np.array([log.region_codes.get(str(name), -1) for name in history.region], dtype=np.int64)
         return cls(items, engagements, history.lay_out(history.timestamp_ms, length), now_ms, region)
@@ -120,29 +121,29 @@ def compute(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Compute the features of N candidates at each of B moments.
 
-    Only events of days before that of the moment are looked up in the log, whatever else it holds.
+    Of the log, only events of days before the day of the moment are used.
 
     Args:
-        log: what all users watched.
-        moments: whose slates, and when.
+        log: the interactions of all users.
+        moments: the moments with their histories.
         candidates: int64 [B, N], item indices from 1.
 
     Returns:
         user features float32 [B, 20] and item features float32 [B, N, 20], in the order of the lists above.
 
     """
-    # Zero divided by zero is how "undefined" becomes NaN throughout.
+    # Undefined values are quotients of zero by zero, and so NaN.
     with np.errstate(invalid="ignore", divide="ignore"):
-        past = _Past.of(log, moments)
-        taste = _taste_columns(past)
-        user = np.stack([*_habit_columns(log, past), *_time_columns(moments, past), *taste], axis=1)
+        history = _History.of(log, moments)
+        taste = _taste_columns(history)
+        user = np.stack([*_habit_columns(log, history), *_time_columns(moments, history), *taste], axis=1)
         statistics = log.statistics(moments.now_ms, moments.region, candidates)
         gap = np.abs(statistics[:, :, 0] - taste[0][:, None])
         item = np.concatenate(
             [
                 statistics,
-                _category_columns(log, past, candidates),
-                _follow_columns(log, moments, past, candidates),
+                _category_columns(log, history, candidates),
+                _follow_columns(log, moments, history, candidates),
                 gap[:, :, None],
             ],
             axis=2,
@@ -153,7 +154,7 @@ def compute(
 def matrix(
     user: NDArray[np.float32], item: NDArray[np.float32], session_score: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Put the parts of B slates of N items together as the re-ranker reads them: float64 [B * N, 41]."""
+    """Combine the features of B slates of N items to the re-ranker's input: float64 [B * N, 41]."""
     slates, items = session_score.shape
     rows = np.empty((slates, items, len(FEATURES)))
     rows[:, :, : len(USER_FEATURES)] = user[:, None, :]
@@ -163,8 +164,8 @@ def matrix(
 
 
 @dataclass(frozen=True)
-class _Past:
-    """The histories of the moments, with what the log knows about their items; all [B, L] but for the last."""
+class _History:
+    """The histories of B moments with the statistics of their items; [B, L], category_plays [B, categories + 1]."""
 
     shown: NDArray[np.bool_]
     engagement: NDArray[np.int64]
@@ -175,7 +176,7 @@ class _Past:
     category_plays: NDArray[np.float64]
 
     @classmethod
-    def of(cls, log: ItemLog, moments: Moments) -> _Past:
+    def of(cls, log: ItemLog, moments: Moments) -> _History:
         shown = moments.items > 0
         popularity, plays, category_plays = log.context(moments.now_ms, moments.region, moments.items)
         return cls(
@@ -194,77 +195,81 @@ class _Past:
         return np.asarray(self.shown.sum(axis=1))
 
     def percent(self, events: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """How many of each history's events are among `events`, float64 [B]; NaN for an empty history."""
+        """Percentage of each history's events that are marked in `events`, float64 [B]; NaN for an empty history."""
         return np.asarray(100.0 * (events & self.shown).sum(axis=1) / self.count)
 
 
-def _habit_columns(log: ItemLog, past: _Past) -> list[NDArray[np.float64]]:
-    by_category = np.zeros((len(past.shown), log.categories + 1))
-    np.add.at(by_category, (np.arange(len(past.shown))[:, None], past.category), past.shown)
-    share = by_category[:, 1:] / past.count[:, None]
+def _habit_columns(log: ItemLog, history: _History) -> list[NDArray[np.float64]]:
+    by_category = np.zeros((len(history.shown), log.categories + 1))
+    np.add.at(by_category, (np.arange(len(history.shown))[:, None], history.category), history.shown)
+    share = by_category[:, 1:] / history.count[:, None]
     used = (share > 0).sum(axis=1)
     entropy = -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=1)
-    latest = past.shown[:, -RECENT:].sum(axis=1)
+    latest = history.shown[:, -RECENT_EVENTS:].sum(axis=1)
     return [
-        past.count.astype(np.float64),
-        np.where(past.count > 0, used, np.nan),
+        history.count.astype(np.float64),
+        np.where(history.count > 0, used, np.nan),
         np.where(used > 1, entropy / np.log(used), entropy),
         100.0 * share.max(axis=1),
-        *(past.percent(past.engagement == code) for code in (VIEW, LIKE, COMPLETE, SHARE, SKIP)),
-        100.0 * past.engaged[:, -RECENT:].sum(axis=1) / latest,
-        100.0 * (past.engagement[:, -RECENT:] == SKIP).sum(axis=1) / latest,
-        np.where(past.count > 0, past.engaged[:, -1], np.nan),
+        *(history.percent(history.engagement == code) for code in (VIEW, LIKE, COMPLETE, SHARE, SKIP)),
+        100.0 * history.engaged[:, -RECENT_EVENTS:].sum(axis=1) / latest,
+        100.0 * (history.engagement[:, -RECENT_EVENTS:] == SKIP).sum(axis=1) / latest,
+        np.where(history.count > 0, history.engaged[:, -1], np.nan),
     ]
 
 
-def _time_columns(moments: Moments, past: _Past) -> list[NDArray[np.float64]]:
+def _time_columns(moments: Moments, history: _History) -> list[NDArray[np.float64]]:
     age_h = (moments.now_ms[:, None] - moments.timestamps_ms) / HOUR_MS
-    some = past.count > 0
-    pairs = (past.shown[:, 1:] & past.shown[:, :-1]).sum(axis=1)
-    gaps = np.where(past.shown[:, 1:] & past.shown[:, :-1], age_h[:, :-1] - age_h[:, 1:], np.inf)
+    some = history.count > 0
+    pairs = (history.shown[:, 1:] & history.shown[:, :-1]).sum(axis=1)
+    gaps = np.where(history.shown[:, 1:] & history.shown[:, :-1], age_h[:, :-1] - age_h[:, 1:], np.inf)
     gaps = np.sort(np.concatenate([gaps, np.full((len(gaps), 1), np.inf)], axis=1), axis=1)
     median = gaps[np.arange(len(gaps)), np.maximum(pairs - 1, 0) // 2]
     return [
         np.where(some, age_h[:, -1], np.nan),
-        np.where(some, np.where(past.shown, age_h, -np.inf).max(axis=1) / 24.0, np.nan),
-        (past.shown & (age_h <= 24)).sum(axis=1).astype(np.float64),
-        (past.shown & (age_h <= 7 * 24)).sum(axis=1).astype(np.float64),
+        np.where(some, np.where(history.shown, age_h, -np.inf).max(axis=1) / 24.0, np.nan),
+        (history.shown & (age_h <= 24)).sum(axis=1).astype(np.float64),
+        (history.shown & (age_h <= 7 * 24)).sum(axis=1).astype(np.float64),
         np.where(pairs > 0, median, np.nan),
     ]
 
 
-def _taste_columns(past: _Past) -> list[NDArray[np.float64]]:
-    known = (~np.isnan(past.popularity)).sum(axis=1)
-    both = past.shown[:, 1:] & past.shown[:, :-1]
-    switches = both & (past.category[:, 1:] != past.category[:, :-1])
+def _taste_columns(history: _History) -> list[NDArray[np.float64]]:
+    known = (~np.isnan(history.popularity)).sum(axis=1)
+    both = history.shown[:, 1:] & history.shown[:, :-1]
+    switches = both & (history.category[:, 1:] != history.category[:, :-1])
     return [
-        np.nansum(past.popularity, axis=1) / known,
-        100.0 * (past.popularity < NICHE_BELOW).sum(axis=1) / known,
+        np.nansum(history.popularity, axis=1) / known,
+        100.0 * (history.popularity < NICHE_BELOW).sum(axis=1) / known,
         100.0 * switches.sum(axis=1) / both.sum(axis=1),
     ]
 
 
-def _category_columns(log: ItemLog, past: _Past, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+def _category_columns(log: ItemLog, history: _History, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
     category = log.category[candidates]
-    same = (past.category[:, None, :] == category[:, :, None]) & past.shown[:, None, :]
+    same = (history.category[:, None, :] == category[:, :, None]) & history.shown[:, None, :]
     length = same.shape[2]
     count = same.sum(axis=2)
-    share = 100.0 * count / past.count[:, None]
-    recent = 100.0 * same[:, :, -RECENT:].sum(axis=2) / past.shown[:, -RECENT:].sum(axis=1)[:, None]
-    pleased = 100.0 * (same & past.engaged[:, None, :]).sum(axis=2) / count
-    skipped = 100.0 * (same & (past.engagement == SKIP)[:, None, :]).sum(axis=2) / count
+    share = 100.0 * count / history.count[:, None]
+    recent = 100.0 * same[:, :, -RECENT_EVENTS:].sum(axis=2) / history.shown[:, -RECENT_EVENTS:].sum(axis=1)[:, None]
+    pleased = 100.0 * (same & history.engaged[:, None, :]).sum(axis=2) / count
+    skipped = 100.0 * (same & (history.engagement == SKIP)[:, None, :]).sum(axis=2) / count
     newest = np.where(same, np.arange(length), -1).max(axis=2)
     since = np.where(newest >= 0, length - 1.0 - newest, np.nan)
-    everyone = np.take_along_axis(past.category_plays, category, axis=1) / past.category_plays.sum(axis=1)[:, None]
+    everyone = (
+        np.take_along_axis(history.category_plays, category, axis=1) / history.category_plays.sum(axis=1)[:, None]
+    )
     lift = np.where(everyone > 0, share / 100.0 / everyone, np.nan)
     return np.stack([share, recent, pleased, skipped, since, lift], axis=2)
 
 
-def _follow_columns(log: ItemLog, moments: Moments, past: _Past, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
-    leads = moments.items[:, -FOLLOWED:]
-    plays = past.plays[:, None, -FOLLOWED:]
-    rate = 100.0 * log.follows(moments.now_ms, leads, candidates) / (plays + PRIOR_PLAYS)
+def _follow_columns(
+    log: ItemLog, moments: Moments, history: _History, candidates: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    leads = moments.items[:, -LEAD_EVENTS:]
+    plays = history.plays[:, None, -LEAD_EVENTS:]
+    rate = 100.0 * log.follow_counts(moments.now_ms, leads, candidates) / (plays + PRIOR_PLAYS)
     rate = np.where((leads > 0)[:, None, :], rate, -np.inf)
-    pleasing = np.where(past.engaged[:, None, -FOLLOWED:], rate, -np.inf)
+    pleasing = np.where(history.engaged[:, None, -LEAD_EVENTS:], rate, -np.inf)
     columns = np.stack([rate.max(axis=2), rate[:, :, -1], pleasing.max(axis=2)], axis=2)
     return np.where(np.isinf(columns), np.nan, columns)

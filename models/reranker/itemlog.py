@@ -1,7 +1,7 @@
-"""What a log of interactions says about items at a moment: how popular, how well received, what followed what.
+"""Item statistics from a log of interactions, as of a moment: popularity, engagement rates, and successions of items.
 
-Statistics are those of the night before: an event counts from the first midnight (UTC) after it, as it would in a
-recommender that refreshes them once a day. So nothing a user did later can leak into the features of a slate.
+Statistics are updated daily: an event counts from the first midnight (UTC) after it, as in a recommender that computes
+them once a day. So no later event can leak into the features of a slate.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from models.manifest import Feature
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 RECENT_DAYS, BEFORE_DAYS = 7, 21
-FOLLOW_WINDOW = 3  # an item follows another when it is among the next three events of the same user, not skipped
-PRIOR_PLAYS = 5.0  # rates start from everybody's average, with the weight of that many plays
-MIN_TREND_PLAYS = 3  # below that a growth is noise, and the trend undefined
+FOLLOW_WINDOW = 3  # an item follows a lead if it is among the user's next three events and was not skipped
+PRIOR_PLAYS = 5.0  # weight, in plays, of the overall average in smoothed rates
+MIN_TREND_PLAYS = 3  # with fewer plays the trend is undefined
 
 ITEM_STATISTICS = (
     Feature("popularity_percentile", "item", "How popular it is in your region", unit="percentile"),
@@ -36,8 +36,15 @@ ITEM_STATISTICS = (
 
 
 @dataclass(frozen=True)
-class _Night:
-    """One region's statistics up to one midnight: float32 [n + 1, 10], and plays float64 [n + 1] in all regions."""
+class _Snapshot:
+    """The statistics of one region at one midnight.
+
+    Attributes:
+        statistics: float32 [n + 1, 10], ITEM_STATISTICS.
+        plays: float64 [n + 1], plays in all regions.
+        category_plays: float64 [categories + 1], plays per category code in all regions.
+
+    """
 
     statistics: NDArray[np.float32]
     plays: NDArray[np.float64]
@@ -46,12 +53,12 @@ class _Night:
 
 @dataclass(eq=False)
 class ItemLog:
-    """A log of interactions, indexed by day. Immutable but for its cache of nights; one per thread.
+    """A log of interactions, indexed by day. It caches daily statistics and must not be shared between threads.
 
     Attributes:
         category: int64 [n + 1], category code of each item, 0 for padding.
-        categories: how many there are.
-        region_codes: the code of each region.
+        categories: number of categories.
+        region_codes: the code of each region name.
 
     """
 
@@ -65,12 +72,12 @@ class ItemLog:
     _follow_keys: NDArray[np.int64]
     _first_day: int
     _days: int
-    _nights: dict[tuple[int, int], _Night] = field(default_factory=dict)
-    _everywhere: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    _snapshots: dict[tuple[int, int], _Snapshot] = field(default_factory=dict)
+    _global: dict[int, NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, sessions: Sessions) -> ItemLog:
-        """Index all events of these sessions."""
+        """Index all events of the sessions."""
         names, region_of_session = np.unique(sessions.region, return_inverse=True)
         day = sessions.timestamp_ms // DAY_MS
         order = np.argsort(day, kind="stable")
@@ -93,37 +100,37 @@ class ItemLog:
     def statistics(
         self, now_ms: NDArray[np.int64], region: NDArray[np.int64], items: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Look up ITEM_STATISTICS of items int64 [B, N] in these regions, as of these moments: float64 [B, N, 10]."""
+        """Look up ITEM_STATISTICS of items int64 [B, N], for the region and time of each row: float64 [B, N, 10]."""
         values = np.empty((*items.shape, len(ITEM_STATISTICS)))
-        for night, rows in self._by_night(now_ms, region):
-            values[rows] = night.statistics[items[rows]]
+        for snapshot, rows in self._by_snapshot(now_ms, region):
+            values[rows] = snapshot.statistics[items[rows]]
         return values
 
     def context(
         self, now_ms: NDArray[np.int64], region: NDArray[np.int64], items: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Look up what is known about past items int64 [B, L].
+        """Look up statistics of the items of histories, int64 [B, L].
 
         Returns:
-            regional popularity percentile float64 [B, L], plays everywhere float64 [B, L], and plays per category
+            regional popularity percentile float64 [B, L], plays in all regions float64 [B, L], and plays per category
             code float64 [B, categories + 1].
 
         """
         popularity, plays = np.empty(items.shape), np.empty(items.shape)
         category_plays = np.empty((len(items), self.categories + 1))
-        for night, rows in self._by_night(now_ms, region):
-            popularity[rows] = night.statistics[items[rows], 0]
-            plays[rows] = night.plays[items[rows]]
-            category_plays[rows] = night.category_plays
+        for snapshot, rows in self._by_snapshot(now_ms, region):
+            popularity[rows] = snapshot.statistics[items[rows], 0]
+            plays[rows] = snapshot.plays[items[rows]]
+            category_plays[rows] = snapshot.category_plays
         return popularity, plays, category_plays
 
-    def follows(
+    def follow_counts(
         self, now_ms: NDArray[np.int64], leads: NDArray[np.int64], items: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Count how often items int64 [B, N] followed leads int64 [B, K] before these moments: int64 [B, N, K]."""
+        """Count how often each item int64 [B, N] followed each lead int64 [B, K] before now_ms: int64 [B, N, K]."""
         day = (now_ms // DAY_MS - self._first_day).clip(0, self._days - 1)
         pair = (leads[:, None, :] * len(self.category) + items[:, :, None]) * self._days
-        # Keys are sorted by pair, then by day: the count is the distance between two places.
+        # Keys are sorted by pair and then by day, so that a count is the difference of two search positions.
         first = np.searchsorted(self._follow_keys, pair)
         hit = first < len(self._follow_keys)
         hit[hit] = self._follow_keys[first[hit]] < (pair + day[:, None, None])[hit]
@@ -131,45 +138,49 @@ class ItemLog:
         counts[hit] = np.searchsorted(self._follow_keys, (pair + day[:, None, None])[hit]) - first[hit]
         return counts
 
-    def _by_night(self, now_ms: NDArray[np.int64], region: NDArray[np.int64]) -> list[tuple[_Night, NDArray[np.int64]]]:
+    def _by_snapshot(
+        self, now_ms: NDArray[np.int64], region: NDArray[np.int64]
+    ) -> list[tuple[_Snapshot, NDArray[np.int64]]]:
+        """Group rows by day and region: each snapshot with the indices of its rows."""
         keys, inverse = np.unique(np.stack([now_ms // DAY_MS, region], axis=1), axis=0, return_inverse=True)
         order = np.argsort(inverse.ravel(), kind="stable")
         groups = np.split(order, np.cumsum(np.bincount(inverse.ravel()))[:-1])
-        return [(self._night(int(day), int(code)), rows) for (day, code), rows in zip(keys, groups, strict=True)]
+        return [(self._snapshot(int(day), int(code)), rows) for (day, code), rows in zip(keys, groups, strict=True)]
 
-    def _night(self, day: int, region: int) -> _Night:
-        # All days after the newest event look alike but for what is recent, which ends 28 days later.
+    def _snapshot(self, day: int, region: int) -> _Snapshot:
+        # From 28 days after the newest event on, no event counts as recent, and all days have the same statistics.
         day = min(day, self._first_day + self._days + RECENT_DAYS + BEFORE_DAYS)
-        night = self._nights.get((day, region))
-        if night is None:
-            night = self._nights[day, region] = self._count(day, region)
-        return night
+        snapshot = self._snapshots.get((day, region))
+        if snapshot is None:
+            snapshot = self._snapshots[day, region] = self._computed(day, region)
+        return snapshot
 
-    def _count(self, day: int, region: int) -> _Night:
+    def _computed(self, day: int, region: int) -> _Snapshot:
         size = len(self.category)
         end, recent, before = np.searchsorted(self._day, [day, day - RECENT_DAYS, day - RECENT_DAYS - BEFORE_DAYS])
-        if day not in self._everywhere:
-            self._everywhere[day] = self._count_everywhere(day, int(end), int(recent))
-        everywhere = self._everywhere[day]
-        here = self._region[:end] == region
-        local = np.bincount(self._item[:end][here], minlength=size)
-        late = np.bincount(self._item[recent:end][here[recent:]], minlength=size)
-        early = np.bincount(self._item[before:recent][here[before:recent]], minlength=size)
-        # This week over a usual week before, one play added to each; one division of whole numbers, so that ties tie.
+        if day not in self._global:
+            self._global[day] = self._computed_globally(day, int(end), int(recent))
+        in_all_regions = self._global[day]
+        in_region = self._region[:end] == region
+        local = np.bincount(self._item[:end][in_region], minlength=size)
+        late = np.bincount(self._item[recent:end][in_region[recent:]], minlength=size)
+        early = np.bincount(self._item[before:recent][in_region[before:recent]], minlength=size)
+        # Plays of the last week over those of an average week before it, with one play added to both. A single division
+        # of integers gives equal quotients for equal ratios.
         growth = (late + 1) * BEFORE_DAYS / (early * RECENT_DAYS + BEFORE_DAYS)
         known = late + early >= MIN_TREND_PLAYS
 
         statistics = np.empty((size, len(ITEM_STATISTICS)), dtype=np.float32)
         statistics[:, 0] = percentile(local, np.arange(size) > 0)
         statistics[:, 1] = percentile(growth, known & (np.arange(size) > 0))
-        statistics[:, 2:] = everywhere[:, 1:]
-        plays = everywhere[:, 0]
+        statistics[:, 2:] = in_all_regions[:, 1:]
+        plays = in_all_regions[:, 0]
         by_category = np.zeros(self.categories + 1)
         np.add.at(by_category, self.category, plays)
-        return _Night(statistics, plays, by_category)
+        return _Snapshot(statistics, plays, by_category)
 
-    def _count_everywhere(self, day: int, end: int, recent: int) -> NDArray[np.float64]:
-        """Plays, then the statistics that do not depend on the region: float64 [n + 1, 9]."""
+    def _computed_globally(self, day: int, end: int, recent: int) -> NDArray[np.float64]:
+        """Compute plays and the statistics that do not depend on the region: float64 [n + 1, 9]."""
         size = len(self.category)
         item, engagement = self._item[:end], self._engagement[:end]
         plays = np.bincount(item, minlength=size).astype(np.float64)
@@ -194,7 +205,7 @@ class ItemLog:
 
 
 def percentile(values: NDArray[np.generic], among: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Rank `values` [n] among those marked: 0 to 100, equal values share the middle of their ranks, NaN elsewhere."""
+    """Percentile ranks, 0 to 100, of `values` [n] within `among`; ties get their mean rank, other values NaN."""
     ranked = np.full(len(values), np.nan)
     chosen = values[among]
     if len(chosen):
@@ -206,7 +217,7 @@ def percentile(values: NDArray[np.generic], among: NDArray[np.bool_]) -> NDArray
 
 
 def _follow_keys(sessions: Sessions, first_day: int, days: int) -> NDArray[np.int64]:
-    """All (lead, follower, day) of the log as sorted numbers, one per occurrence, int64."""
+    """Encode each occurrence of (lead, follower, day) in the log as an integer: sorted int64 keys."""
     size = len(sessions.catalog.category_codes)
     owner = sessions.owner
     keys = []

@@ -1,7 +1,7 @@
-"""Training of the re-ranker: gradient-boosted trees on whether a candidate was engaged with soon after.
+"""Training of the re-ranker: gradient-boosted trees that predict whether the user soon engages with a candidate.
 
-The objective is binary (engaged or not), not a ranking loss: its raw score is a log-odds, so that a contribution means
-the same in every slate and can be put into words on its own, and slates without any engagement teach it something, too.
+The objective is binary classification, not a ranking loss. The raw score is then a log-odds, so that a SHAP value has
+the same meaning in every slate, and slates without any engagement contribute to the training.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 
 from models.data.sessions import Sessions
 from models.manifest import Feature
-from models.reranker.candidates import Encode, unseen_top
+from models.reranker.candidates import Encode, top_unseen
 from models.reranker.features import ENGAGED, FEATURE_SET, FEATURES, Moments, compute, matrix
 from models.reranker.itemlog import ItemLog
 from schemas.errors import WhyrecError
 
 LENGTH = 50
 MIN_HISTORY = 4
-LATER = 5  # a candidate counts as engaged with when it is among the user's next five events, liked, finished or shared
-# Where more can only speak for an item (+1), or against it (-1): otherwise explanations would read as nonsense.
+LABEL_EVENTS = 5  # a candidate is positive if the user likes, completes or shares it within this many next events
+# Monotonicity constraints: +1 the score increases with the feature, -1 it decreases. Otherwise an explanation could
+# state that a good completion rate lowered the score.
 MONOTONE = {
     "session_score": 1,
     "category_share": 1,
@@ -42,16 +43,22 @@ MONOTONE = {
 
 
 class TooFewInteractions(WhyrecError):
-    """There is not enough engagement in the log to train a re-ranker."""
+    """The log has too few engagements to train a re-ranker."""
 
 
 @dataclass(frozen=True)
 class Trained:
     """A trained re-ranker, ready for a bundle; its output is "raw".
 
-    `metrics` were measured on users of their own: `auc` and `auc_session_score` over all candidates, `ndcg10` and
-    `ndcg10_session_score` over the slates with an engagement (the latter of each pair ranks by the session score
-    alone), `engaged_share`, and the numbers `slates`, `test_slates` and `trees`.
+    Attributes:
+        model_text: the trees in LightGBM's text format.
+        features: their inputs in order.
+        feature_set: name of the feature list.
+        metrics: measured on held-out users. `auc` and `auc_session_score` over all candidates, `ndcg10` and
+            `ndcg10_session_score` over the slates with an engagement (those named session_score rank by the session
+            score alone); `engaged_share`, the share of positive candidates; the numbers `slates`, `test_slates` and
+            `trees`.
+
     """
 
     model_text: str
@@ -62,7 +69,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Examples:
-    """Slates as the recommender would have shown them: rows float64 [S * N, 41], labels and session scores [S, N]."""
+    """S slates of N candidates: feature rows float64 [S * N, 41], labels and session scores [S, N]."""
 
     rows: NDArray[np.float64]
     engaged: NDArray[np.bool_]
@@ -76,45 +83,54 @@ def train(
     *,
     log: Sessions | None = None,
     seed: int = 0,
-    cuts: int = 2,
+    slates_per_history: int = 2,
     slate_size: int = 20,
     trees: int = 200,
     leaves: int = 31,
-    forest: Mapping[str, float | bool] | None = None,
+    parameters: Mapping[str, float | bool] | None = None,
 ) -> Trained:
-    """Train on slates cut out of histories at random moments.
+    """Train on slates made at random moments of the histories.
 
     Args:
-        sessions: histories that the session model has *not* learnt from; otherwise its scores look better than they
-            will be. 70 % of the users train, 15 % stop the training, 15 % are measured on.
+        sessions: histories on which the session model was *not* trained, since its scores of its training data are too
+            good. 70 % of the users are for training, 15 % for early stopping, 15 % for evaluation.
         encode: the session model.
         item_vectors: float32 [n + 1, d].
-        log: all histories that item statistics are counted from, by default `sessions`.
-        seed: of the cuts, the split and the trees; the same one gives the same model.
-        cuts: moments per history.
-        slate_size: candidates per moment.
-        trees: at most; training stops earlier where the second group of users gains nothing.
-        leaves: per tree.
-        forest: what to set otherwise in LightGBM.
+        log: the histories from which item statistics are computed, by default `sessions`.
+        seed: of the moments, the split and the trees; equal seeds give equal models.
+        slates_per_history: number of moments per history.
+        slate_size: number of candidates per slate.
+        trees: maximum number of trees; training stops early if the loss on the second group does not improve.
+        leaves: maximum number of leaves per tree.
+        parameters: LightGBM parameters that replace the defaults chosen here.
 
     Raises:
-        TooFewInteractions: if no slate, or no engagement, remains in one of the groups.
+        TooFewInteractions: a group of users has no slates, or no positive candidates, or no negative ones.
 
     """
     item_log = ItemLog.of(sessions if log is None else log)
     groups = [
-        cut_slates(part, encode, item_vectors, item_log, seed=seed + number, cuts=cuts, slate_size=slate_size)
+        sample_slates(
+            part,
+            encode,
+            item_vectors,
+            item_log,
+            seed=seed + number,
+            slates_per_history=slates_per_history,
+            slate_size=slate_size,
+        )
         for number, part in enumerate(sessions.split(0.7, 0.15, 0.15, seed=seed))
     ]
-    for group, purpose in zip(groups, ("train on", "stop the training by", "measure on"), strict=True):
+    for group, purpose in zip(groups, ("training", "early stopping", "evaluation"), strict=True):
         if not group.engaged.any() or group.engaged.all():
             raise TooFewInteractions(
-                f"expected candidates engaged with and others to {purpose}, got {int(group.engaged.sum())} engaged of "
-                f"{group.engaged.size} from {len(sessions)} histories: bring more histories, or more cuts of each"
+                f"expected positive and negative candidates for {purpose}, got {int(group.engaged.sum())} engaged "
+                f"of {group.engaged.size} from {len(sessions)} histories: bring more histories, or make more slates of "
+                "each"
             )
-    fit, stop, test = groups
+    training, stopping, test = groups
     names = [feature.name for feature in FEATURES]
-    data = lgb.Dataset(fit.rows, fit.engaged.ravel(), feature_name=names)
+    data = lgb.Dataset(training.rows, training.engaged.ravel(), feature_name=names)
     booster = lgb.train(
         {
             "objective": "binary",
@@ -133,11 +149,11 @@ def train(
             "num_threads": 1,
             "seed": seed,
             "verbosity": -1,
-            **(forest or {}),
+            **(parameters or {}),
         },
         data,
         num_boost_round=trees,
-        valid_sets=[lgb.Dataset(stop.rows, stop.engaged.ravel(), reference=data)],
+        valid_sets=[lgb.Dataset(stopping.rows, stopping.engaged.ravel(), reference=data)],
         callbacks=[lgb.early_stopping(30, verbose=False)],
     )
     scores = np.asarray(booster.predict(test.rows, raw_score=True, num_threads=1)).reshape(test.engaged.shape)
@@ -151,40 +167,40 @@ def train(
             "ndcg10": ndcg(scores, test.engaged),
             "ndcg10_session_score": ndcg(test.session_score, test.engaged),
             "engaged_share": float(test.engaged.mean()),
-            "slates": float(len(fit.engaged)),
+            "slates": float(len(training.engaged)),
             "test_slates": float(len(test.engaged)),
             "trees": float(booster.best_iteration),
         },
     )
 
 
-def cut_slates(
+def sample_slates(
     sessions: Sessions,
     encode: Encode,
     item_vectors: NDArray[np.float32],
     log: ItemLog,
     *,
     seed: int,
-    cuts: int,
+    slates_per_history: int,
     slate_size: int,
 ) -> Examples:
-    """Cut each history `cuts` times: what the recommender would have shown then, and what the user engaged with."""
+    """Make slates at random moments of each history, labelled with the user's next engagements."""
     rng = np.random.default_rng([seed, 11])
-    rows = np.repeat(np.flatnonzero(sessions.lengths > MIN_HISTORY), cuts)
-    whole = sessions.select(rows)
-    cut = rng.integers(MIN_HISTORY, whole.lengths) if len(rows) else np.zeros(0, dtype=np.int64)
-    now_ms = whole.timestamp_ms[whole.offsets[:-1] + cut]
-    history = whole.first(cut)
-    later = (whole.position >= cut[whole.owner]) & (whole.position < (cut + LATER)[whole.owner])
-    wanted = np.unique((whole.owner * len(item_vectors) + whole.item)[later & np.isin(whole.engagement, ENGAGED)])
+    rows = np.repeat(np.flatnonzero(sessions.lengths > MIN_HISTORY), slates_per_history)
+    full = sessions.select(rows)
+    length = rng.integers(MIN_HISTORY, full.lengths) if len(rows) else np.zeros(0, dtype=np.int64)
+    now_ms = full.timestamp_ms[full.offsets[:-1] + length]
+    history = full.first(length)
+    is_next = (full.position >= length[full.owner]) & (full.position < (length + LABEL_EVENTS)[full.owner])
+    positive = np.unique((full.owner * len(item_vectors) + full.item)[is_next & np.isin(full.engagement, ENGAGED)])
 
     parts = []
     for start in range(0, len(history), 256):
         batch = np.arange(start, min(start + 256, len(history)))
         moments = Moments.of(history.select(batch), now_ms[batch], log, LENGTH)
         vectors = encode(moments.items, moments.engagements)
-        items, session_score = unseen_top(vectors, item_vectors, moments.items, slate_size)
-        engaged = np.isin(batch[:, None] * len(item_vectors) + items, wanted)
+        items, session_score = top_unseen(vectors, item_vectors, moments.items, slate_size)
+        engaged = np.isin(batch[:, None] * len(item_vectors) + items, positive)
         parts.append(Examples(matrix(*compute(log, moments, items), session_score), engaged, session_score))
     if not parts:
         return Examples(np.zeros((0, len(FEATURES))), np.zeros((0, slate_size), bool), np.zeros((0, slate_size), "f4"))
@@ -196,7 +212,7 @@ def cut_slates(
 
 
 def auc(scores: NDArray[np.floating], engaged: NDArray[np.bool_]) -> float:
-    """Chance that an engaged candidate outscores another one, over all pairs of any shape; equal scores count half."""
+    """Area under the ROC curve over all candidates: the share of correctly ordered pairs; ties count one half."""
     positive, negative = scores[engaged], np.sort(scores[~engaged])
     below = np.searchsorted(negative, positive, side="left") + np.searchsorted(negative, positive, side="right")
     return float(below.mean() / (2 * len(negative)))

@@ -1,4 +1,4 @@
-"""The features of a slate: each equal to its plain account, none from the future, none about who a user is."""
+"""Features equal a plain reference implementation, use no later events, and describe no personal traits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOW_MS = 20_000 * DAY_MS + 5_000_000
 def small_log(seed: int, users: int = 14) -> Sessions:
     random = np.random.default_rng(seed)
     lengths = random.integers(1, 13, users)
-    # Six weeks, so that early, late and too old events all occur; a few lie after NOW_MS.
+    # Six weeks, so that there are recent, earlier and older events; a few are later than NOW_MS.
     times = [np.sort(NOW_MS + random.integers(-45 * DAY_MS, 3 * DAY_MS, length)) for length in lengths]
     events = int(lengths.sum())
     return Sessions(
@@ -60,7 +60,7 @@ def of(log: Sessions, history: Sessions, now_ms: int = NOW_MS) -> tuple[np.ndarr
 
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10_000))
-def test_every_feature_equals_its_plain_account(seed: int) -> None:
+def test_features_equal_the_reference_implementation(seed: int) -> None:
     log = small_log(seed)
     history = until(log, NOW_MS)
     user, item = of(log, history)
@@ -81,7 +81,7 @@ def test_every_feature_equals_its_plain_account(seed: int) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000))
-def test_nothing_that_happens_later_is_known(seed: int) -> None:
+def test_features_do_not_depend_on_later_events(seed: int) -> None:
     log = small_log(seed)
     midnight = NOW_MS // DAY_MS * DAY_MS
     history = until(log, midnight)
@@ -97,7 +97,7 @@ def test_nothing_that_happens_later_is_known(seed: int) -> None:
         np.testing.assert_array_equal(one, two)
 
 
-def test_an_empty_history_leaves_open_what_it_cannot_say() -> None:
+def test_features_that_need_events_are_nan_for_an_empty_history() -> None:
     log = small_log(1)
     user, item = of(log, log.first(0))
     named = dict(zip([feature.name for feature in USER_FEATURES], user[0], strict=True))
@@ -114,16 +114,16 @@ def test_an_empty_history_leaves_open_what_it_cannot_say() -> None:
     assert not np.isinf(item).any()
 
 
-def test_a_log_without_the_region_still_gives_features() -> None:
+def test_a_region_missing_in_the_log_has_features() -> None:
     log = small_log(2)
     elsewhere = replace(log.first(5), region=np.full(len(log), "JP"))
     _, item = of(log, elsewhere)
 
-    assert (item[:, :, 0] == 50).all(), "nobody watched anything there: all are equal"
-    assert np.isnan(item[:, :, 1]).all(), "and nothing can be gaining"
+    assert (item[:, :, 0] == 50).all(), "without plays, all items are equally popular"
+    assert np.isnan(item[:, :, 1]).all(), "without plays, the trend is undefined"
 
 
-def test_the_list_keeps_its_contract() -> None:
+def test_the_feature_list_fits_the_event_contract() -> None:
     assert len(USER_FEATURES) == len(ITEM_FEATURES) == 20
     assert [feature.owner for feature in FEATURES] == ["user"] * 20 + ["item"] * 20 + ["context"]
     assert FEATURES[-1].name == "session_score"
@@ -135,13 +135,13 @@ def test_the_list_keeps_its_contract() -> None:
     assert not [feature for feature in FEATURES if not re.fullmatch(r"[A-Z][a-z' ]+", feature.display_name)]
 
 
-def test_no_feature_says_who_a_user_is() -> None:
+def test_no_feature_is_a_personal_trait() -> None:
     words = {word for feature in FEATURES for word in f"{feature.name}_{feature.display_name}".lower().split("_")}
 
     assert not words & {"age", "gender", "sex", "occupation", "zip", "income", "locale", "language"}
 
 
-def test_a_row_is_user_then_item_then_session_score() -> None:
+def test_a_row_has_user_features_then_item_features_then_session_score() -> None:
     user = np.arange(40, dtype=np.float32).reshape(2, 20)
     item = 100 + np.arange(120, dtype=np.float32).reshape(2, 3, 20)
     score = np.array([[1.5, 2.5, 3.5], [4.5, 5.5, np.nan]], dtype=np.float32)
@@ -155,7 +155,7 @@ def test_a_row_is_user_then_item_then_session_score() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30))
-def test_percentiles_keep_the_order_and_the_middle(values: list[int]) -> None:
+def test_percentiles_keep_order_ties_and_mean(values: list[int]) -> None:
     ranked = percentile(np.array(values), np.ones(len(values), dtype=np.bool_))
 
     assert ranked.mean() == pytest.approx(50)

@@ -1,4 +1,4 @@
-"""Training of the re-ranker: better than the session score alone, sensible in its direction, the same every time."""
+"""Training of the re-ranker: it beats the session score alone, is monotone where required, and deterministic."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from models.data import simulator
 from models.data.sessions import Sessions
 from models.data.simulator import simulate
 from models.data.world import streamrec
-from models.reranker.candidates import unseen_top
+from models.reranker.candidates import top_unseen
 from models.reranker.features import FEATURE_SET, FEATURES
 from models.reranker.itemlog import ItemLog
-from models.reranker.train import LATER, MONOTONE, TooFewInteractions, Trained, auc, cut_slates, ndcg, train
+from models.reranker.train import LABEL_EVENTS, MONOTONE, TooFewInteractions, Trained, auc, ndcg, sample_slates, train
 
-# The rules of the simulated world, thrown at random into 256 dimensions: what a good session model would know.
+# Random item vectors: with them, encode() is a session model that knows the simulator's own probabilities.
 VECTORS = np.random.default_rng(0).normal(scale=1 / 16, size=(5001, 256)).astype(np.float32)
 VECTORS[0] = 0
 
@@ -28,9 +28,9 @@ VECTORS[0] = 0
 def encode(items: np.ndarray, engagements: np.ndarray) -> np.ndarray:
     world = streamrec()
     leads = np.einsum("nkd,nk->nd", VECTORS[world.followers], world.follower_probability).astype(np.float32)
-    pull = simulator.ATTRACTION[engagements] * 0.62 ** np.arange(items.shape[1] - 1, -1, -1)
-    pull /= pull.sum(axis=1, keepdims=True)
-    return (20 * np.einsum("bl,bld->bd", pull, leads[items])).astype(np.float32)
+    weight = simulator.ATTRACTION[engagements] * 0.62 ** np.arange(items.shape[1] - 1, -1, -1)
+    weight /= weight.sum(axis=1, keepdims=True)
+    return (20 * np.einsum("bl,bld->bd", weight, leads[items])).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def trained(users: Sessions) -> Trained:
     return train(users, encode, VECTORS, seed=3, trees=60)
 
 
-def test_it_ranks_better_than_the_session_score_alone(trained: Trained) -> None:
+def test_the_reranker_ranks_better_than_the_session_score_alone(trained: Trained) -> None:
     metrics = trained.metrics
 
     assert metrics["auc"] > metrics["auc_session_score"] > 0.5
@@ -62,9 +62,11 @@ def test_the_model_reads_the_listed_features_in_order(trained: Trained) -> None:
 
 
 @pytest.mark.parametrize("name", MONOTONE)
-def test_what_can_only_speak_for_an_item_never_speaks_against_it(trained: Trained, users: Sessions, name: str) -> None:
+def test_scores_are_monotone_in_constrained_features(trained: Trained, users: Sessions, name: str) -> None:
     booster = lgb.Booster(model_str=trained.model_text)
-    examples = cut_slates(users.select(np.arange(20)), encode, VECTORS, ItemLog.of(users), seed=1, cuts=1, slate_size=5)
+    examples = sample_slates(
+        users.select(np.arange(20)), encode, VECTORS, ItemLog.of(users), seed=1, slates_per_history=1, slate_size=5
+    )
     column = [feature.name for feature in FEATURES].index(name)
     values = np.unique(examples.rows[:, column][np.isfinite(examples.rows[:, column])])
     rows = np.repeat(examples.rows, len(values), axis=0)
@@ -81,39 +83,39 @@ def test_the_same_seed_gives_the_same_trees(users: Sessions) -> None:
     assert one == two
 
 
-def test_too_little_to_learn_from_is_said(users: Sessions) -> None:
+def test_too_few_interactions_are_rejected(users: Sessions) -> None:
     with pytest.raises(TooFewInteractions, match="bring more histories"):
         train(users.select(np.arange(3)), encode, VECTORS)
     with pytest.raises(TooFewInteractions, match="got 0 engaged of 0"):
         train(users.first(3), encode, VECTORS)
 
 
-def test_a_label_is_what_the_user_did_next(users: Sessions) -> None:
+def test_a_label_is_an_engagement_within_the_next_events(users: Sessions) -> None:
     some = users.select(np.arange(60))
-    examples = cut_slates(some, encode, VECTORS, ItemLog.of(users), seed=9, cuts=1, slate_size=20)
-    # The same draw as in the code under test: a moment per history that is long enough.
+    examples = sample_slates(some, encode, VECTORS, ItemLog.of(users), seed=9, slates_per_history=1, slate_size=20)
+    # The same random moments as in the code under test.
     rng = np.random.default_rng([9, 11])
-    cut = rng.integers(4, some.lengths)
-    history = some.first(cut)
-    items, _ = unseen_top(encode(*history.padded(50)), VECTORS, history.padded(50)[0], 20)
+    length = rng.integers(4, some.lengths)
+    history = some.first(length)
+    items, _ = top_unseen(encode(*history.padded(50)), VECTORS, history.padded(50)[0], 20)
     for row in range(len(some)):
-        start = some.offsets[row] + cut[row]
-        end = min(start + LATER, some.offsets[row + 1])
+        start = some.offsets[row] + length[row]
+        end = min(start + LABEL_EVENTS, some.offsets[row + 1])
         liked = {int(item) for item, code in zip(some.item[start:end], some.engagement[start:end], strict=True)
                  if code in {2, 3, 4}}  # fmt: skip
         assert examples.engaged[row].tolist() == [int(item) in liked for item in items[row]]
     assert examples.engaged.any()
 
 
-def test_candidates_are_the_best_that_were_not_seen() -> None:
+def test_candidates_are_the_best_unseen_items() -> None:
     random = np.random.default_rng(2)
     vectors, item_vectors = random.normal(size=(7, 8)).astype("f4"), random.normal(size=(40, 8)).astype("f4")
     seen = random.integers(0, 40, size=(7, 6))
-    items, scores = unseen_top(vectors, item_vectors, seen, 10)
+    items, scores = top_unseen(vectors, item_vectors, seen, 10)
 
     for row in range(7):
-        free = sorted(set(range(1, 40)) - set(seen[row].tolist()))
-        best = sorted(free, key=lambda item: -float(vectors[row] @ item_vectors[item]))[:10]
+        unseen = sorted(set(range(1, 40)) - set(seen[row].tolist()))
+        best = sorted(unseen, key=lambda item: -float(vectors[row] @ item_vectors[item]))[:10]
         assert items[row].tolist() == best
         np.testing.assert_allclose(scores[row], item_vectors[items[row]] @ vectors[row], rtol=1e-5, atol=1e-5)
 
@@ -127,7 +129,7 @@ slates = st.integers(2, 12).flatmap(
 
 @settings(deadline=None)
 @given(slates)
-def test_auc_is_the_chance_to_order_a_pair_rightly(drawn: tuple[np.ndarray, np.ndarray]) -> None:
+def test_auc_is_the_share_of_correctly_ordered_pairs(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     scores, engaged = drawn
     pairs = [(a > b) + 0.5 * (a == b) for a, b in product(scores[engaged], scores[~engaged])]
     if pairs:
@@ -136,14 +138,14 @@ def test_auc_is_the_chance_to_order_a_pair_rightly(drawn: tuple[np.ndarray, np.n
 
 @settings(deadline=None)
 @given(slates)
-def test_ndcg_is_the_gain_over_the_best_gain(drawn: tuple[np.ndarray, np.ndarray]) -> None:
+def test_ndcg_is_the_gain_over_the_ideal_gain(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     scores, engaged = drawn
     parts = []
     for row_scores, row in zip(scores, engaged, strict=True):
         if row.any():
-            ranked = [row[place] for place in sorted(range(len(row)), key=lambda place: -row_scores[place])][:10]
+            ranked = [row[column] for column in sorted(range(len(row)), key=lambda column: -row_scores[column])][:10]
             best = sorted(row, reverse=True)[:10]
-            gain, most = (sum(g / np.log2(k + 2) for k, g in enumerate(order)) for order in (ranked, best))
-            parts.append(gain / most)
+            gain, ideal = (sum(g / np.log2(k + 2) for k, g in enumerate(order)) for order in (ranked, best))
+            parts.append(gain / ideal)
     if parts:
         assert ndcg(scores, engaged) == pytest.approx(np.mean(parts))
