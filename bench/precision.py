@@ -2,7 +2,7 @@
 
 The matrices of the layers are rounded to bfloat16, or to int8 with a scale for each column; everything else, the
 activations too, stays float32: the best case of either. Citations are compared with those of the model as it is, once
-with every run rounded, and once with the removals alone. A session score that is off by more than the bundle's
+with every run rounded, and once with the ablations alone. A session score that is off by more than the bundle's
 tolerance is not the one that was served, and nothing may be said of its item.
 
 Run: python -m bench.precision [--slates N] [--json FILE]
@@ -25,11 +25,11 @@ from onnx import numpy_helper
 from bench.machine import describe, headline
 from bench.pipeline import slates_of
 from models.bundle import Bundle
-from models.session.incremental import Reruns, _arrange
+from models.session.incremental import IncrementalInference, _arrange
+from stream.explain.ablate import ablate
 from stream.explain.columns import Slates, to_columns
-from stream.explain.evidence import verify
 from stream.explain.models import Models
-from stream.explain.scores import score
+from stream.explain.score import score
 from stream.settings import BUNDLED_MODEL
 
 Floats = npt.NDArray[np.float32]
@@ -56,22 +56,22 @@ ROUNDINGS: Final[dict[str, Callable[[Floats], Floats]]] = {"bfloat16": bfloat16,
 
 
 @dataclass
-class RemovalsAlone:
-    """Reads sessions as they are, and rounds only what is run without an event."""
+class AblationsAlone:
+    """Reads histories with exact weights and computes edited histories with rounded weights."""
 
-    exact: Reruns
-    rounded: Reruns
+    exact: IncrementalInference
+    rounded: IncrementalInference
 
-    def read(self, item: Any, engagement: Any, length: Any) -> Any:
-        """Run whole sessions."""
-        return self.exact.read(item, engagement, length)
+    def read(self, histories: Any) -> Any:
+        """Run complete histories."""
+        return self.exact.read(histories)
 
-    def vectors(self, state: Any, item: Any, engagement: Any, runs: Any) -> Any:
-        """Take sessions up again."""
-        return self.rounded.vectors(state, item, engagement, runs)
+    def vectors(self, cache: Any, item: Any, engagement: Any, runs: Any) -> Any:
+        """Compute session vectors of edited histories."""
+        return self.rounded.vectors(cache, item, engagement, runs)
 
 
-def rounded(bundle: Bundle, exact: Reruns, rounding: Callable[[Floats], Floats]) -> Reruns:
+def rounded(bundle: Bundle, exact: IncrementalInference, rounding: Callable[[Floats], Floats]) -> IncrementalInference:
     """Round the matrices of a bundle's graph."""
     graph = onnx.load(bundle.session_onnx).graph
     held = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
@@ -88,10 +88,10 @@ def cite(models: Models, batches: Sequence[Slates]) -> tuple[Columns, float]:
     """
     cited, matches = [], []
     for slates in batches:
-        scores = score(slates, models, unwatched=False)
+        scores = score(slates, models)
         matches.append(scores.matches)
         scores = replace(scores, matches=np.ones_like(scores.matches))
-        cited.append(verify("evidence", slates, scores, models).column)
+        cited.append(ablate("evidence", slates, scores, models).column)
     return np.concatenate(cited), float(np.concatenate(matches).mean())
 
 
@@ -100,15 +100,15 @@ def compare(bundle: Bundle, count: int) -> dict[str, dict[str, float]]:
     models = Models.open(bundle, 1)
     slates = slates_of(bundle, 20, count)
     batches = [to_columns(slates[start : start + _BATCH], bundle) for start in range(0, len(slates), _BATCH)]
-    exact = models.session.reruns
+    exact = models.session.incremental
     if exact is None:
         raise SystemExit("this bundle's graph has no kernel, whose weights could be rounded")
     truth, _ = cite(models, batches)
     found = {}
     for name, rounding in ROUNDINGS.items():
         low = rounded(bundle, exact, rounding)
-        for what, reruns in (("every run", low), ("removals", RemovalsAlone(exact, low))):
-            models.session.reruns = cast("Reruns", reruns)
+        for what, inference in (("every run", low), ("ablations", AblationsAlone(exact, low))):
+            models.session.incremental = cast("IncrementalInference", inference)
             cited, served = cite(models, batches)
             found[f"{name}, {what}"] = {
                 "same citations": float((cited == truth).all(axis=1).mean()),

@@ -1,4 +1,4 @@
-"""What proposing events by nearly exact masking costs in citations, beside exact masking, on held-out slates.
+"""What proposing events by approximate masking costs in citations, beside exact masking, on held-out slates.
 
 Either way an event is cited only when exact masking, deletion and blanking confirm it; a worse proposal can only miss.
 
@@ -19,12 +19,12 @@ import numpy.typing as npt
 
 from bench.machine import describe, headline
 from bench.pipeline import slates_of
-from models.attribution.removal import masking
 from models.bundle import Bundle
+from models.session.runtime import SessionModel
+from stream.explain.ablate import ablate
 from stream.explain.columns import to_columns
-from stream.explain.evidence import verify
 from stream.explain.models import Models
-from stream.explain.scores import score
+from stream.explain.score import score
 from stream.settings import BUNDLED_MODEL
 
 _BATCH = 100
@@ -32,12 +32,11 @@ _BATCH = 100
 
 def compare(models: Models, slates: Sequence[Any]) -> dict[str, float]:
     """Share of impressions with a citation and mean drop of the first, by either proposal, and how often they agree."""
+    exact = replace(models, session=SessionModel(models.bundle, incremental=False))
     found: list[tuple[npt.NDArray[Any], ...]] = []
     for start in range(0, len(slates), _BATCH):
         columns = to_columns(slates[start : start + _BATCH], models.bundle)
-        scores = score(columns, models)
-        exact = replace(scores, without=masking(models.session, columns.histories))
-        ours, truth = (verify("evidence", columns, each, models) for each in (scores, exact))
+        ours, truth = (ablate("evidence", columns, score(columns, each), each) for each in (models, exact))
         found.append((ours.column[:, 0], truth.column[:, 0], ours.drop_centred[:, 0], truth.drop_centred[:, 0]))
     near, best, near_drop, best_drop = (np.concatenate(each) for each in zip(*found, strict=True))
     both = (near >= 0) & (best >= 0)

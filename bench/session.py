@@ -1,7 +1,8 @@
 """What each question to the session model costs beside one plain run, by the number of events, in one run, one thread.
 
-`forward` is the vector and the attention; `glance` what every event does nearly, `without` exactly, both including it.
-`again k` takes a session up again and computes its newest k rows. The limit counts matrix products (``bench/work.py``).
+`forward` is the vector and the attention; `proposal` masks every event approximately, `without` exactly, both including
+`forward`. `edited k` is one edit whose incremental inference computes the newest k positions. The limit counts matrix
+products (``bench/work.py``).
 
 Run: python -m bench.session [--json FILE]
 """
@@ -23,10 +24,9 @@ import numpy as np
 
 from bench.machine import describe, headline
 from bench.work import Size, forward_flop, peak_flops
-from models.attribution.glance import glance
-from models.attribution.history import Histories
-from models.attribution.removal import BLANKED, Runs
+from models.attribution.ablation import BLANK, MASK_LAST_QUERY, Edits, every_event, session_vectors
 from models.bundle import Bundle
+from models.session.histories import Histories
 from models.session.runtime import SessionModel
 from stream.settings import BUNDLED_MODEL
 
@@ -42,14 +42,14 @@ def questions(model: SessionModel, bundle: Bundle, length: int, batch: int) -> d
     histories = Histories(items, received, np.full(batch, length))
     asked: dict[str, Callable[[], object]] = {
         "forward": lambda: model.run(items, received, without=False),
-        "glance": lambda: glance(model, histories),
+        "proposal": lambda: every_event(model, model.read(histories), MASK_LAST_QUERY),
         "without": lambda: model.run(items, received),
     }
-    runs, row = Runs(model, histories, glance(model, histories).state), np.arange(batch)
+    reading, session = model.read(histories), np.arange(batch)
     for rows in AGAIN:
         if rows < length:
-            removal, column = np.full(batch, BLANKED), np.full(batch, length - rows)
-            asked[f"again {rows}"] = partial(runs.without, removal, row, column)
+            edits = Edits.of_events(BLANK, session, np.full(batch, length - rows))
+            asked[f"edited {rows}"] = partial(session_vectors, model, reading, edits)
     return asked
 
 
@@ -85,8 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         forward = float(np.median(samples["forward"]))
         events = np.array([length])
         limits = {"forward": forward_flop(size, events, events).sum()}
-        limits["glance"] = limits["forward"] + length * forward_flop(size, events, np.array([1])).sum()
-        limits |= {f"again {rows}": forward_flop(size, events, np.array([rows])).sum() for rows in AGAIN}
+        limits["proposal"] = limits["forward"] + length * forward_flop(size, events, np.array([1])).sum()
+        limits |= {f"edited {rows}": forward_flop(size, events, np.array([rows])).sum() for rows in AGAIN}
         for name, times in samples.items():
             middle = float(np.median(times))
             limit = f"{limits[name] / flops * 1e6:.0f}" if name in limits else ""

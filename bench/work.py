@@ -16,7 +16,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from models.session.incremental import Reruns
+from models.session.histories import Histories, Reading
+from models.session.incremental import IncrementalInference
 from models.session.incremental.kernel import BEGIN, LAST, OWN
 from models.session.runtime import SessionModel
 
@@ -67,7 +68,7 @@ def forward_flop(size: Size, length: Ints, fresh: Ints) -> npt.NDArray[np.float6
 def watch(model: SessionModel) -> Work:
     """Count from now on the work of a model: whole runs, and runs that take a session up again."""
     work, size = Work(), Size(model.layers, model.heads, model.dimension)
-    call, reruns = model._call, model.reruns  # noqa: SLF001 - the two places where every run passes
+    call, incremental = model._call, model.incremental  # noqa: SLF001 - the two places where every run passes
 
     def counted(item_index: Any, engagement_index: Any, extras: Any) -> Any:
         length = np.full(len(item_index), item_index.shape[1])
@@ -75,25 +76,25 @@ def watch(model: SessionModel) -> Work:
         return call(item_index, engagement_index, extras)
 
     model._call = counted  # type: ignore[method-assign]  # noqa: SLF001
-    if reruns is not None:
-        model.reruns = cast("Reruns", _Counted(reruns, work, size))
+    if incremental is not None:
+        model.incremental = cast("IncrementalInference", _Counted(incremental, work, size))
     return work
 
 
 @dataclass
 class _Counted:
-    reruns: Reruns
+    incremental: IncrementalInference
     work: Work
     size: Size
 
-    def read(self, item: Any, engagement: Any, length: Ints) -> Any:
-        self.work.add(self.size, length, length)
-        return self.reruns.read(item, engagement, length)
+    def read(self, histories: Histories) -> Reading:
+        self.work.add(self.size, histories.length, histories.length)
+        return self.incremental.read(histories)
 
-    def vectors(self, state: Any, item: Any, engagement: Any, runs: Ints) -> Any:
+    def vectors(self, cache: Any, item: Any, engagement: Any, runs: Ints) -> Any:
         begin, own, last = (runs[:, column] for column in (BEGIN, OWN, LAST))
         self.work.add(self.size, last - begin, np.where(begin < last, last - own, 0))
-        return self.reruns.vectors(state, item, engagement, runs)
+        return self.incremental.vectors(cache, item, engagement, runs)
 
 
 def peak_flops() -> float:

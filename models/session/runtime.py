@@ -1,25 +1,26 @@
-"""Runs the session model of a bundle, whoever exported it, on ONNX Runtime.
+"""The session model of a bundle: its graph, run by ONNX Runtime, and incremental inference where the graph allows it.
 
-The contract of the graph:
+The contract of the graph, whoever exported it:
 
 - input ``item_index`` int64 [batch, length], 0 = padding on the left, newest event in the last column; optionally
   ``engagement_index``, the same shape; any length up to the manifest's max_length, or always its fixed_length;
 - outputs ``session_vector`` float32 [batch, d] and ``attention`` float32 [batch, layers, heads, length], from the
   newest position; optionally ``without`` float32 [batch, length, d], the session vector with each event masked out;
 - optionally an input ``want_without``, a boolean scalar with a default: false saves the work of ``without``;
-- optionally an output ``state`` float32 [batch, length, s], all that later rows read of each row: of our own export,
-  sessions that differ from one already run need then not be run whole (``models/session/incremental``);
+- optionally an output ``state`` float32 [batch, length, s], the KV cache: all that later positions read of each
+  position. A graph of our own export that has it gets incremental inference (``models/session/incremental``);
 - optionally the metadata ``blank_event``: the index after the last item, with the index after the last engagement, is
-  then an event that says nothing but keeps its place.
+  then the blank event, whose embedding is zero but for its position.
 
-The score of item i is ``vector @ item_vectors[i]``. An empty session is never shown to a model: it has the zero vector,
-so every item scores 0.
+The score of item i is ``vector @ item_vectors[i]``. No model is run on an empty session: its vector is zero, so every
+item scores 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,44 +30,48 @@ import onnxruntime
 from models.bundle import Bundle
 from models.errors import BundleError, SessionInputError
 from models.session.config import BLANK_EVENT
-from models.session.incremental import Reruns
+from models.session.histories import Histories, Reading
+from models.session.incremental import IncrementalInference
 
 _EXTRAS = ("without", "state")
 _OUTPUTS = {"session_vector": 2, "attention": 4} | dict.fromkeys(_EXTRAS, 3)  # name: rank
 
-# What passes between the nodes of one run stays in a core's cache: so many events, or pairs of events where ``without``
-# is asked for, padding included.
+# Events in one run of the graph, or pairs of events where ``without`` is asked for, padding included: few enough that
+# what passes between the nodes stays in a core's cache.
 _EVENTS_PER_RUN, _PAIRS_PER_RUN = 1_000, 2_500
 
-# A session is padded to the next multiple of this, whatever stands beside it: sums over its columns then round in one
-# way only, and a session gives the same bits alone as in any batch. So an explanation can be made again exactly.
+# A session is padded to the next multiple of this number, whatever the batch. So a sum over its columns always rounds
+# in the same way, a session gives the same bits in every batch, and an explanation can be reproduced exactly.
 _WIDTH_STEP = 4
 
 
 @dataclass(frozen=True, eq=False)
 class SessionOutput:
-    """What a session model says about a batch.
+    """The outputs of the graph for a batch.
 
     vector is float32 [B, d]; attention float32 [B, layers, heads, L], from the newest event; without float32 [B, L, d],
-    the vector with each event masked out (the vector itself at padding); state float32 [B, L, s], what later rows read
-    of each row. The last two are None where the model brings none or they were not asked for.
+    the vector with each event masked (the vector itself at padding); cache float32 [B, L, s], the KV cache. The last
+    two are None where the graph has no such output or the caller did not ask for it.
     """
 
     vector: npt.NDArray[np.float32]
     attention: npt.NDArray[np.float32]
     without: npt.NDArray[np.float32] | None = None
-    state: npt.NDArray[np.float32] | None = None
+    cache: npt.NDArray[np.float32] | None = None
 
 
 class SessionModel:
     """An opened session model; safe to call from several threads."""
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
-        """Open the bundle's graph and try it; raises BundleError where it does not keep the contract."""
+    def __init__(self, bundle: Bundle, threads: int = 1, *, incremental: bool = True) -> None:
+        """Open the bundle's graph and try it; raises BundleError where the graph breaks the contract.
+
+        threads are those of ONNX Runtime within one run; with incremental=False the graph alone is run.
+        """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what goes wrong is raised; onnxruntime would say it twice
+        options.log_severity_level = 4  # errors are raised; onnxruntime would log them as well
         try:
             # By path, since a graph may keep its weights in files beside it (pinned like all others).
             self._session = onnxruntime.InferenceSession(
@@ -83,12 +88,13 @@ class SessionModel:
         self._outputs = self._check_outputs()
         self.has_engagements = "engagement_index" in self._inputs
         self.has_without = "without" in self._outputs
-        self.state_size = self._state_size()
+        self.cache_size = self._cache_size()
         self.has_blank = BLANK_EVENT in self._session.get_modelmeta().custom_metadata_map
         self.layers, self.heads = self._try()
-        self.reruns = Reruns.load(bundle, self.heads)
-        if self.reruns is not None:
-            self.reruns.self_check(self)
+        self.incremental = IncrementalInference.load(bundle, self.heads) if incremental else None
+        if self.incremental is not None:
+            by_graph = partial(self._read, without=False, cache=True)
+            self.incremental.self_check(by_graph, self.max_length)
 
     @property
     def dimension(self) -> int:
@@ -97,13 +103,23 @@ class SessionModel:
 
     @property
     def max_length(self) -> int:
-        """The most events that the model reads."""
+        """Number of events that the model reads at most."""
         return self._bundle.manifest.max_length
 
     @property
     def blank_event(self) -> tuple[int, int]:
-        """Item and engagement index of the event that says nothing, where the graph knows one (has_blank)."""
+        """Item and engagement index of the blank event, for a graph that has one (has_blank)."""
         return len(self._bundle.catalog) + 1, len(self._bundle.manifest.engagements) + 1
+
+    def read(self, histories: Histories) -> Reading:
+        """Run each history once, by incremental inference where the model has it, else by the graph."""
+        if self.incremental is not None:
+            return self.incremental.read(histories)
+        return self._read(histories, without=True, cache=False)
+
+    def _read(self, histories: Histories, *, without: bool, cache: bool) -> Reading:
+        output = self.run(histories.item, histories.engagement, without=without, cache=cache)
+        return Reading(histories, output.vector, output.attention.mean(axis=(1, 2)), output.cache, output.without)
 
     def run(
         self,
@@ -111,22 +127,22 @@ class SessionModel:
         engagement_index: npt.NDArray[np.int64],
         *,
         without: bool = True,
-        state: bool = False,
+        cache: bool = False,
         least_width: int = 0,
     ) -> SessionOutput:
-        """Run a batch: int64 [B, L] each, left-padded with 0 (see left_pad), L from 0 to max_length.
+        """Run the graph on a batch: int64 [B, L] each, left-padded with 0 (see left_pad), L from 0 to max_length.
 
-        Of without and state, what is asked for is given if the model has it.
+        without and cache ask for these outputs, which the graph may lack.
 
-        A session gives the same bits alone as in any batch. least_width, at most max_length, is for trying out a graph:
-        the columns that every session has at least, whatever its length.
+        A session gives the same bits in every batch. least_width, at most max_length, is for trying out a graph: every
+        session is padded to this many columns at least.
 
         Raises SessionInputError for arrays that are no such batch, BundleError where the graph fails on one that is.
         """
         self._check_batch(item_index, engagement_index)
         engagement_index = np.where(item_index > 0, engagement_index, 0)
         batch, length = item_index.shape
-        asked = (without and self.has_without, state and self.state_size > 0)
+        asked = (without and self.has_without, cache and self.cache_size > 0)
         extras = [name for name, wanted in zip(_EXTRAS, asked, strict=True) if wanted]
         widths = -(-(item_index > 0).sum(axis=1) // _WIDTH_STEP) * _WIDTH_STEP
         widths = np.where(widths > 0, np.maximum(np.minimum(widths, self.max_length), least_width), 0)
@@ -135,7 +151,7 @@ class SessionModel:
         length += lead
         vector = np.zeros((batch, self._d), dtype=np.float32)
         attention = np.zeros((batch, self.layers, self.heads, length), dtype=np.float32)
-        sizes = {name: self.state_size if name == "state" else self._d for name in extras}
+        sizes = {name: self.cache_size if name == "state" else self._d for name in extras}
         made = {name: np.zeros((batch, length, size), dtype=np.float32) for name, size in sizes.items()}
         for part, width in _runs(widths, "without" in extras):
             cut = slice(length - width, None)
@@ -145,7 +161,8 @@ class SessionModel:
                 if name != "state":
                     each[part] = vector[part, None]
                 each[part, cut] = got[name]
-        return SessionOutput(vector, attention[..., lead:], **{name: each[:, lead:] for name, each in made.items()})
+        cut_back = {name: each[:, lead:] for name, each in made.items()}
+        return SessionOutput(vector, attention[..., lead:], cut_back.get("without"), cut_back.get("state"))
 
     def _call(
         self,
@@ -174,7 +191,7 @@ class SessionModel:
             ) from error
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(extras, (batch, columns, self._d))
         shapes |= {"session_vector": (batch, self._d), "attention": (batch, *got["attention"].shape[1:3], columns)}
-        shapes |= {"state": (batch, columns, self.state_size)} if "state" in extras else {}
+        shapes |= {"state": (batch, columns, self.cache_size)} if "state" in extras else {}
         for name, array in got.items():
             if array.shape != shapes[name] or array.dtype != np.float32 or not np.isfinite(array).all():
                 finite = "" if np.isfinite(array).all() else ", not all finite"
@@ -223,8 +240,8 @@ class SessionModel:
                 )
         return set(outputs) & set(_OUTPUTS)
 
-    def _state_size(self) -> int:
-        """Give the width of ``state``, 0 where the model brings none."""
+    def _cache_size(self) -> int:
+        """Return the width of the output ``state``, 0 where the graph has none."""
         shapes = [each.shape for each in self._session.get_outputs() if each.name == "state"]
         if shapes and not isinstance(shapes[0][-1], int):
             raise BundleError(
@@ -234,7 +251,7 @@ class SessionModel:
         return int(shapes[0][-1]) if shapes else 0
 
     def _try(self) -> tuple[int, int]:
-        """Run one and two events, alone and side by side; returns layers and heads."""
+        """Run a session of one event and one of two, in one batch; return the numbers of layers and heads."""
         items = np.array([[0, 1], [1, min(2, len(self._bundle.catalog))]], dtype=np.int64)
         if len(self._bundle.catalog) == 0 or self.max_length < 2:
             items = items[1:, :1]
@@ -278,7 +295,7 @@ class SessionModel:
 
 
 def _runs(widths: npt.NDArray[np.int64], wanted: bool) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
-    """Put sessions of one width together: their rows, and the width of each run; empty ones in none."""
+    """Group sessions by width: yield the rows and the width of each run. Empty sessions are in no run."""
     for width in np.unique(widths[widths > 0]).tolist():
         rows = np.flatnonzero(widths == width)
         most = max(1, _PAIRS_PER_RUN // width**2 if wanted else _EVENTS_PER_RUN // width)
@@ -287,9 +304,9 @@ def _runs(widths: npt.NDArray[np.int64], wanted: bool) -> Iterator[tuple[npt.NDA
 
 
 def left_pad(rows: Sequence[npt.ArrayLike], max_length: int) -> npt.NDArray[np.int64]:
-    """Lay sequences of indices, oldest first, into int64 [B, L], zeros on the left; only the newest max_length stay.
+    """Return sequences of indices, oldest first, as int64 [B, L], padded with zeros on the left.
 
-    L is the longest that remains.
+    Of each, the newest max_length stay; L is the length of the longest that remains.
     """
     kept = [np.asarray(row, dtype=np.int64)[-max_length:] for row in rows]
     length = max((len(row) for row in kept), default=0)

@@ -11,10 +11,10 @@ from typing import Final
 
 from models.bundle import Bundle
 from schemas.events import Impression
+from stream.explain.ablate import ablate
 from stream.explain.columns import Slates, to_columns
-from stream.explain.evidence import verify
 from stream.explain.models import Models
-from stream.explain.scores import Scores, score
+from stream.explain.score import Scores, score
 
 _MARGINS: Final = (0.0, *(float(f"{digits}e{power}") for power in (-4, -3, -2, -1) for digits in range(10, 100)))
 _BATCH: Final = 64
@@ -58,5 +58,5 @@ def calibrate(bundle: Bundle, slates: Sequence[Impression], share: float) -> Cal
 def _confirmed_share(models: Models, batches: Sequence[tuple[Slates, Scores]], margin: float) -> float:
     manifest = replace(models.bundle.manifest, citation_margin=margin)
     with_margin = replace(models, bundle=replace(models.bundle, manifest=manifest))
-    confirmed = [verify("evidence", columns, scores, with_margin).holds[:, 0] for columns, scores in batches]
+    confirmed = [ablate("evidence", columns, scores, with_margin).holds[:, 0] for columns, scores in batches]
     return sum(float(each.sum()) for each in confirmed) / max(1, sum(len(each) for each in confirmed))

@@ -20,7 +20,7 @@ from models.reranker.runtime import read_trees
 from models.session.restore import restore
 from models.session.runtime import left_pad
 from models.session.train import use_threads
-from stream.explain.laboratory import RELATIVE, weights_by_age
+from stream.explain.ablate.margin import RELATIVE, age_weights
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -101,7 +101,7 @@ class GroundTruth:
         vectors = self._bundle.item_vectors[slates].astype(np.float64)  # [B, N, d]
         full_session = reference.session_vectors(self._net, items, engagements)
         least_drop, centred_drop = [], np.zeros(0)
-        weight = weights_by_age(items.shape[1], self._bundle.manifest.citation_ageing)
+        weight = age_weights(items.shape[1], self._bundle.manifest.citation_ageing)
         for kind, ablated in _ABLATIONS.items():
             drop = np.einsum("bld,bnd->bnl", full_session[:, None] - ablated(self._net, items, engagements), vectors)
             centred = drop - drop.mean(axis=1, keepdims=True)

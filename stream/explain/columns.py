@@ -13,9 +13,9 @@ from typing import Any, Final, overload
 import numpy as np
 import numpy.typing as npt
 
-from models.attribution.history import Histories
 from models.bundle import Bundle
 from models.compiled import compiled
+from models.session.histories import Histories
 from schemas.errors import InvalidEvent
 from schemas.events import Impression
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from models.bundle import Bundle
 from schemas.events import EXPLANATION_TYPES, STATUSES, EventName, ExplanationType, Status
 from stream.explain import records
-from stream.explain.evidence import CITED
+from stream.explain.ablate import CITED
 from stream.explain.findings import Findings
 from stream.explain.layout import require
 from stream.explain.put import Bytes, put_audits, put_explanations

@@ -14,12 +14,12 @@ from models.data.simulator import simulate
 from models.data.slates import impressions
 from models.selector.features import TYPES
 from models.selector.train import Feedback
+from stream.explain.ablate import ablate
 from stream.explain.columns import to_columns
-from stream.explain.evidence import verify
 from stream.explain.findings import Findings
 from stream.explain.kinds import KINDS
 from stream.explain.models import Models
-from stream.explain.scores import score
+from stream.explain.score import score
 from stream.explain.selector import CLAIMS, context
 from stream.explain.signals import attribute
 
@@ -39,7 +39,7 @@ def simulated(bundle: Bundle, slates: int, seed: int, seen: Callable[[int], None
     while batch := list(islice(made, _BATCH)):
         columns = to_columns(batch, bundle)
         scores = score(columns, models)
-        citations = verify(CLAIMS, columns, scores, models)
+        citations = ablate(CLAIMS, columns, scores, models)
         findings = Findings(bundle, columns, scores, attribute(columns, scores, models), citations)
         holds = np.stack([KINDS[name].rules[CLAIMS](findings) & scores.matches for name in TYPES], axis=1)
         several = np.flatnonzero(holds.sum(axis=1) > 1)

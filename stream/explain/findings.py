@@ -1,19 +1,19 @@
-"""Everything found out about a batch of slates: what the kinds of explanation choose from and speak of."""
+"""The results of all stages for a batch of slates, from which an explanation is selected and worded."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from models.bundle import Bundle
+from stream.explain.ablate import Citations
 from stream.explain.columns import Slates
-from stream.explain.evidence import Citations
-from stream.explain.scores import Scores
+from stream.explain.score import Scores
 from stream.explain.signals import Signals
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The columns of all stages, over the same slates and items."""
+    """The columns of all stages; all are over the same slates and items."""
 
     bundle: Bundle
     slates: Slates

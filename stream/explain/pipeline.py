@@ -18,18 +18,18 @@ import numpy as np
 from models.bundle import Bundle
 from models.selector.runtime import MAX_EXPLORATION
 from schemas.errors import InvalidEvent, WhyrecError
-from schemas.events import STATUSES, Audit, Detail, Explanation, Impression, validate_impression
+from schemas.events import STATUSES, Audit, Explanation, Impression, validate_impression
 from stream.explain import basis, records
+from stream.explain.ablate import ablate
 from stream.explain.avro import Body, read
 from stream.explain.basis import bases
 from stream.explain.columns import Ints, Sheet, Slates, arrange, check_features, to_columns
+from stream.explain.detail import detail
 from stream.explain.encode import Encoded, Encoder
-from stream.explain.evidence import UNWATCHED, verify
 from stream.explain.findings import Findings
 from stream.explain.kinds import KINDS
-from stream.explain.ledger import details
 from stream.explain.models import Models
-from stream.explain.scores import score
+from stream.explain.score import score
 from stream.explain.selector import Policy, choices, resolve
 from stream.explain.signals import attribute
 from stream.explain.wording import wording_for
@@ -162,11 +162,11 @@ class Explainer:
         with self._stage("decode"):
             admitted, slates = self._decode(impressions)
         with self._stage("score"):
-            scores = score(slates, self._models, unwatched=self._rules.claims in UNWATCHED)
+            scores = score(slates, self._models)
         with self._stage("attribute"):
             signals = attribute(slates, scores, self._models)
         with self._stage("verify"):
-            citations = verify(self._rules.claims, slates, scores, self._models)
+            citations = ablate(self._rules.claims, slates, scores, self._models)
         findings = Findings(self.bundle, slates, scores, signals, citations)
         with self._stage("select"):
             chosen, statuses = select(findings, self._rules)
@@ -251,12 +251,7 @@ def word(findings: Findings, chosen: Ints, statuses: Ints, models: Models) -> re
             texts[row] = text
     steps = bases(findings.signals)
     basis_texts = [basis.sentences(each)[step] for each, step in zip(words, steps.tolist(), strict=True)]
-    laid_open: list[Detail | None] = [None] * len(texts)
-    for slate, impression in enumerate(impressions):
-        if impression.get("detail", False):
-            start, stop = findings.slates.offsets[slate : slate + 2].tolist()
-            laid_open[start:stop] = details(findings, models, slate, wordings[slate])
-    return records.Said(chosen, statuses, texts, steps, basis_texts, laid_open)
+    return records.Said(chosen, statuses, texts, steps, basis_texts, detail(findings, models, wordings))
 
 
 def _per_item_ms(findings: Findings, started: float) -> float:

@@ -10,9 +10,9 @@ import numpy as np
 from models.bundle import Bundle
 from models.compiled import compiled
 from stream.explain.columns import Bools, Doubles, Floats, Ints, Slates, watched
-from stream.explain.largest import list_largest
 from stream.explain.models import Models
-from stream.explain.scores import Scores
+from stream.explain.score import Scores
+from stream.explain.top_k import write_top_k
 
 TOP_FEATURES: Final = 5
 """Contributions that an explanation carries."""
@@ -123,7 +123,7 @@ def _rank(contribution: Any, places: Any) -> None:
     """Write the columns of each row's largest, in absolute value, in their order."""
     every = np.ones(contribution.shape[1], np.bool_)
     for row in range(len(contribution)):
-        list_largest(np.abs(contribution[row]), every, places[row])
+        write_top_k(np.abs(contribution[row]), every, places[row])
 
 
 @compiled

@@ -14,7 +14,7 @@ from stream.evaluation.cases import Case
 from stream.evaluation.figures import BASELINES, KEYS, SLICES
 from stream.evaluation.ground_truth import GroundTruth
 from stream.evaluation.run import Evaluation
-from stream.explain.evidence import EVENTS
+from stream.explain.ablate import EVENTS
 from stream.explain.pipeline import Explainer
 from tests.explain.judge import Judge as PlainJudge
 

@@ -80,6 +80,27 @@ def test_the_effect_of_an_event_is_what_deleting_it_does(
                 assert told["detail"]["events"][event]["effect"] == pytest.approx(fall[told["item_id"]], abs=NOISE)
 
 
+def test_the_effect_of_a_cited_event_is_its_score_drop(asking: list[Record], explained: list[Record]) -> None:
+    cited = 0
+    for _, _, told in items(asking, explained):
+        for citation in told["evidence"]["history"]:
+            assert told["detail"]["events"][citation["event"]]["effect"] == citation["score_drop"]
+            cited += 1
+    assert cited > 20
+
+
+def test_a_title_taken_out_alone_leaves_the_rank_that_its_citation_states(
+    asking: list[Record], explained: list[Record]
+) -> None:
+    both = 0
+    for _, told, recourse in advised(asking, explained):
+        for citation in told["evidence"]["history"]:
+            if recourse["events"] == [citation["event"]]:
+                assert recourse["rank_without"] == citation["rank_without"]
+                both += 1
+    assert both
+
+
 def test_the_events_are_those_of_the_session_with_their_age_and_likeness(
     bundle: Bundle, asking: list[Record], explained: list[Record]
 ) -> None:
@@ -218,6 +239,13 @@ def test_without_a_history_a_habit_is_named_that_lowers_the_rank(
         assert recourse["text"].startswith("To see less like this, watch less in “")
         found += 1
     assert found
+
+
+def test_a_habit_that_is_not_one_of_categories_gets_no_advice(tmp_path: Path) -> None:
+    at_night = [dataclasses.replace(each, is_category=False) for each in FEATURES]
+    explainer = Explainer.load(tiny_bundle(tmp_path, features=at_night))
+    empty = [tiny_impression(explainer.bundle, session=0, items=10, seed=seed) | {"detail": True} for seed in range(12)]
+    assert not list(advised(empty, explainer.explain(empty)))
 
 
 def test_a_sensitive_feature_is_named_in_no_sentence_and_on_no_terminal(

@@ -12,13 +12,13 @@ from models.attribution.treeshap import TreeShap
 from models.bundle import Bundle
 from models.reranker.runtime import Reranker
 from schemas.events import EXPLANATION_TYPES
+from stream.explain.ablate import ablate
 from stream.explain.columns import to_columns
-from stream.explain.evidence import verify
 from stream.explain.findings import Findings
 from stream.explain.kinds import KINDS, POLICIES
 from stream.explain.models import Models
 from stream.explain.pipeline import Explainer, select
-from stream.explain.scores import score
+from stream.explain.score import score
 from stream.explain.selector import Policy
 from stream.explain.signals import attribute
 from stream.explain.wording import LOCALES, wording_for
@@ -28,7 +28,7 @@ from tests.bundles import tiny_bundle, tiny_impression
 def investigate(models: Models, impressions: list[Any], policy: str) -> Findings:
     slates = to_columns(impressions, models.bundle)
     scores = score(slates, models)
-    citations = verify(policy, slates, scores, models)
+    citations = ablate(policy, slates, scores, models)
     return Findings(models.bundle, slates, scores, attribute(slates, scores, models), citations)
 
 

@@ -1,4 +1,4 @@
-"""The kernel that takes sessions up again, held against whole runs of the graph and against PyTorch."""
+"""Incremental inference compared with complete runs of the graph."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.attribution.history import Histories
 from models.bundle import Bundle, BundleError
 from models.session.config import SessionConfig
+from models.session.histories import Histories, Reading
 from models.session.incremental import plan
 from models.session.incremental.kernel import KNOWN, OWN
 from models.session.incremental.product import LANES, ROWS, multiply, packed
 from models.session.runtime import SessionModel
 from tests.bundles import ITEMS, TINY, tiny_bundle
+from tests.graphs import reduced
 
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -66,23 +67,23 @@ def test_what_comes_after_any_event_may_differ(models: list[SessionModel], lengt
     other = np.where(np.arange(WIDTH) >= kept[:, None], random.integers(1, ITEMS + 1, item.shape), item)
     row, none = np.arange(len(length)), np.full(len(length), -1)
     for model in models:
-        state = model.run(item, engagement, state=True).state
-        assert model.reruns is not None
-        again = model.reruns.vectors(state, other, engagement, plan(row, kept, none * 0, length, WIDTH, none))
+        cache = model.run(item, engagement, cache=True).cache
+        assert model.incremental is not None
+        again = model.incremental.vectors(cache, other, engagement, plan(row, kept, none * 0, length, WIDTH, none))
         np.testing.assert_allclose(again, model.run(other, engagement).vector, **CLOSE)
 
 
 @SETTINGS
 @given(lengths=st.lists(st.integers(1, WIDTH), min_size=1, max_size=9), seed=st.integers(0, 99))
-def test_a_hidden_event_is_one_row_of_without(models: list[SessionModel], lengths: list[int], seed: int) -> None:
+def test_a_masked_event_is_one_row_of_without(models: list[SessionModel], lengths: list[int], seed: int) -> None:
     item, engagement, length = sessions(lengths, seed)
     row, column = np.nonzero(item[:, :-1])
     for model in models:
-        whole = model.run(item, engagement, state=True)
-        assert model.reruns is not None
+        whole = model.run(item, engagement, cache=True)
+        assert model.incremental is not None
         runs = plan(row, column, np.zeros_like(row), length[row], WIDTH, column)
-        hidden = model.reruns.vectors(whole.state, item[row], engagement[row], runs)
-        np.testing.assert_allclose(hidden, whole.without[row, column], **CLOSE)
+        masked = model.incremental.vectors(whole.cache, item[row], engagement[row], runs)
+        np.testing.assert_allclose(masked, whole.without[row, column], **CLOSE)
 
 
 def test_a_run_gives_the_same_bits_alone_as_among_others(models: list[SessionModel]) -> None:
@@ -90,13 +91,13 @@ def test_a_run_gives_the_same_bits_alone_as_among_others(models: list[SessionMod
     row, column = np.nonzero(item)
     none = np.full_like(row, -1)
     for model in models:
-        state = model.run(item, engagement, state=True).state
-        assert model.reruns is not None
+        cache = model.run(item, engagement, cache=True).cache
+        assert model.incremental is not None
         runs = plan(row, column, np.zeros_like(row), length[row], WIDTH, none)
-        together = model.reruns.vectors(state, item[row], engagement[row], runs)
+        together = model.incremental.vectors(cache, item[row], engagement[row], runs)
         for each in range(len(runs)):
             part = slice(each, each + 1)
-            alone = model.reruns.vectors(state, item[row][part], engagement[row][part], runs[part])
+            alone = model.incremental.vectors(cache, item[row][part], engagement[row][part], runs[part])
             np.testing.assert_array_equal(alone[0], together[each])
 
 
@@ -109,8 +110,8 @@ def cut(whole: Histories, row: Any, column: Any) -> Histories:
     return Histories(item, engagement, whole.length[row] - 1)
 
 
-def removals(item: Any, engagement: Any, length: Any, blank: tuple[int, int]) -> tuple[Any, Any, Any]:
-    """Every event blanked, hidden and deleted, and every pair of neighbours deleted: item, engagement, runs."""
+def ablations(item: Any, engagement: Any, length: Any, blank: tuple[int, int]) -> tuple[Any, Any, Any]:
+    """Every event blanked, masked and deleted, and every pair of neighbours deleted: item, engagement, runs."""
     whole = Histories(item, engagement, length)
     row, column = np.nonzero(item)
     none, kept = np.full_like(row, -1), np.zeros_like(row)
@@ -118,13 +119,13 @@ def removals(item: Any, engagement: Any, length: Any, blank: tuple[int, int]) ->
     each = np.arange(len(row))
     blanked.item[each, column], blanked.engagement[each, column] = blank
     older = column < WIDTH - 1
-    hidden = Histories(item[row[older]], engagement[row[older]], length[row[older]])
+    masked = Histories(item[row[older]], engagement[row[older]], length[row[older]])
     once = cut(whole, row, column)
     pairs = np.flatnonzero(older)
     twice = cut(once, pairs, column[pairs] + 1)
     made = [
         (blanked, plan(row, column, kept, blanked.length, WIDTH, none)),
-        (hidden, plan(row[older], column[older], kept[older], hidden.length, WIDTH, column[older])),
+        (masked, plan(row[older], column[older], kept[older], masked.length, WIDTH, column[older])),
         (once, plan(row, column, kept + 1, once.length, WIDTH, none)),
         (twice, plan(row[pairs], column[pairs], kept[pairs] + 2, twice.length, WIDTH, none[pairs])),
     ]
@@ -142,7 +143,7 @@ def removals(item: Any, engagement: Any, length: Any, blank: tuple[int, int]) ->
     seed=st.integers(0, 99),
     items=st.integers(1, ITEMS),
 )
-def test_removals_in_any_company_and_order_say_what_the_graph_says(
+def test_ablations_in_any_company_and_order_give_what_the_graph_gives(
     models: list[SessionModel], lengths: list[int], seed: int, items: int
 ) -> None:
     item, engagement, length = sessions(lengths, seed)
@@ -150,40 +151,55 @@ def test_removals_in_any_company_and_order_say_what_the_graph_says(
     item = np.where(item > 0, item % items + 1, 0)
     random = np.random.default_rng(seed)
     for model in models:
-        changed, received, runs = removals(item, engagement, length, model.blank_event)
-        state = model.run(item, engagement, state=True).state
-        assert model.reruns is not None
+        changed, received, runs = ablations(item, engagement, length, model.blank_event)
+        cache = model.run(item, engagement, cache=True).cache
+        assert model.incremental is not None
         order = random.permutation(len(runs))
         together = np.empty((len(runs), model.dimension), np.float32)
-        together[order] = model.reruns.vectors(state, changed[order], received[order], runs[order])
-        shown = runs[:, OWN] == runs[:, KNOWN]  # the graph hides no event
+        together[order] = model.incremental.vectors(cache, changed[order], received[order], runs[order])
+        shown = runs[:, OWN] == runs[:, KNOWN]  # the graph cannot mask one event alone
         expected = model.run(changed[shown], received[shown], without=False).vector
         np.testing.assert_allclose(together[shown], expected, **CLOSE)
         for each in random.permutation(len(runs))[:12]:
             part = slice(each, each + 1)
-            alone = model.reruns.vectors(state, changed[part], received[part], runs[part])
+            alone = model.incremental.vectors(cache, changed[part], received[part], runs[part])
             np.testing.assert_array_equal(alone[0], together[each])
 
 
 def test_without_any_event_the_vector_is_zero(models: list[SessionModel]) -> None:
     item, engagement, _ = sessions([1, 4], 0)
     for model in models:
-        state = model.run(item, engagement, state=True).state
-        assert model.reruns is not None
+        cache = model.run(item, engagement, cache=True).cache
+        assert model.incremental is not None
         runs = plan(np.array([0]), np.array([WIDTH - 1]), np.array([1]), np.array([0]), WIDTH, np.array([-1]))
-        assert not model.reruns.vectors(state, item[:1] * 0, engagement[:1] * 0, runs).any()
+        assert not model.incremental.vectors(cache, item[:1] * 0, engagement[:1] * 0, runs).any()
 
 
 def test_other_weights_than_the_graphs_are_refused(models: list[SessionModel]) -> None:
     for model in models:
-        assert model.reruns is not None
-        weights = model.reruns.weights
-        other = replace(model.reruns, weights=weights._replace(projection_bias=weights.projection_bias + 0.01))
-        assert model.reruns.self_check(model) < 1e-5
-        with pytest.raises(BundleError, match="expected sessions that are read, and taken up again"):
-            other.self_check(model)
+        kept = model.incremental
+        assert kept is not None
+        other = replace(kept, weights=kept.weights._replace(projection_bias=kept.weights.projection_bias + 0.01))
+
+        def graph(histories: Histories, model: SessionModel = model) -> Reading:
+            got = model.run(histories.item, histories.engagement, cache=True)
+            return Reading(histories, got.vector, got.attention.mean(axis=(1, 2)), got.cache, None)
+
+        assert kept.self_check(graph, model.max_length) < 1e-5
+        with pytest.raises(BundleError, match="expected incremental inference to agree with the graph"):
+            other.self_check(graph, model.max_length)
 
 
 @pytest.mark.parametrize("change", [{"d": 24}, {"d_ff": 20}, {"heads": 4}])
-def test_a_size_that_the_kernel_does_not_fit_goes_without(change: dict[str, int], tmp_path: Path) -> None:
-    assert made(tmp_path, replace(TINY, **change)).reruns is None
+def test_a_size_that_the_kernel_does_not_support_is_run_by_the_graph(change: dict[str, int], tmp_path: Path) -> None:
+    assert made(tmp_path, replace(TINY, **change)).incremental is None
+
+
+def test_a_graph_without_a_kv_cache_is_run_by_the_graph_alone(tmp_path: Path, models: list[SessionModel]) -> None:
+    own = Bundle.load(tiny_bundle(tmp_path / "own"))
+    graph = reduced(own.session_onnx.read_bytes(), without=True, blank=True)
+    model = SessionModel(Bundle.load(tiny_bundle(tmp_path / "other", session_onnx=graph)))
+    assert model.incremental is None
+    item, engagement, length = sessions([14, 3, 1], 3)
+    histories = Histories(item, engagement, length)
+    np.testing.assert_allclose(model.read(histories).vector, models[0].read(histories).vector, **CLOSE)

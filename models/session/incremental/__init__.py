@@ -1,20 +1,22 @@
-"""Reading sessions, and taking them up again: what the model would say had one event been other.
+"""Incremental inference: session vectors from a KV cache, of which only the changed part is computed.
 
-The transformer looks back only. Where a history differs from one that was read from some event on, everything before
-stands in that reading's ``state``, and only the rows behind are computed: five of twenty on average, one if the event
-is only hidden from the newest row. A batch of slates has a thousand such runs, each too small for ONNX Runtime, which
-spent most of their time between the matrix products. So they have a kernel of their own, which reads the weights of the
-exported graph. The sessions themselves go through it, too: what is compared is then computed in the same way, and of
-the wide layer, where few numbers are not zero, only those are multiplied. That it says what the graph says is checked
-whenever a bundle is opened (:meth:`Reruns.self_check`); a graph of another origin is run by ONNX Runtime alone.
+The transformer is causal: a position attends to itself and to the positions before it. Where an edited history differs
+from a history that was read, all positions before the first difference have the keys and values of that reading, so
+only the positions after it are computed: five of twenty on average, one if an event is masked for the newest position
+only. A batch of slates needs a thousand such runs, each so small that ONNX Runtime spent most of its time between the
+matrix products. So they have a kernel of their own, which reads the weights of the exported graph. Histories are read
+by the same kernel: a counterfactual vector and the vector that it is compared with are then computed in the same way,
+and of the wide layer, most of whose activations are zero, only the others are multiplied. Whenever a bundle is opened,
+the kernel is compared with the graph (:meth:`IncrementalInference.self_check`). A graph of another origin is run by
+ONNX Runtime alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,27 +25,27 @@ from onnx import numpy_helper
 
 from models.bundle import Bundle
 from models.errors import BundleError, SessionInputError
+from models.session.histories import Histories, Reading
 from models.session.incremental.kernel import BEGIN, GAP, KNOWN, LAST, MOVED, OWN, READ, Told, rerun
 from models.session.incremental.product import LANES, STEP, packed
-
-if TYPE_CHECKING:
-    from models.session.runtime import SessionModel
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 _TOLERANCE: Final = 1e-4
 _PROBES: Final = 24
+_PROBE_EVENTS: Final = 24
 
 
 class Weights(NamedTuple):
-    """What the kernel reads: matrices packed (``product.packed``), one row a layer or head; d a row of a session.
+    """Weights in the layout of the kernel: matrices packed (``product.packed``), one row per layer or head.
 
-    item float32 [items + 2, d] and engagement float32 [engagements + 2, d], scaled, each with the blank event behind
-    the last; position [max_length, d]; norms [2 layers + 1, 2, d], scale and shift; triple [layers - 1, 3 d d], for
-    queries, keys and values; feed_out [layers, d_ff d] as it is, since few of its rows are read. Of the last layer,
-    read_key [heads, ...] holds W_k of each head, by which a query meets the rows as they are, and read_value
-    [heads, ...] W_v of each head, its columns padded to a multiple of 16.
+    d is the width of a position. item float32 [items + 2, d] and engagement float32 [engagements + 2, d], scaled, each
+    with the blank event after the last; position [max_length, d]; norms [2 layers + 1, 2, d], scale and shift; triple
+    [layers - 1, 3 d d], for queries, keys and values; feed_out [layers, d_ff d] not packed, since the kernel reads few
+    of its rows. Of the last layer, read_key [heads, ...] holds W_k of each head, so that a query is compared with the
+    positions themselves and their keys are never formed, and read_value [heads, ...] W_v of each head, its columns
+    padded to a multiple of 16.
     """
 
     item: Floats
@@ -65,7 +67,7 @@ class Weights(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Reruns:
+class IncrementalInference:
     """The kernel with the weights of one bundle; safe to call from several threads."""
 
     heads: int
@@ -73,9 +75,14 @@ class Reruns:
     weights: Weights
 
     @classmethod
-    def load(cls, bundle: Bundle, heads: int) -> Reruns | None:
-        """Read the weights out of a bundle's graph; None for a graph of another origin, or a size without a kernel."""
+    def load(cls, bundle: Bundle, heads: int) -> IncrementalInference | None:
+        """Read the weights of a bundle's graph.
+
+        None for a graph without the output ``state``, of another origin, or of a size that the kernel does not support.
+        """
         graph = onnx.load(bundle.session_onnx).graph
+        if not any(output.name == "state" for output in graph.output):
+            return None
         held = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
         try:
             weights = _arrange(held)
@@ -86,108 +93,114 @@ class Reruns:
             return None
         return cls(heads, d, weights)
 
-    def vectors(self, state: Floats, item: Ints, engagement: Ints, runs: Ints) -> Floats:
-        """Session vectors of runs, float32 [n, d].
-
-        state float32 [K, W, s] is that of sessions of at most W events; item and engagement int64 [n, W] hold the runs'
-        own events, in the columns that :func:`plan` says; runs int64 [n, 7] is what it returned.
-        """
-        told = self._told(len(runs), 0, 0)
-        if len(runs):
-            # Runs of one session share most of what enters the first layer.
-            order = np.argsort(runs[:, READ], kind="stable")
-            rerun(told, np.ascontiguousarray(state), runs[order], order, item, engagement, self.heads, self.weights)
-        return told.vector
-
-    def read(self, item: Ints, engagement: Ints, length: Ints) -> Told:
-        """Run whole sessions: vector [n, d], state [n, W, s] and attention [n, W], all zeros for an empty session.
-
-        item and engagement int64 [n, W] hold the newest `length` events, int64 [n], on the right. Raises
-        SessionInputError for sessions that are longer than the model reads.
-        """
-        count, width = item.shape
-        if int(length.max(initial=0)) > len(self.weights.position):
+    def read(self, histories: Histories) -> Reading:
+        """Run complete histories; raises SessionInputError for one that is longer than the model reads."""
+        if int(histories.length.max(initial=0)) > len(self.weights.position):
             raise SessionInputError(
-                f"expected at most {len(self.weights.position)} events, got {length.max()}: keep the newest ones."
+                f"expected at most {len(self.weights.position)} events, got {histories.length.max()}: keep the newest "
+                "ones."
             )
-        told = self._told(count, count, width)
-        if count:
-            order, begin = np.arange(count), width - length
-            runs = plan(order, begin, np.zeros_like(begin), length, width, np.full_like(begin, -1))
-            runs[:, KNOWN] = runs[:, OWN] = begin
-            nothing = np.zeros((1, 1, told.state.shape[2]), dtype=np.float32)
-            rerun(told, nothing, runs, order, item, engagement, self.heads, self.weights)
-        return told
+        output = self._complete(histories)
+        return Reading(histories, output.vector, output.attention, output.state, None)
 
-    def _told(self, runs: int, whole: int, width: int) -> Told:
+    def _complete(self, histories: Histories) -> Told:
+        count, width = histories.item.shape
+        output = self._output(count, count, width)
+        if count:
+            order, begin = np.arange(count), width - histories.length
+            runs = plan(order, begin, np.zeros_like(begin), histories.length, width, np.full_like(begin, -1))
+            runs[:, KNOWN] = runs[:, OWN] = begin
+            no_cache = np.zeros((1, 1, output.state.shape[2]), dtype=np.float32)
+            rerun(output, no_cache, runs, order, histories.item, histories.engagement, self.heads, self.weights)
+        return output
+
+    def vectors(self, cache: Floats, item: Ints, engagement: Ints, runs: Ints) -> Floats:
+        """Session vectors of edited histories, float32 [n, d].
+
+        cache float32 [K, W, s] is that of the reading of the K original histories; item and engagement int64 [n, W]
+        hold the edited histories, of which the columns to be computed are read; runs int64 [n, 7] is what :func:`plan`
+        returned.
+        """
+        output = self._output(len(runs), 0, 0)
+        if len(runs):
+            # Edits of one session share most of the first layer's input.
+            order = np.argsort(runs[:, READ], kind="stable")
+            rerun(output, np.ascontiguousarray(cache), runs[order], order, item, engagement, self.heads, self.weights)
+        return output.vector
+
+    def _output(self, runs: int, histories: int, width: int) -> Told:
         size = (2 * len(self.weights.feed_in_bias) - 1) * self.dimension
-        shapes = (runs, self.dimension), (whole, width, size), (whole, width)
+        shapes = (runs, self.dimension), (histories, width, size), (histories, width)
         return Told(*(np.zeros(shape, dtype=np.float32) for shape in shapes))
 
-    def self_check(self, model: SessionModel) -> float:
-        """Compare with whole runs of the graph, on random sessions cut at random, and return the largest difference.
+    def self_check(self, graph: Callable[[Histories], Reading], max_length: int) -> float:
+        """Compare with the graph on random sessions, complete and edited, and return the largest difference.
+
+        graph reads histories of at most max_length events by the graph alone, with their KV cache. The difference is
+        relative to the largest number of the outputs compared, where that is above 1.
 
         Raises:
-            BundleError: they differ by more than float noise, relative to the largest number of a vector.
+            BundleError: the difference exceeds float noise.
 
         """
         random = np.random.default_rng(0)
         items, kinds = len(self.weights.item) - 2, len(self.weights.engagement) - 2
-        width = min(model.max_length, 24)
+        width = min(max_length, _PROBE_EVENTS)
         length = random.integers(1, width + 1, _PROBES)
         there = np.arange(width) >= width - length[:, None]
         item = np.where(there, random.integers(1, items + 1, there.shape), 0)
         engagement = np.where(there, random.integers(1, kinds + 1, there.shape), 0)
-        whole = model.run(item, engagement, without=False, state=True)
-        if whole.state is None:
-            raise BundleError("session.onnx: expected the output `state` of our own export, got none: export it again.")
         kept = width - 1 - (random.random(_PROBES) * length).astype(np.int64)
         other = np.where(np.arange(width) >= kept[:, None], random.integers(1, items + 1, there.shape), item)
+        histories, edited = Histories(item, engagement, length), Histories(other, engagement, length)
+        expected = graph(histories)
+        if expected.cache is None:
+            raise BundleError("session.onnx: expected the output `state` of our own export, got none: export it again.")
         runs = plan(np.arange(_PROBES), kept, np.zeros_like(kept), length, width, np.full_like(kept, -1))
-        read = self.read(item, engagement, length)
+        complete = self._complete(histories)
         pairs = (
-            (read.vector, whole.vector),
-            (read.state * there[..., None], whole.state * there[..., None]),
-            (read.attention, whole.attention.mean(axis=(1, 2))),
-            (self.vectors(read.state, other, engagement, runs), model.run(other, engagement, without=False).vector),
+            (complete.vector, expected.vector),
+            (complete.state * there[..., None], expected.cache * there[..., None]),
+            (complete.attention, expected.attention),
+            (self.vectors(complete.state, other, engagement, runs), graph(edited).vector),
         )
         worst = max(
             float(np.abs(ours - theirs).max()) / max(1.0, float(np.abs(theirs).max())) for ours, theirs in pairs
         )
         if not worst <= _TOLERANCE:
             raise BundleError(
-                "session.onnx: expected sessions that are read, and taken up again, to say what the graph says, got a "
-                f"difference of {worst:g}: do not serve explanations of this model, and report it."
+                f"session.onnx: expected incremental inference to agree with the graph, got a difference of {worst:g}: "
+                "do not serve explanations of this model, and report it."
             )
         return worst
 
 
-def plan(row: Ints, kept: Ints, moved: Ints, length: Ints, width: int, hidden: Ints) -> Ints:
-    """Say how to run histories, `width` columns wide with `length` events each, that differ from those read: [n, 7].
+def plan(session: Ints, kept: Ints, moved: Ints, length: Ints, width: int, masked: Ints) -> Ints:
+    """Plan the runs of n edited histories, `width` columns wide, with `length` events each: int64 [n, 7].
 
-    What stands before column `kept` of history `row` also stands in them, `moved` columns to the right; all int64 [n].
-    ``hidden`` is a column that keeps its place and is there for nobody, -1 for none: the first that differs, or any
-    known one.
+    Column c of history `session` as it was read is, for c < `kept`, column c + `moved` of the edited history; all int64
+    [n]. ``masked`` is a column to which no later position attends, -1 for none: the first that differs, or a column
+    before it.
     """
-    runs = np.empty((len(row), 7), dtype=np.int64)
+    runs = np.empty((len(session), 7), dtype=np.int64)
     known = kept + moved
-    runs[:, READ], runs[:, MOVED] = row, moved
+    runs[:, READ], runs[:, MOVED] = session, moved
     runs[:, BEGIN], runs[:, LAST] = width - length, width
-    # Somebody has to ask: where all is known, the newest row is computed again.
+    # At least the newest position is computed: it gives the session vector.
     runs[:, KNOWN] = np.minimum(known, width - 1)
-    runs[:, OWN] = np.minimum(known + (hidden == known), width - 1)
-    runs[:, GAP] = np.where(hidden == known, -1, hidden)
+    runs[:, OWN] = np.minimum(known + (masked == known), width - 1)
+    runs[:, GAP] = np.where(masked == known, -1, masked)
     return runs
 
 
 def _arrange(held: Mapping[str, Floats]) -> Weights:
-    """Lay out the constants of a graph that ``models/session/export.py`` wrote; raises KeyError for any other."""
+    """Arrange the constants of a graph that ``models/session/export.py`` wrote; raises KeyError for any other graph."""
     layers = 1 + max((int(name.split(".")[1]) for name in held if re.match(r"layers\.\d+\.", name)), default=0)
     depths, last = range(layers), f"layers.{layers - 1}"
     norms = [f"layers.{depth}.{part}" for depth in depths for part in ("attention_norm", "feed_norm")]
     value = held[f"{last} read value"]
     heads, d, width = value.shape
-    beside = -width % LANES  # columns, so that each head has whole panels
+    beside = -width % LANES  # columns of zeros, which fill the last panel of each head
     value = np.pad(value, ((0, 0), (0, 0), (0, beside)))
     output = np.pad(held[f"{last}.output"].reshape(heads, width, d), ((0, 0), (0, beside), (0, 0)))
 

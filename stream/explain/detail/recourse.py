@@ -1,15 +1,18 @@
 """Recourse: what the user could do to see less of an item, found by search and confirmed by running the models again.
 
-**Off the slate.** We hold the slate and the whole catalogue, but the re-ranker's features of the slate only. So the
-question is put to the first stage, which picks by session score among what is not in the history. The lowest place
-there that an item of this slate holds is how deep the recommender is known to reach. An item is off the slate once it
-stands deeper than that, when titles are taken out of the history and the session model is run on what is left.
+**Off the slate.** We have the slate and the whole catalogue, but the re-ranker's features of the slate only. So the
+search asks the first stage, which selects by session score among the items that are not in the history. The lowest
+place of an item of this slate in that order is the depth that the recommender is known to reach. An item is off the
+slate if its place is below that depth after titles are deleted from the history.
 
-**The smallest set.** Every title that was watched is tried by itself. Where none suffices, pairs and then triples of
-the titles that push the item down most by themselves; so a pair or a triple is the smallest that was found.
+**The smallest set.** Every watched title is deleted alone. Where no single title suffices, pairs and then triples of
+the titles that push the item down most alone are deleted. So a pair or a triple is the smallest set that was found, not
+the smallest that exists.
 
-**A feature.** Where no such set is found, the features that the user's own habits can bring down to 0 are set to 0
-together, and the re-ranker run again; it must lower the item's rank in the slate.
+**A habit.** Where no set of titles is found, the features that describe the user's habits in the item's category, and
+that these habits can bring down to 0, are set to 0 together, and the re-ranker scores the item again. It must lower the
+item's rank in the slate. Our advice, to watch less in the category, is true of such features only, so no other feature
+is considered, and no sensitive one.
 """
 
 from __future__ import annotations
@@ -20,44 +23,44 @@ from itertools import combinations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from models.attribution.history import Histories, read
+from models.attribution.ablation import Edits, session_vectors
 from schemas.events import Recourse
-from stream.explain.columns import Bools, Floats, Ints, watched
+from stream.explain.columns import Floats, Ints, watched
+from stream.explain.counterfactual import counterfactual_ranks, ranks
 from stream.explain.findings import Findings
 from stream.explain.models import Models
 from stream.explain.wording import Wording
 
-MOST: Final = 3
-"""Titles that a person may be asked to take out."""
+MAX_TITLES: Final = 3
+"""Titles that a set holds at most."""
 
-TRIED: Final = 6
-"""Titles per item of which pairs and triples are tried."""
+COMBINED: Final = 6
+"""Titles per item that pairs and triples are made of."""
 
-MOST_RUNS: Final = 2_000
-"""Sets of titles that are tried for one slate; a slate of hundreds of items must not hold up a worker for long."""
+MAX_TRIALS: Final = 2_000
+"""Sets of titles tried for one slate; a slate of hundreds of items must not occupy a worker for long."""
 
 CATALOG_PART: Final = 65_536
 """Items of the catalogue that are scored at once."""
 
 NOISE: Final = 2e-5
-"""What a score may differ by from itself in another matrix product: logits of some tens in float32."""
+"""How much the same score may differ between two matrix products: logits of some tens in float32."""
 
 Titles = tuple[int, ...]
-"""Indices of items of the catalogue, each to be taken out of the history."""
+"""A set of titles to be deleted from the history: indices of items of the catalogue."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """A history without some titles: session vector float32 [d], and each item's place in the catalogue int64 [N]."""
+    """A history without a set of titles: session vector float32 [d], each item's place in the catalogue int64 [N]."""
 
     vector: Floats
     place: Ints
 
 
 class Search:
-    """The search on one slate; each set of titles is run once, however many items ask for it."""
+    """The search on one slate; each set of titles is tried once, however many items ask for it."""
 
     def __init__(self, findings: Findings, models: Models, slate: int) -> None:
         slates = findings.slates
@@ -68,39 +71,44 @@ class Search:
         interest = watched(slates.histories, models.bundle)[slate]
         self._titles: list[Titles] = [(title,) for title in np.unique(self._history[interest]).tolist()]
         self._trials: dict[Titles, _Trial] = {}
-        self._run([()])
-        # Here what may be a tie counts as better, and so does each item as itself.
-        deepest = self._places(self._trials[()].vector[None], self._not_shown(self._history[None]), -NOISE) - 1
+        # What may be a tie counts as better here, and so does each item itself.
+        vector = findings.scores.reading.vector[[slate]]
+        deepest = self._places(vector, self._not_shown(self._history[None]), -NOISE) - 1
         #: The deepest place of the first stage that this slate is known to reach.
         self._depth = int(deepest[0, self._items > 0].max(initial=0))
         self._off = self._search()
 
-    def recourse(self, item: int, words: Wording) -> Recourse | None:
-        """Find what the user could do about an item, by its row; None where nothing is found."""
-        found = self._history_recourse(int(item - self._rows[0]), words)
-        return found if found is not None else self._feature_recourse(item, words)
+    def recourse(self, row: int, words: Wording) -> Recourse | None:
+        """Find what the user could do about an item, by its row among the slates' items; None if nothing is found."""
+        found = self._history_recourse(row, words)
+        return found if found is not None else self._habit_recourse(row, words)
 
-    def _history_recourse(self, number: int, words: Wording) -> Recourse | None:
-        row = int(self._rows[number])
+    def _history_recourse(self, row: int, words: Wording) -> Recourse | None:
+        number = row - int(self._rows[0])
         rank = int(self._findings.citations.rank[row])
         for titles in self._off[number]:
-            without = int(self._ranks(self._trials[titles].vector)[number])
+            without = self._rank_without(titles, number)
             if without >= rank:
                 return self._take_out(titles, rank, without, words)
         return None
 
+    def _rank_without(self, titles: Titles, number: int) -> int:
+        slates, scores = self._findings.slates, self._findings.scores
+        vector = self._trials[titles].vector[None]
+        return int(counterfactual_ranks(slates, scores, np.array([self._slate]), vector)[1][number])
+
     def _search(self) -> list[list[Titles]]:
-        """Find for each item the smallest sets without which it is off the slate, what moves it furthest first."""
+        """Find for each item the smallest sets without which it is off the slate, the set that moves it most first."""
         self._run(self._titles)
         found: list[list[Titles]] = [[] for _ in self._items]
-        deepest = [sorted(self._titles, key=self._furthest(number))[:TRIED] for number in range(len(found))]
-        for size in range(1, MOST + 1):
+        deepest = [sorted(self._titles, key=self._furthest(number))[:COMBINED] for number in range(len(found))]
+        for size in range(1, MAX_TITLES + 1):
             wanted = {
                 number: self._titles if size == 1 else [_joined(parts) for parts in combinations(deepest[number], size)]
                 for number, sets in enumerate(found)
                 if not sets and self._items[number] > 0
             }
-            # All items together, so that the session model runs on full batches.
+            # For all items together, so that the session model computes full batches.
             self._run([titles for sets in wanted.values() for titles in sets])
             for number, sets in wanted.items():
                 tried = (titles for titles in sets if titles in self._trials)
@@ -129,21 +137,25 @@ class Search:
             text=words.say("recourse.history", titles=words.join(map(words.quoted, named))),
         )
 
-    def _feature_recourse(self, row: int, words: Wording) -> Recourse | None:
+    def _habit_recourse(self, row: int, words: Wording) -> Recourse | None:
         findings = self._findings
         contribution = findings.signals.contribution[row]
-        able = np.array([each.is_actionable and not each.is_sensitive for each in findings.bundle.features])
-        if not findings.signals.sound[row] or contribution[able].sum() <= 0:
+        habits = np.array(
+            [each.is_actionable and each.is_category and not each.is_sensitive for each in findings.bundle.features]
+        )
+        if not findings.signals.sound[row] or contribution[habits].sum() <= 0:
             return None
         features = findings.slates.features[[row]]
-        features[:, able] = 0.0
+        features[:, habits] = 0.0
         score = findings.scores.reranking[self._rows].copy()
-        score[row - self._rows[0]] = self._models.reranker.score(features)[0]
+        number = row - int(self._rows[0])
+        score[number] = self._models.reranker.score(features)[0]
         rank = int(findings.citations.rank[row])
-        without = int(self._order(score)[row - self._rows[0]])
+        position = findings.slates.position[self._rows]
+        without = int(ranks(np.array([0, len(score)]), score, position)[number])
         if without <= rank:
             return None
-        largest = int(np.where(able, contribution, -np.inf).argmax())
+        largest = int(np.where(habits, contribution, -np.inf).argmax())
         category = findings.bundle.catalog.categories[int(findings.slates.item[row]) - 1]
         return Recourse(
             kind="feature",
@@ -158,28 +170,28 @@ class Search:
         )
 
     def _run(self, sets: list[Titles]) -> None:
-        """Run the session model without each set of titles that was not yet run, and place the slate's items."""
+        """Delete each set of titles that was not tried yet from the history, and place the slate's items."""
         new = [titles for titles in dict.fromkeys(sets) if titles not in self._trials]
-        new = new[: MOST_RUNS - len(self._trials)]
+        new = new[: MAX_TRIALS - len(self._trials)]
         if not new:
             return
-        gone = np.stack([np.isin(self._history, titles) for titles in new])
-        histories = without(self._findings.slates.histories, self._slate, gone)
-        vectors = read(self._models.session, histories, without=False).vector
-        places = self._places(vectors, self._not_shown(np.where(gone, 0, self._history)), NOISE)
+        deleted = np.stack([np.isin(self._history, titles) for titles in new])
+        edits = Edits.deletions(np.full(len(new), self._slate), deleted)
+        vectors = session_vectors(self._models.session, self._findings.scores.reading, edits)
+        places = self._places(vectors, self._not_shown(np.where(deleted, 0, self._history)), NOISE)
         self._trials |= {
             titles: _Trial(vector, place) for titles, vector, place in zip(new, vectors, places, strict=True)
         }
 
     def _not_shown(self, left: Ints) -> Ints:
-        """Put 0 for items of the slate: what is in the history is not recommended, but these evidently are."""
+        """Replace items of the slate by 0: the history is not recommended, but these items evidently are."""
         return np.where(np.isin(left, self._items), 0, left)
 
     def _places(self, vectors: Floats, left: Ints, lead: float) -> Ints:
         """Place of each item of the slate in the catalogue by session score, int64 [n, N], 1 for the best.
 
-        vectors is float32 [n, d]; left int64 [n, W], items of the history that are not candidates, 0 for none. Better
-        is what leads by more than `lead`.
+        vectors is float32 [n, d]; left int64 [n, W], items of the history, which are no candidates, 0 for none. An item
+        is placed after every candidate whose score is higher by more than `lead`.
         """
         every = self._models.bundle.item_vectors
         own = vectors @ every[self._items].T + np.float32(lead)
@@ -193,34 +205,6 @@ class Search:
             seen = np.unique(items[items > 0])
             better[row] -= (every[seen] @ vector > own[row, :, None]).sum(axis=1)
         return better + 1
-
-    def _ranks(self, vector: Floats) -> Ints:
-        """Rank of each item of the slate by our re-ranker with another session vector, int64 [N]."""
-        scores, features = self._findings.scores, self._findings.slates.features[self._rows]
-        features[:, -1] = scores.items[self._rows] @ vector
-        again = scores.matches[self._rows]
-        score = scores.reranking[self._rows].copy()
-        score[again] = self._models.reranker.score(features[again])
-        return self._order(score)
-
-    def _order(self, score: npt.NDArray[np.number]) -> Ints:
-        """Rank by score, ties in the order shown."""
-        rank = np.empty(len(score), dtype=np.int64)
-        rank[np.lexsort((self._findings.slates.position[self._rows], -score))] = np.arange(1, len(score) + 1)
-        return rank
-
-
-def without(histories: Histories, row: int, gone: Bools) -> Histories:
-    """Copy one history n times, each without the events in some columns; gone is bool [n, W]."""
-    kept = ~gone & (histories.item[row] > 0)
-    # A stable sort moves what is kept to the right, in its order.
-    source = np.argsort(kept, axis=1, kind="stable")
-    there = np.take_along_axis(kept, source, axis=1)
-    return Histories(
-        np.where(there, histories.item[row][source], 0),
-        np.where(there, histories.engagement[row][source], 0),
-        kept.sum(axis=1).astype(np.int64),
-    )
 
 
 def _joined(parts: tuple[Titles, ...]) -> Titles:

@@ -1,4 +1,4 @@
-"""Similar moments: when else this user, or many others, stood at a point like this one, and what was watched next."""
+"""Similar moments: earlier points of this user, or points shared by many users, and what was watched next."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from models.exemplars.moments import Moment, own_moments, shared_moments
 from schemas.events import SimilarMoment
 from stream.explain.columns import Slates, watched
 from stream.explain.models import Models
-from stream.explain.scores import Scores
+from stream.explain.score import Scores
 
 
 def similar_moments(slates: Slates, scores: Scores, models: Models, slate: int) -> list[SimilarMoment]:
-    """Tell of the moments that resemble one slate's most, the most similar first; the same for all of its items."""
+    """List the moments most similar to that of a slate, the most similar first; all of its items have the same."""
     histories, catalog = slates.histories, models.bundle.catalog
     columns = slice(histories.first_column(slate), None)
     events = slates.event[slate, columns]
@@ -20,7 +20,7 @@ def similar_moments(slates: Slates, scores: Scores, models: Models, slate: int) 
         models.session, histories.item[slate, columns], histories.engagement[slate, columns], interest, present
     )
 
-    def told(moment: Moment) -> SimilarMoment:
+    def similar(moment: Moment) -> SimilarMoment:
         return SimilarMoment(
             event=int(events[moment.position]) if moment.position >= 0 else -1,
             similarity=moment.similarity,
@@ -30,4 +30,4 @@ def similar_moments(slates: Slates, scores: Scores, models: Models, slate: int) 
         )
 
     found = [*mine, *shared_moments(models.exemplars, present)]
-    return [told(moment) for moment in sorted(found, key=lambda moment: -moment.similarity)]
+    return [similar(moment) for moment in sorted(found, key=lambda moment: -moment.similarity)]

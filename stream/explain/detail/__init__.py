@@ -1,0 +1,51 @@
+"""Detail: for slates that ask for it, the ledger of each item's scores, recourse, and similar moments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from schemas.events import Detail
+from stream.explain.detail.exemplars import similar_moments
+from stream.explain.detail.ledger import event_ledgers, feature_ledgers
+from stream.explain.detail.recourse import Search
+from stream.explain.findings import Findings
+from stream.explain.models import Models
+from stream.explain.wording import Wording
+
+
+def detail(findings: Findings, models: Models, wordings: Sequence[Wording]) -> list[Detail | None]:
+    """Make the detail of each of T items; wordings are those of the S slates.
+
+    None for an item of a slate that does not ask for detail, and for an item whose scores our models do not reproduce.
+    """
+    slates, scores, signals = findings.slates, findings.scores, findings.signals
+    made: list[Detail | None] = [None] * len(slates.item)
+    asking = [slate for slate in range(len(slates.foreign)) if slates.impression(slate).get("detail")]
+    rows = np.flatnonzero(np.isin(slates.slate, asking) & scores.matches)
+    if not len(rows):
+        return made
+    moments = {
+        slate: similar_moments(slates, scores, models, slate) for slate in np.unique(slates.slate[rows]).tolist()
+    }
+    searches = {slate: Search(findings, models, slate) for slate in moments}
+    session_scores = np.einsum(
+        "td,td->t", scores.items[rows].astype(np.float64), scores.reading.vector[slates.slate[rows]].astype(np.float64)
+    )
+    ledgers = zip(feature_ledgers(findings, rows), event_ledgers(findings, models, rows), strict=True)
+    for row, session_score, (features, events) in zip(rows.tolist(), session_scores.tolist(), ledgers, strict=True):
+        slate = int(slates.slate[row])
+        base_value, raw_score = float(signals.base_value[row]), float(signals.raw_score[row])
+        made[row] = Detail(
+            base_value=base_value,
+            raw_score=raw_score,
+            residual=base_value + sum(each["contribution"] for each in features) - raw_score,
+            features=features,
+            session_score=session_score,
+            events=events,
+            events_together=session_score - sum(each["effect"] for each in events),
+            recourse=searches[slate].recourse(row, wordings[slate]),
+            similar_moments=moments[slate],
+        )
+    return made
