@@ -1,4 +1,4 @@
-"""From histories to a bundle: session model and its baseline, re-ranker, figures, card, folder."""
+"""Training of a bundle from histories: session model, baseline, re-ranker, evaluation and card."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from schemas.events import ENGAGEMENTS
 _VALIDATION = 2_000
 _DESCRIBED = 200
 
-# (stage, done, of how many, remark); done counts up to the total within a stage
+# (stage, done, total, remark); done increases to total within each stage
 Report = Callable[[str, int, int, str], None]
 
 
@@ -39,47 +39,54 @@ def build(
     plan: Plan,
     sessions: Sessions,
     *,
-    asked: Sessions | None = None,
+    evaluated: Sessions | None = None,
     report: Report = lambda *_: None,
 ) -> Bundle:
-    """Train everything on sessions and write a bundle into directory.
+    """Train all models of a bundle and write the bundle into directory; needs the extra `train` (torch).
 
-    asked are the same users' histories, cut at more places where few users would leave an epoch to chance: by its parts
-    the epoch is chosen, and ranking figures are reported; by default it is sessions. Seeds are fixed: the same call on
-    the same machine gives the same bundle. Needs the extra `train` (torch).
+    Seeds are fixed, so that equal arguments give the same bundle on the same machine.
+
+    Args:
+        directory: where to write the bundle.
+        plan: what to train.
+        sessions: the histories of all users.
+        evaluated: histories of the same users by which the best epoch is selected and ranking is evaluated; by default
+            sessions. For data with few users, overlapping histories make the selection less random.
+        report: called with the progress of each stage.
+
     """
     session.use_threads(plan.threads)
-    learn, choose, test = sessions.parts()
-    _, validation, asked = (sessions if asked is None else asked).parts()
+    training, reranking, test = sessions.parts()
+    _, validation, held_out = (sessions if evaluated is None else evaluated).parts()
     validation = validation.select(np.arange(min(len(validation), _VALIDATION)))
     config = SessionConfig(items=len(sessions.catalog), engagements=len(ENGAGEMENTS), dropout=plan.dropout)
 
     rank: dict[str, Metrics] = {}
     trainings = []
     transformer = session.new_model(SessionTransformer, config, plan.recipe.seed)
-    trainings.append(_fit("transformer", transformer, learn, validation, plan, report))
+    trainings.append(_fit("transformer", transformer, training, validation, plan, report))
     if plan.baseline:
         lstm = session.new_model(SessionLstm, config, plan.recipe.seed)
-        trainings.append(_fit("LSTM", lstm, learn, validation, plan, report))
+        trainings.append(_fit("LSTM", lstm, training, validation, plan, report))
         rank["LSTM of the same size"] = evaluate_model(
-            session.vectors_of(lstm), session.weights_of(lstm), asked, config.max_length
+            session.vectors_of(lstm), session.weights_of(lstm), held_out, config.max_length
         )
-    rank["popularity"] = evaluate_popularity(learn, asked)
+    rank["popularity"] = evaluate_popularity(training, held_out)
 
     weights = session.as_numpy(transformer)
     item_vectors = weights["item.weight"]
     graph = export_onnx(config, weights)
-    # From here on all scores are those of the exported graph, which are the ones that will be served.
+    # From here on, all scores come from the exported graph, as they do when the bundle is served.
     model = _open(directory, plan, config, graph, item_vectors, sessions)
 
     def encode(items: npt.NDArray[np.int64], engagements: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         return model.run(items, engagements, without=False).vector
 
-    rank = {"transformer": evaluate_model(encode, item_vectors, asked, config.max_length)} | rank
+    rank = {"transformer": evaluate_model(encode, item_vectors, held_out, config.max_length)} | rank
     report("re-ranker", 0, 1, "")
     log = sessions if plan.statistics_of_all else None
     trained = reranker.train(
-        choose,
+        reranking,
         encode,
         item_vectors,
         log=log,
@@ -124,7 +131,7 @@ def build(
 
 
 def _fit(
-    name: str, model: session.SessionNet, learn: Sessions, validation: Sessions, plan: Plan, report: Report
+    name: str, model: session.SessionNet, sessions: Sessions, validation: Sessions, plan: Plan, report: Report
 ) -> card.Training:
     start = time.monotonic()
     remark = ""
@@ -135,8 +142,8 @@ def _fit(
             remark = f", NDCG@10 {now.metrics.ndcg_at_10:.4f}"
         report(name, now.step, now.steps, f"epoch {now.epoch}, loss {now.loss:.3f}{remark}")
 
-    session.train(model, learn, validation, plan.recipe, progress)
-    return card.Training(name, session.weights_between(model), plan.recipe.epochs, time.monotonic() - start)
+    session.train(model, sessions, validation, plan.recipe, progress)
+    return card.Training(name, session.count_weights(model), plan.recipe.epochs, time.monotonic() - start)
 
 
 def _open(
@@ -147,7 +154,7 @@ def _open(
     item_vectors: npt.NDArray[np.float32],
     sessions: Sessions,
 ) -> SessionModel:
-    """Open the session model before there is a whole bundle around it."""
+    """Open the session model while the rest of the bundle does not exist yet."""
     directory.mkdir(parents=True, exist_ok=True)
     manifest = Manifest(
         name=plan.name,

@@ -1,4 +1,4 @@
-"""The model card: what a bundle was trained on, how well it ranks, what it does, and what it is not for."""
+"""The model card: training data, ranking metrics, attention and effects, and limitations of a bundle."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from models.session.heads import Head  # which needs torch
 
 _SERVED_ANYWAY = (
-    "\n\nThe {best} ranks better. The {served} is served all the same, because what each event of a session does to "
-    "its scores can be computed exactly and at once, and what cannot be checked cannot be said."
+    "\n\nThe {best} ranks better. The {served} is served nevertheless, because the effect of each event on its scores "
+    "can be computed exactly and efficiently, as verified explanations require."
 )
 
 
 @dataclass(frozen=True)
 class Training:
-    """How one model came about."""
+    """One trained model: its weights without embeddings, its epochs, and the duration of its training in seconds."""
 
     model: str
     weights: int
@@ -30,10 +30,9 @@ class Training:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that a card says.
+    """The content of a card.
 
-    rank maps the name of a model to its metrics on the same held-out histories, the one that
-    is served first.
+    rank maps the names of models to their metrics on the same held-out histories; the first model is the one served.
     """
 
     model_version: str
@@ -70,7 +69,7 @@ def render(facts: Facts) -> str:
 
 
 def with_section(card: str, section: str) -> str:
-    """Put a section, heading first, in the place of the one with its heading, or before the limits."""
+    """Replace the section whose heading is the first line of section, or insert section before the limits."""
     heading = section.partition("\n")[0]
     before, found, rest = card.partition(f"{heading}\n")
     if not found:
@@ -81,12 +80,12 @@ def with_section(card: str, section: str) -> str:
 
 
 def citing(margin: float, ageing: float, share: float, impressions: int, target: float, command: str) -> str:
-    """Say how the margin was found."""
-    asked = f"{100 * target:g}% of the impressions a citation"
+    """Write the section on the citation margin and its calibration."""
+    wanted = f"{100 * target:g}% of the impressions a citation"
     found = f"{share:.1%} of {impressions:,} held-out ones"
-    how = f"It is the largest margin that leaves {asked}: {found}."
+    how = f"It is the largest margin that leaves {wanted}: {found}."
     if share < target:
-        how = f"No margin leaves {asked}; this one does {found}."
+        how = f"No margin leaves {wanted}; this one does {found}."
     older = f" For the nth newest event the margin is n to the power of {ageing:g} times as large." if ageing else ""
     return (
         "## What may be cited\n\n"
@@ -97,7 +96,7 @@ def citing(margin: float, ageing: float, share: float, impressions: int, target:
 
 
 def _ranking(facts: Facts) -> str:
-    asked = next(iter(facts.rank.values())).histories
+    histories = next(iter(facts.rank.values())).histories
     rows = [
         (name, *(f"{value:.4f}" for value in (each.hit_at_10, each.ndcg_at_10, each.mrr)))
         for name, each in facts.rank.items()
@@ -108,8 +107,8 @@ def _ranking(facts: Facts) -> str:
     error = max((each.hit_at_10 * (1 - each.hit_at_10) / each.histories) ** 0.5 for each in facts.rank.values())
     return (
         "## How well it ranks\n\n"
-        f"The newest event of {asked:,} histories of held-out users, from the events before it, among all items; "
-        f"nothing is sampled, nothing excluded. Standard error of Hit@10: at most {error:.4f}.\n\n"
+        f"The newest event of {histories:,} histories of held-out users is predicted from the events before it. The "
+        f"ranking is over all items, without sampling or exclusions. Standard error of Hit@10: at most {error:.4f}.\n\n"
         + _table(("", "Hit@10", "NDCG@10", "MRR"), rows)
         + verdict
     )
@@ -118,8 +117,8 @@ def _ranking(facts: Facts) -> str:
 def _trainings(trainings: Sequence[Training]) -> str:
     rows = [(each.model, f"{each.weights:,}", f"{each.epochs}", f"{each.seconds:,.0f} s") for each in trainings]
     return (
-        "## Training\n\nThe same recipe for both; the best epoch by NDCG@10 on users of their own is kept. Weights are "
-        "counted without the embeddings.\n\n" + _table(("", "weights", "epochs", "time"), rows)
+        "## Training\n\nAll models have the same recipe. The epoch with the best NDCG@10 on validation users is kept. "
+        "The number of weights excludes the embeddings.\n\n" + _table(("", "weights", "epochs", "time"), rows)
     )
 
 
@@ -130,15 +129,15 @@ def _reranker(metrics: Mapping[str, float]) -> str:
     ]
     return (
         "## Re-ranker\n\n"
-        f"{metrics['trees']:.0f} trees on {metrics['slates']:,.0f} slates of users that the session model did not "
-        f"learn from; measured on {metrics['test_slates']:,.0f} slates of others. A candidate counts when the user "
-        f"liked, finished or shared it within the next five events ({metrics['engaged_share']:.1%} of candidates).\n\n"
-        + _table(("", "AUC", "NDCG@10"), rows)
+        f"{metrics['trees']:.0f} trees, trained on {metrics['slates']:,.0f} slates of users who were not in the "
+        f"session model's training, and evaluated on {metrics['test_slates']:,.0f} slates of other users. A candidate "
+        "is positive if the user liked, finished or shared it within the next five events "
+        f"({metrics['engaged_share']:.1%} of candidates).\n\n" + _table(("", "AUC", "NDCG@10"), rows)
     )
 
 
 def _causes(causes: Causes) -> str:
-    rows = [] if causes.without is None else [("largest drop without the event", f"{causes.without:.3f}")]
+    rows = [] if causes.score_drop is None else [("largest drop without the event", f"{causes.score_drop:.3f}")]
     rows += [
         ("always the newest event", f"{causes.newest:.3f}"),
         ("largest attention", f"{causes.attention:.3f}"),
@@ -146,13 +145,14 @@ def _causes(causes: Causes) -> str:
     ]
     return (
         "## Which event led to the next one\n\n"
-        f"Known here, since the histories are simulated. In {causes.histories:,} of more than 10 events, whose next "
-        "item the model has among its best 20, how often the true one is named first:\n\n" + _table(("", "share"), rows)
+        "The cause of each event is known, since the histories are simulated. How often a method ranks the true cause "
+        f"first, in {causes.histories:,} histories of more than 10 events whose next item is in the model's top 20:\n\n"
+        + _table(("", "share"), rows)
     )
 
 
 def heads_section(heads: Sequence[Head]) -> str:
-    """Write what each head looks at beside what it does."""
+    """Write the section on attention and effect of each head."""
     rows = [
         (
             f"{each.layer}.{each.head}",
@@ -160,17 +160,16 @@ def heads_section(heads: Sequence[Head]) -> str:
             *(f"{value:.2f}" for value in (each.attention.entropy, each.attention.recency, each.attention.category)),
             each.effect.kind,
             *(f"{value:.2f}" for value in (each.effect.entropy, each.effect.recency, each.effect.category)),
-            f"{each.strongest:.2f}",
+            f"{each.largest_effect:.2f}",
         )
         for each in heads
     ]
     return (
         "## Where the heads look, and what they do\n\n"
-        "In held-out histories of 10 events and more: attention from the newest event, and beside it the effect, which "
-        "is how much the best item's score changes when an event is hidden from that head alone. Focused: entropy "
-        "below 0.5 of the most there can be; else recency: correlation with the order of the events above 0.6; else "
-        "category: more than half of the weight on the best item's category; else distributed. Attention is not "
-        "evidence.\n\n"
+        "In held-out histories of at least 10 events: the attention from the newest event, and the effect, which is "
+        "the change of the best item's score when an event is masked in that head only. Focused: normalised entropy "
+        "below 0.5; else recency: correlation with the order of the events above 0.6; else category: more than half of "
+        "the weight on the best item's category; else distributed. Attention is not evidence of an effect.\n\n"
         + _table(
             (
                 *("head", "attention", "entropy", "recency", "category"),

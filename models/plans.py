@@ -1,4 +1,4 @@
-"""What bundles there are to build, and what their cards say beside the figures."""
+"""The bundles that whyrec can train, and the descriptive texts of their cards."""
 
 from __future__ import annotations
 
@@ -7,17 +7,34 @@ from dataclasses import dataclass, field
 
 from models.session.config import Recipe
 
-TRAINING_SEED = 20_251_101  # of the simulation that models learn from; loads and demos use small seeds
+TRAINING_SEED = 20_251_101  # of the simulated training histories; load generators and the demo use small seeds
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to build, and what its card says about it.
+    """How to train a bundle, and the descriptive texts of its card.
 
-    citation_margin holds until it is calibrated to leave cited_share of the impressions a citation.
-    cuts, trees, forest and statistics_of_all are the re-ranker's: slates per history, trees at most, what to set
-    otherwise in LightGBM, and whether item statistics are counted from all histories (where few users choose) or from
-    those it learns from.
+    Attributes:
+        name: name of the bundle.
+        version: version of the bundle.
+        title: one paragraph on models and data, for the card.
+        command: the command that trains the bundle, for the card.
+        data: facts on the data, for the card.
+        limits: limitations, for the card.
+        recipe: training of the session model.
+        dropout: of the session model.
+        citation_margin: the margin before calibration, in logits.
+        score_tolerance: largest difference between equal scores on different machines, in logits.
+        citation_ageing: growth of the margin with the age of an event; see Manifest.
+        cited_share: share of impressions that the calibrated margin should leave a citation.
+        baseline: whether to train the LSTM for comparison.
+        threads: number of threads.
+        slates_per_history: training slates of the re-ranker.
+        trees: maximum number of trees of the re-ranker.
+        lightgbm: LightGBM parameters of the re-ranker that replace the defaults.
+        statistics_of_all: whether item statistics come from all histories, for data with few users, or only from those
+            on which the re-ranker is trained.
+
     """
 
     name: str
@@ -88,24 +105,24 @@ MOVIELENS = Plan(
         "943 users of one site, almost thirty years ago.",
         "At most the newest 50 events of a session are read.",
     ),
-    # So few users are soon learned by heart; less so where anything from none to all of a session is to be guessed.
+    # Blanking any share of a session regularises the training: without it, so few users are soon overfitted.
     recipe=Recipe(
         epochs=40,
         events_per_batch=1024,
         rate=1.5e-3,
         weight_decay=0.05,
         blank=(0.0, 1.0),
-        # Without such sessions integrated gradients bear fewer citations out, and it is up to the seed how many.
+        # Without faded sessions, integrated gradients confirm fewer citations, and the number depends on the seed.
         faded=0.5,
         average=0.999,
     ),
     dropout=0.3,
-    # What an old rating still does alone, integrated gradients seldom bear out: it must do more to be cited.
+    # Integrated gradients seldom confirm the score drop of an old rating, so that old ratings need a larger margin.
     citation_ageing=1.0,
     cited_share=0.65,
-    # That share leaves a small margin, which must not drown in what may differ between two machines' scores.
+    # That share needs a small margin, which must be larger than the differences between two machines' scores.
     score_tolerance=2e-4,
-    # With 8 slates of each history and LightGBM's own splits, it ranked worse than the session score alone does.
+    # With 8 slates per history and LightGBM's defaults, the re-ranker was worse than the session score alone.
     slates_per_history=40,
     trees=600,
     lightgbm={"learning_rate": 0.02, "extra_trees": True, "feature_fraction": 0.3},

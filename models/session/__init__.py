@@ -1,1 +1,1 @@
-"""The session transformer: definition, training, export (torch) and runtime (ONNX)."""
+"""The session transformer: definition, training and export (PyTorch), and runtime (ONNX Runtime)."""

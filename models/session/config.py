@@ -1,4 +1,4 @@
-"""The size of a session model, its positions, and how to train it: all that can be said without torch."""
+"""Size, positional encoding and training recipe of a session model; does not import torch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-BLANK_EVENT = "blank_event"  # metadata of a graph that knows an event which says nothing (see runtime.py)
+BLANK_EVENT = "blank_event"  # metadata key of a graph that has a blank event (see runtime.py)
 
 
 @dataclass(frozen=True)
 class SessionConfig:
-    """Size of a session model; items and engagements are counted without padding."""
+    """Size of a session model; items and engagements are numbers without padding."""
 
     items: int
     engagements: int = 5
@@ -26,21 +26,27 @@ class SessionConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train; the rate rises over the first 5 % of the steps and then falls to zero along a cosine.
+    """Hyperparameters of the training.
 
-    average is the decay, per step, of a running mean of the weights, which is what is evaluated and kept; 0 keeps the
-    weights themselves. It smooths what the last batches happened to say (Izmailov et al., "Averaging Weights Leads to
-    Wider Optima and Better Generalization", UAI 2018).
+    Attributes:
+        epochs: number of epochs.
+        events_per_batch: approximate number of events per batch.
+        rate: peak learning rate; it rises linearly over the first 5 % of the steps and then decays along a cosine to 0.
+        weight_decay: of the weight matrices, not of biases and norms.
+        clip: maximum norm of the gradient.
+        blank: minimum and maximum share of blank events, whose embedding is zero; the share is drawn for every session.
+            Explanations blank events, and the baseline of integrated gradients is a session of blank events; a model
+            that was never trained on such sessions answers arbitrarily (Jain et al., "Missingness Bias in Model
+            Debugging", ICLR 2022).
+        faded: share of sessions in which no event is blank and all embeddings are scaled by one factor, uniform in
+            [0, 1): the path of integrated gradients from blank to real events. Each target of such a session is kept
+            with a probability equal to the factor and otherwise replaced by a target of another session, so that
+            scores increase gradually along the path.
+        average: decay per step of an exponential moving average of the weights, which is evaluated and kept; 0 keeps
+            the weights themselves (Izmailov et al., "Averaging Weights Leads to Wider Optima and Better
+            Generalization", UAI 2018).
+        seed: of all random choices.
 
-    blank is the least and the most share of a session's events that say nothing; the share is drawn anew for every
-    session of a batch. Explanations ask what a score would be had an event said nothing, and integrated gradients start
-    where none says anything; what a model answers that has never met such a session is an accident of its weights, not
-    knowledge (Jain et al., "Missingness Bias in Model Debugging", ICLR 2022).
-
-    faded is the share of sessions in which no event is blank, but all say the same part of what they have to say, from
-    nothing to all: the path that integrated gradients follow from there, on which no session of real events lies. Of
-    what came next, such a session tells that part only; for the rest what came next elsewhere is to be guessed, so that
-    a score grows as more is heard, and not all of it at the first sound.
     """
 
     epochs: int = 6
@@ -55,7 +61,7 @@ class Recipe:
 
 
 def sinusoids(length: int, d: int) -> npt.NDArray[np.float32]:
-    """Positional encoding [length, d] of Vaswani et al., "Attention Is All You Need", 2017, section 3.5."""
+    """Positional encoding float32 [length, d] of Vaswani et al., "Attention Is All You Need", 2017, section 3.5."""
     angle = np.arange(length)[:, None] * np.exp(np.arange(0, d, 2) * (-np.log(10_000.0) / d))
     encoding = np.zeros((length, d), dtype=np.float32)
     encoding[:, 0::2] = np.sin(angle)

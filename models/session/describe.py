@@ -1,4 +1,4 @@
-"""What a trained session model's scores rest on, in figures for its card."""
+"""How often attention and ablation find the true cause of the next event, measured for the model card."""
 
 from __future__ import annotations
 
@@ -11,16 +11,26 @@ from models.data.sessions import Sessions
 from models.session.evaluate import leave_last_out
 from models.session.runtime import SessionModel
 
-LONG = 10  # events: in shorter sessions there is little choice
+MIN_EVENTS = 11  # shorter histories have few candidates for the cause
 _BATCH = 64
 _SLATE = 20
 
 
 @dataclass(frozen=True)
 class Causes:
-    """How often a method names the event that truly led to the next item, first of all events."""
+    """The share of histories in which a method ranks the true cause of the next event first.
 
-    without: float | None
+    Attributes:
+        score_drop: by the largest drop of the next item's score without the event; None if the graph has no output
+            ``without``.
+        attention: by the largest mean attention.
+        newest: always the newest event.
+        random: the expected share of a random choice.
+        histories: number of histories.
+
+    """
+
+    score_drop: float | None
     attention: float
     newest: float
     random: float
@@ -28,43 +38,42 @@ class Causes:
 
 
 def measure_causes(model: SessionModel, item_vectors: npt.NDArray[np.float32], sessions: Sessions) -> Causes | None:
-    """Ask which event led to the newest item, where that is known and the item is among the model's own best 20.
+    """Measure how well methods find the cause of the newest event, if known and the item is in the model's top 20.
 
-    An event is named by how much the item's score falls without it, more than those of the best 20 fall on average.
-    None where nobody knows any cause.
+    The score drop is centred: minus the mean drop of the top 20 items. Returns None if no cause is known.
     """
-    whole = sessions.select((sessions.lengths > LONG) & (sessions.lengths <= model.max_length))
-    newest = whole.offsets[1:] - 1
-    known = whole.select(whole.cause[newest] >= 0) if len(whole) else whole
+    long = sessions.select((sessions.lengths >= MIN_EVENTS) & (sessions.lengths <= model.max_length))
+    newest = long.offsets[1:] - 1
+    known = long.select(long.cause[newest] >= 0) if len(long) else long
     if not len(known):
         return None
     cause = known.cause[known.offsets[1:] - 1]
     history, target = leave_last_out(known)
-    named: dict[str, list[npt.NDArray[np.bool_]]] = {"without": [], "attention": [], "newest": []}
+    found: dict[str, list[npt.NDArray[np.bool_]]] = {"score_drop": [], "attention": [], "newest": []}
     chance: list[npt.NDArray[np.float64]] = []
     for start in range(0, len(history), _BATCH):
         part = np.arange(start, min(start + _BATCH, len(history)))
         items, engagements = history.select(part).padded(int(history.lengths[part].max()))
         vector = model.run(items, engagements, without=False).vector
-        best = np.argsort(-(vector @ item_vectors[1:].T), axis=1)[:, :_SLATE] + 1
-        shown = (best == target[part][:, None]).any(axis=1)
-        part, best, items = part[shown], best[shown], items[shown]
-        got = model.run(items, engagements[shown])
-        at = cause[part] + items.shape[1] - history.lengths[part]
-        named["attention"].append(got.attention.mean(axis=(1, 2)).argmax(axis=1) == at)
-        named["newest"].append(at == items.shape[1] - 1)
+        top = np.argsort(-(vector @ item_vectors[1:].T), axis=1)[:, :_SLATE] + 1
+        hit = (top == target[part][:, None]).any(axis=1)
+        part, top, items = part[hit], top[hit], items[hit]
+        output = model.run(items, engagements[hit])
+        column = cause[part] + items.shape[1] - history.lengths[part]
+        found["attention"].append(output.attention.mean(axis=(1, 2)).argmax(axis=1) == column)
+        found["newest"].append(column == items.shape[1] - 1)
         chance.append(1.0 / history.lengths[part])
-        if got.without is not None:
-            wanted = item_vectors[target[part]] - item_vectors[best].mean(axis=1)
-            drop = np.einsum("bld,bd->bl", got.vector[:, None] - got.without, wanted)
-            named["without"].append(np.where(items > 0, drop, -np.inf).argmax(axis=1) == at)
+        if output.without is not None:
+            centred = item_vectors[target[part]] - item_vectors[top].mean(axis=1)
+            drop = np.einsum("bld,bd->bl", output.vector[:, None] - output.without, centred)
+            found["score_drop"].append(np.where(items > 0, drop, -np.inf).argmax(axis=1) == column)
     random = np.concatenate(chance)
     if not len(random):
         return None
     return Causes(
-        without=float(np.concatenate(named["without"]).mean()) if named["without"] else None,
-        attention=float(np.concatenate(named["attention"]).mean()),
-        newest=float(np.concatenate(named["newest"]).mean()),
+        score_drop=float(np.concatenate(found["score_drop"]).mean()) if found["score_drop"] else None,
+        attention=float(np.concatenate(found["attention"]).mean()),
+        newest=float(np.concatenate(found["newest"]).mean()),
         random=float(random.mean()),
         histories=len(random),
     )

@@ -1,4 +1,4 @@
-"""The baseline for the transformer to beat: an LSTM with as many weights, the same inputs and tied item vectors."""
+"""The baseline of the transformer: an LSTM with as many weights, the same inputs and tied item vectors."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ class SessionLstm(nn.Module):
 
     @property
     def item_vectors(self) -> Tensor:
-        """[items + 1, d], row 0 all zeros."""
+        """float32 [items + 1, d], row 0 all zeros."""
         return self.item.weight
 
-    def forward(self, item_index: Tensor, engagement_index: Tensor, said: Tensor | None = None) -> Tensor:
-        """int64 [B, L] each, padded with 0 on the right; returns [B, L, d], meaningless at padding.
+    def forward(self, item_index: Tensor, engagement_index: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Return one vector per event, float32 [B, L, d], undefined at padding.
 
-        said, float32 [B, L]: the part of each event that is heard, by default 1; at 0 it is there and says nothing.
+        The indices are int64 [B, L], padded with 0 on the right; scale, float32 [B, L], is a factor on the embedding of
+        each event, 1 by default; 0 blanks the event.
         """
         tokens = (self.item(item_index) + self.engagement(engagement_index)) * self.input_scale
-        if said is not None:
-            tokens = tokens * said[:, :, None]
+        if scale is not None:
+            tokens = tokens * scale[:, :, None]
         hidden, _ = self.lstm(self.dropout(tokens))
         return self.final_norm(self.output(self.dropout(hidden)))

@@ -1,4 +1,4 @@
-"""Trains a session model on histories: the next item, at every position of every history at once."""
+"""Training of a session model: prediction of the next item at every position of every history."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SessionNet = SessionTransformer | SessionLstm
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands; metrics only at the end of an epoch."""
+    """The progress of a training; metrics are set at the end of an epoch only."""
 
     epoch: int
     step: int
@@ -41,13 +41,17 @@ def train(
     recipe: Recipe,
     report: Callable[[Progress], None] = lambda _: None,
 ) -> Metrics:
-    """Train in place, keep the epoch that ranks validation best (by NDCG@10), and return its metrics.
+    """Train in place, keep the weights of the epoch with the best NDCG@10 on validation, and return its metrics.
 
-    On one machine and one number of threads, the same recipe gives the same weights.
+    With the same machine and number of threads, equal arguments give equal weights.
+
+    Raises:
+        ValueError: the recipe has no epoch.
+
     """
     torch.manual_seed(recipe.seed)
     random = np.random.default_rng(recipe.seed)
-    parts = torch.Generator().manual_seed(recipe.seed)
+    augmentation = torch.Generator().manual_seed(recipe.seed)
     decayed = [weight for weight in model.parameters() if weight.ndim > 1]
     plain = [weight for weight in model.parameters() if weight.ndim <= 1]
     optimiser = torch.optim.AdamW(
@@ -66,8 +70,9 @@ def train(
         model.train()
         smooth = math.nan
         for items, engagements, targets in batches(sessions, model.config.max_length, recipe, random):
-            said, told = _hear(items, recipe, parts)
-            loss = _loss(model, items, engagements, _guess(targets, told, parts), said)
+            scale, kept_share = _draw_scales(items, recipe, augmentation)
+            noisy = _replace_targets(targets, kept_share, augmentation)
+            loss = _loss(model, items, engagements, noisy, scale)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
@@ -91,14 +96,14 @@ def train(
 def batches(
     sessions: Sessions, max_length: int, recipe: Recipe, random: np.random.Generator
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Cut histories into pieces of at most max_length + 1 events and lay pieces of similar length side by side.
+    """Split histories into pieces of at most max_length + 1 events and batch pieces of similar length.
 
-    Yields items, engagements and the items that follow, int64 [B, L] each, padded with 0 on the right. Where a longer
-    history is cut changes from epoch to epoch.
+    Yields items, engagements and next items, int64 [B, L] each, padded with 0 on the right. Longer histories are split
+    at positions that differ from epoch to epoch.
     """
     first, last = _pieces(sessions.offsets, max_length, random)
     length = last - first - 1
-    # Random order among equals, and among near equals: no batch looks the same twice.
+    # Noise on the lengths puts pieces of similar length into random order, so that batches differ between epochs.
     order = np.argsort(length + random.random(len(length)) * 2.0, kind="stable")
     events = np.cumsum(length[order])
     parts = np.split(order, np.flatnonzero(np.diff(events // recipe.events_per_batch)) + 1)
@@ -115,34 +120,34 @@ def batches(
 
 
 def new_model(kind: type[SessionNet], config: SessionConfig, seed: int) -> SessionNet:
-    """Make a model with the random weights of a seed."""
+    """Create a model with random weights from a seed."""
     torch.manual_seed(seed)
     return kind(config)
 
 
 def use_threads(threads: int) -> None:
-    """Compute on so many threads; another number may round differently."""
+    """Set the number of threads; results may differ in rounding between numbers of threads."""
     torch.set_num_threads(threads)
 
 
-def weights_between(model: SessionNet) -> int:
-    """Count the weights between the embeddings and the session vector."""
+def count_weights(model: SessionNet) -> int:
+    """Count the weights of a model without its embeddings."""
     embeddings = ("item.", "engagement.")
     return sum(weight.numel() for name, weight in model.named_parameters() if not name.startswith(embeddings))
 
 
 def as_numpy(model: SessionNet) -> dict[str, npt.NDArray[np.float32]]:
-    """Give all weights by name, float32, as the export reads them."""
+    """Return all weights by name, float32, for the export."""
     return {name: weight.detach().float().numpy() for name, weight in model.state_dict().items()}
 
 
 def vectors_of(model: SessionNet) -> Vectors:
-    """Adapt a torch model to the evaluation: left-padded numpy in, the vectors of the newest events out."""
+    """Adapt a torch model to the evaluation: from left-padded numpy arrays to the vectors of the newest events."""
 
     def vectors(items: npt.NDArray[np.int64], engagements: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         model.eval()
         count = (items > 0).sum(axis=1)
-        # The LSTM reads from the left, so the padding moves to the right.
+        # The LSTM needs padding on the right.
         columns = (np.arange(items.shape[1]) - count[:, None]) % max(items.shape[1], 1)
         shifted = (torch.from_numpy(np.take_along_axis(each, columns, axis=1)) for each in (items, engagements))
         with torch.no_grad():
@@ -154,57 +159,59 @@ def vectors_of(model: SessionNet) -> Vectors:
 
 
 def weights_of(model: SessionNet) -> npt.NDArray[np.float32]:
-    """Item vectors float32 [items + 1, d]."""
+    """Return the item vectors, float32 [items + 1, d]."""
     vectors: npt.NDArray[np.float32] = model.item_vectors.detach().float().numpy()
     return vectors
 
 
-def _hear(items: Tensor, recipe: Recipe, parts: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw what part of each event of items [B, L] is heard, and what part of what comes next each session tells.
+def _draw_scales(items: Tensor, recipe: Recipe, augmentation: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw the factor of each event's embedding, float32 [B, L], and the share of targets to keep, float32 [B, 1].
 
-    float32 [B, L] and [B, 1]; only a session that fades does not tell all.
+    Targets are replaced in faded sessions only; see Recipe.
     """
-    blank = torch.empty(len(items), 1).uniform_(*recipe.blank, generator=parts)
-    said = (torch.rand(items.shape) >= blank).float()
-    faded = torch.rand(len(items), 1, generator=parts) < recipe.faded
-    part = torch.rand(len(items), 1, generator=parts)
-    return torch.where(faded, part, said), torch.where(faded, part, 1.0)
+    blank = torch.empty(len(items), 1).uniform_(*recipe.blank, generator=augmentation)
+    scale = (torch.rand(items.shape) >= blank).float()
+    faded = torch.rand(len(items), 1, generator=augmentation) < recipe.faded
+    factor = torch.rand(len(items), 1, generator=augmentation)
+    return torch.where(faded, factor, scale), torch.where(faded, factor, 1.0)
 
 
-def _guess(targets: Tensor, told: Tensor, parts: torch.Generator) -> Tensor:
-    """Replace by others of the batch what a session does not tell of its targets int64 [B, L]; 0 stays, it is none."""
+def _replace_targets(targets: Tensor, kept_share: Tensor, augmentation: torch.Generator) -> Tensor:
+    """Keep each target int64 [B, L] with its session's probability, else take another of the batch; 0 is no target."""
     real = targets > 0
     own = targets[real]
-    others = own[torch.randperm(len(own), generator=parts)]
-    known = torch.rand(len(own), generator=parts) < told.expand(targets.shape)[real]
-    guessed = targets.clone()
-    guessed[real] = torch.where(known, own, others)
-    return guessed
+    others = own[torch.randperm(len(own), generator=augmentation)]
+    is_kept = torch.rand(len(own), generator=augmentation) < kept_share.expand(targets.shape)[real]
+    result = targets.clone()
+    result[real] = torch.where(is_kept, own, others)
+    return result
 
 
-def _loss(model: SessionNet, items: Tensor, engagements: Tensor, targets: Tensor, said: Tensor) -> Tensor:
+def _loss(model: SessionNet, items: Tensor, engagements: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
+    """Mean cross-entropy over the real targets."""
     real = targets > 0
-    return catalogue_cross_entropy(model(items, engagements, said)[real], model.item_vectors[1:], targets[real] - 1)
+    return catalogue_cross_entropy(model(items, engagements, scale)[real], model.item_vectors[1:], targets[real] - 1)
 
 
 def _rate(step: int, steps: int) -> float:
-    warm = max(1, steps // 20)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+    """Factor on the learning rate at a step: linear warm-up, then cosine decay."""
+    warm_up = max(1, steps // 20)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
 def _pieces(
     offsets: npt.NDArray[np.int64], max_length: int, random: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """First and one-past-last event of each piece; neighbouring pieces share an event, which no target is lost by."""
+    """Return the first and the one-past-last event of each piece; consecutive pieces share an event as a target."""
     first, last = [], []
     for low, high in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
         if high - low < 2:
             continue
         start = low
         if high - low > max_length + 1:
-            # A first piece of random length moves all cuts.
+            # A first piece of random length shifts all later pieces.
             end = low + 1 + int(random.integers(1, max_length + 1))
             first.append(start)
             last.append(end)

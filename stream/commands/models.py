@@ -70,12 +70,12 @@ def train(
 
     from models.plans import MOVIELENS, SIMULATED, TRAINING_SEED
 
-    asked = None
+    evaluated = None
     if movielens is not None:
         from models.data.movielens import load
 
         plan, sessions = MOVIELENS, load(movielens)
-        asked = load(movielens, stride=_MOVIELENS_STRIDE)
+        evaluated = load(movielens, stride=_MOVIELENS_STRIDE)
     else:
         from models.data.simulator import simulate
 
@@ -96,7 +96,7 @@ def train(
             out,
             replace(plan, threads=threads, baseline=baseline, command=command),
             sessions,
-            asked=asked,
+            evaluated=evaluated,
             report=report,
         )
     margin_of(out, movielens, CALIBRATED_ON, plan.cited_share, console=console)

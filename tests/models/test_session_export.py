@@ -1,4 +1,4 @@
-"""The exported graph says what the PyTorch model says, whatever the padding, and what it says without each event."""
+"""The exported graph agrees with the PyTorch model for any padding, including the output ``without``."""
 
 from __future__ import annotations
 
