@@ -2,9 +2,10 @@
 PYTHON ?= python3
 DURATION ?= 30
 RATE ?= 50
+JOBS ?= 3
 BIN := .venv/bin
 
-.PHONY: setup setup-dev demo test faults lint format clean help
+.PHONY: setup setup-dev demo test test-fast faults lint format clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -15,8 +16,11 @@ setup-dev: .venv/.dev ## the same with torch, test and lint tools
 demo: .venv/.run ## the whole service for DURATION seconds at RATE slates a second
 	$(BIN)/whyrec demo --duration $(DURATION) --rate $(RATE)
 
-test: .venv/.dev ## all tests, against a real broker, registry and object store
-	$(BIN)/python -m pytest $(ARGS)
+test: .venv/.dev ## all tests, JOBS files at a time, against a real broker, registry and object store
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations 15 $(ARGS)
+
+test-fast: .venv/.dev ## the tests that need neither servers nor seconds: at most two minutes on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not server and not slow" $(ARGS)
 
 faults: .venv/.dev ## kill, freeze, starve and cut off workers, hundreds of times; count what is lost or comes twice
 	$(BIN)/python -m tests.faults $(ARGS)

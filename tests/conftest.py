@@ -1,10 +1,16 @@
-"""Registers the fixtures that start real servers (see tests/parts), and how long a random example may take."""
+"""Registers the fixtures that start real servers and the rule for skipped tests; sets the limits of random examples."""
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import settings
 
-pytest_plugins = ["tests.parts.fixtures"]
+# Files of tests run side by side: threads of PyTorch or LightGBM beyond one each would only wait for each other.
+# Set before either is imported; the workers that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+pytest_plugins = ["tests.parts.fixtures", "tests.skips"]
 
 # A slow example is a slow machine, not a defect: speed is measured in bench/.
 settings.register_profile("whyrec", deadline=None)

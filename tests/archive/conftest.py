@@ -12,7 +12,7 @@ from stream.archive.s3 import S3Options
 from stream.archive.store import open_store
 
 
-@pytest.fixture(params=["memory", "local", "s3"])
+@pytest.fixture(params=["memory", "local", pytest.param("s3", marks=pytest.mark.server("s3_server"))])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store of each kind."""
     if request.param == "memory":

@@ -29,6 +29,8 @@ from tests.archive.checks import archived_items, items_of
 from tests.archive.faulty import Crash, FaultyStore, Moment
 from tests.archive.meddled import MeddledStore
 
+pytestmark = pytest.mark.slow
+
 HOT, COLD = TIERS["hot"].until_days, TIERS["cold"].until_days
 
 
@@ -256,7 +258,8 @@ aging.tier(Deadly()) if what == "tier" else aging.erase(user(4), Deadly())
 """
 
 
-@pytest.mark.parametrize("where", ["folder", "s3"])
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["folder", pytest.param("s3", marks=pytest.mark.server("s3_server"))])
 def test_kill_9_at_several_steps(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     url = str(tmp_path / "archive") if where == "folder" else request.getfixturevalue("s3_url")
     expected = filled()

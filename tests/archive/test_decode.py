@@ -34,6 +34,7 @@ def message(offset: int, value: bytes | None, headers: list[tuple[str, bytes]] |
     return Record(0, offset, None, value, framing if headers is None else headers)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(audits, max_size=5))
 def test_the_quick_reader_reads_what_the_codec_reads(records: list[Any]) -> None:

@@ -26,7 +26,8 @@ def identities(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return sorted(tuple(row[name] for name in IDENTITY) for row in rows)
 
 
-@pytest.mark.parametrize("kind", ["local", "s3"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["local", pytest.param("s3", marks=pytest.mark.server("s3_server"))])
 def test_the_table_follows_the_archive(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     settings = Settings()
     if kind == "local":

@@ -202,6 +202,7 @@ def eraser(store: Store) -> None:
         assert sum(each.rows for each in found) == 2
 
 
+@pytest.mark.server("s3_server")
 def test_each_role_can_do_its_work_and_asks_for_nothing_that_its_policy_lacks(guarded: Guarded, tmp_path: Path) -> None:
     work: list[tuple[str, Callable[[Store], None]]] = [
         ("sink", sink),
@@ -238,6 +239,7 @@ def root(guarded: Guarded) -> Store:
     return store
 
 
+@pytest.mark.server("s3_server")
 @pytest.mark.parametrize("role", ROLES)
 def test_what_a_role_may_not_do_is_refused(guarded: Guarded, root: Store, role: str) -> None:
     store = guarded.store(role)

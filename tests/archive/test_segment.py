@@ -189,6 +189,7 @@ def test_stock_duckdb_reads_the_archive_as_it_stands(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_row_groups_are_small_enough_to_skip() -> None:
     import pyarrow.parquet as pq
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -23,6 +24,8 @@ from stream.archive.writing.writer import Batch, ChainWriter
 from tests.archive.checks import archived_items, items_of, verdict_of
 from tests.archive.faulty import Crash, FaultyStore, Moment
 from tests.archive.slates_of import audit, slates
+
+pytestmark = pytest.mark.slow
 
 CHAIN = Chain("explanation-audit", 0)
 WORKERS = 3

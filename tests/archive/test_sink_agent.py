@@ -22,6 +22,8 @@ from stream.kafka.topics import TOPICS
 from stream.settings import Settings
 from tests.archive.checks import Watch, archived_items, eventually, items_of, verdict_of
 from tests.archive.sink_process import AuditProducer, SinkProcess
+from tests.parts.fixtures import ExistingKafka
+from tests.parts.kafka import Kafka
 from tests.parts.s3_server import S3Server
 
 PARTITIONS = 2
@@ -44,10 +46,10 @@ class Bus:
 
 
 @pytest.fixture
-def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
+def bus(kafka: Kafka | ExistingKafka) -> Iterator[Bus]:
     mark = uuid.uuid4().hex[:8]
     settings = Settings(
-        bootstrap_servers=request.getfixturevalue("kafka").bootstrap,
+        bootstrap_servers=kafka.bootstrap,
         consumer_group=f"sink-{mark}",
         partitions=PARTITIONS,
         **{f"{role}_topic": f"{role}-{mark}" for role in TOPICS},  # type: ignore[arg-type]
@@ -58,6 +60,7 @@ def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
     cluster.delete()
 
 
+@pytest.mark.slow
 def test_on_the_embedded_broker_across_a_kill_and_a_clean_end(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "archive"))
     watch = Watch(store)

@@ -28,6 +28,8 @@ from stream.archive.objects import (
 from stream.archive.s3 import S3Options, S3Store
 from stream.archive.store import LocalStore, open_store
 from stream.errors import ArchiveError, ConfigurationError
+from tests.parts.fixtures import ExistingS3Server
+from tests.parts.s3_server import S3Server
 
 
 def keys(store: Store, prefix: str, after: str = "") -> list[str]:
@@ -291,12 +293,9 @@ def test_many_objects_are_read_in_the_order_of_the_keys_given(store: Store) -> N
         next(some)
 
 
-def test_the_storage_class_reaches_s3(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = request.getfixturevalue("s3_server")
-    store = S3Store(
-        f"s3://{server.bucket}/{uuid.uuid4().hex}",
-        S3Options(server.endpoint_url, server.access_key, server.secret_key),
-    )
+def test_the_storage_class_reaches_s3(s3_server: S3Server | ExistingS3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = S3Options(s3_server.endpoint_url, s3_server.access_key, s3_server.secret_key)
+    store = S3Store(f"s3://{s3_server.bucket}/{uuid.uuid4().hex}", options)
     sent: list[dict[str, Any]] = []
     call = store._fs._call_s3
 

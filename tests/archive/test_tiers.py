@@ -261,6 +261,7 @@ def test_a_place_with_nothing_to_do_is_known_by_its_names_alone(archive: Aging) 
     assert [tiers.settled(*each, archive.clock()) for each in stock.places(archive.store).items()] == [False, False]
 
 
+@pytest.mark.slow
 def test_a_task_that_slept_for_a_week_finds_what_it_made_and_sweep_left() -> None:
     at, calls = 0, 1
     while at < calls:

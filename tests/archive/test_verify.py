@@ -87,6 +87,7 @@ def test_a_changed_byte_in_an_object(store: MemoryStore) -> None:
     assert errors(store) == []
 
 
+@pytest.mark.slow
 def test_a_changed_byte_in_an_entry_wherever_it_is(store: MemoryStore) -> None:
     key = entry_keys(store)[1]
     data = store.get(key)

@@ -25,6 +25,7 @@ def orphan(store: Store) -> None:
     store.put_if_absent(f"{ref.key[: -len('0123456789abcdef.parquet')]}0123456789abcdef.parquet", store.get(ref.key))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["local", "s3"])
 def test_the_view_holds_each_row_once_before_and_after_every_change(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest

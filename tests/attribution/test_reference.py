@@ -27,6 +27,7 @@ def scores(model: SessionTransformer, vectors: npt.NDArray[np.float32]) -> npt.N
     return np.einsum("b...d,bnd->bn...", vectors, model.item_vectors.detach().numpy()[CANDIDATES])
 
 
+@pytest.mark.slow
 def test_integrated_gradients_add_up_to_the_score_difference(model: SessionTransformer) -> None:
     coarse, fine = (
         reference.integrated_gradients(model, ITEMS, RECEIVED, CANDIDATES, steps=steps) for steps in (8, 256)

@@ -71,6 +71,7 @@ def kinds(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @SLOW
 @given(kind=kinds(), trees=st.integers(1, 12), categorical=st.sampled_from([[], [2], [2, 5]]), seed=st.integers(0, 999))
 def test_trained_models_of_any_kind(kind: dict[str, Any], trees: int, categorical: list[int], seed: int) -> None:

@@ -1,6 +1,6 @@
-"""A guard on what explaining costs: work that is counted, the same on every machine, and ratios within one run.
+"""A guard on what explaining costs: counts of work, which are the same on every machine; time is measured in bench/.
 
-Bounds are a fifth above what was counted, and half of the ratio that was measured, when they were last set.
+Bounds are a fifth above what was counted when they were last set.
 """
 
 from __future__ import annotations
@@ -9,23 +9,18 @@ import cProfile
 import pstats
 import warnings
 from collections.abc import Iterator
-from itertools import count
 from typing import Any
 
-import numpy as np
 import pytest
 
-from models.attribution.treeshap import TreeShap
 from models.bundle import Bundle
-from models.reranker.runtime import Reranker
 from stream.settings import BUNDLED_MODEL
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # shap's, about matplotlib
-    from bench.pipeline import Ours, measure, slates_of, watch_rows
-    from bench.plain import PlainAssembly
+    from bench.pipeline import Ours, slates_of, watch_rows
 
-pytestmark = pytest.mark.filterwarnings("ignore:LightGBM binary classifier with TreeExplainer")
+pytestmark = pytest.mark.slow
 
 ITEMS = 20
 BATCH = 64
@@ -78,40 +73,3 @@ def test_a_batch_takes_few_calls_in_python(bundle: Bundle, slates: list[Any]) ->
         profile.runcall(ours, batch)
     calls = pstats.Stats(profile).total_calls  # type: ignore[attr-defined]
     assert calls / (SLATES * ITEMS) < 16
-
-
-def test_checking_every_claim_costs_a_fraction_of_what_the_plain_assembly_costs(
-    bundle: Bundle, slates: list[Any]
-) -> None:
-    plain, evidence = PlainAssembly(bundle), Ours(bundle)
-    messages = evidence.messages(slates)
-    ratios = []
-    for turn in range(-1, 3):
-        whole = measure(plain.per_impression, slates, ITEMS, turn, 2)
-        checked = measure(evidence, messages, ITEMS, turn, BATCH)
-        if turn >= 0:
-            ratios.append(whole / checked)
-    assert np.median(ratios) > 11
-
-
-def test_contributions_cost_a_fraction_of_lightgbms_own(bundle: Bundle) -> None:
-    booster = Reranker.load(bundle).booster
-    shap = TreeShap(booster)
-    shap.warm_up()
-    random = np.random.default_rng(0)
-    rows = random.normal(size=(256, len(bundle.features)))
-    fresh = count()
-
-    def job(batch: Any) -> None:
-        shap.contributions(rows + next(fresh) * 1e-3)
-
-    def peer(batch: Any) -> None:
-        booster.predict(rows[:16], pred_contrib=True, num_threads=1)
-
-    ratios = []
-    for turn in range(-1, 5):
-        theirs = measure(peer, rows, 1, turn, 16)
-        own = measure(job, rows, 1, turn, 256)
-        if turn >= 0:
-            ratios.append(theirs / own)
-    assert np.median(ratios) > 50

@@ -73,6 +73,7 @@ def test_the_topic_contains_the_slates_reported_as_delivered(broker: EmbeddedBro
     assert {later - sooner for sooner, later in itertools.pairwise(times)} == {5}, "one slate every 5 ms"
 
 
+@pytest.mark.slow
 def test_a_duration_limits_the_number_of_slates(broker: EmbeddedBroker, bundle: Path) -> None:
     where = ("--bundle", str(bundle), "--bootstrap", broker.bootstrap_servers)
     result = call("--simulated", *where, "--rate", "5", "--duration", "3", "--slate-size", "3", "--seed", "7")
@@ -112,6 +113,7 @@ def test_exactly_one_source_is_required(sources: tuple[str, ...]) -> None:
     assert "needs one source" in str(result.exception)
 
 
+@pytest.mark.slow
 def test_without_a_broker_the_error_names_the_address(bundle: Path) -> None:
     result = call("--simulated", "--bundle", str(bundle), "--bootstrap", "127.0.0.1:1")
 

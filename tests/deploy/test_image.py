@@ -106,6 +106,7 @@ def test_its_health_check_is_in_it(final: Stage) -> None:
     assert command[1].split('"')[3] in destination
 
 
+@pytest.mark.slow
 def test_what_is_installed_is_everything_that_a_checkout_has(image: Image) -> None:
     # Modules and data that a checkout has and the installed package lacks fail only in production.
     files = [path for package in ("schemas", "models", "stream") for path in (image.context / package).rglob("*.*")]
@@ -114,6 +115,7 @@ def test_what_is_installed_is_everything_that_a_checkout_has(image: Image) -> No
     assert [str(path) for path in had if not (image.site / path).is_file()] == []
 
 
+@pytest.mark.slow
 def test_the_installed_command_runs_from_the_image_not_from_the_checkout(image: Image, tmp_path: Path) -> None:
     where = image.run(["python", "-c", "import stream, models, schemas; print(stream.__file__, models.__file__)"])
     assert where.stdout.split() == [str(image.site / package / "__init__.py") for package in ("stream", "models")]

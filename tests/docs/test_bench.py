@@ -65,6 +65,7 @@ def test_a_picture_is_shown_and_names_no_folder_of_a_machine(picture: str) -> No
     assert len(text) < 300_000
 
 
+@pytest.mark.slow
 def test_growth_measures_every_size_and_draws_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plot, written = tmp_path / "growth.svg", tmp_path / "growth.json"
     growth.main(["--few", "--no-stream", "--rounds", "1", "--plot", str(plot), "--json", str(written)])

@@ -22,6 +22,8 @@ from tests.parts.fixtures import ExistingKafka, ExistingS3Server
 from tests.parts.kafka import Kafka
 from tests.parts.s3_server import S3Server
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 MOVIELENS = ROOT.parent / "shared" / "data" / "movielens-100k"

@@ -43,6 +43,7 @@ def test_a_setting_that_cannot_be_is_named(
     assert wanted in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

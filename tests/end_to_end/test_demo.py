@@ -21,6 +21,8 @@ from stream.demo.outcome import Outcome
 from tests.bundles import tiny_bundle
 from tests.parts.kafka import Kafka
 
+pytestmark = pytest.mark.slow
+
 ITEMS_PER_SLATE = 20
 KEYS = {
     "events_in",

@@ -25,6 +25,8 @@ from tests.end_to_end.malformed import CASES
 from tests.worker.bus import Bus, Sent, embedded_bus, kafka_bus
 from tests.worker.running import archived, running, until_archived
 
+pytestmark = pytest.mark.slow
+
 Place = tuple[int, int]
 
 
@@ -40,7 +42,13 @@ class Answers:
     exit_status: int
 
 
-@pytest.fixture(scope="module", params=["plain Avro, embedded broker, folder", "registry, Kafka, S3"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "plain Avro, embedded broker, folder",
+        pytest.param("registry, Kafka, S3", marks=pytest.mark.server("kafka", "schema_registry", "s3_server")),
+    ],
+)
 def answers(
     request: pytest.FixtureRequest, bundle: Bundle, bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Answers]:

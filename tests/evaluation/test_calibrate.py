@@ -18,6 +18,8 @@ from stream.explain.pipeline import Explainer
 from stream.settings import BUNDLED_MODEL
 from tests.bundles import tiny_bundle, tiny_impression
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("asked", [0.3, 0.6])
 def test_the_largest_margin_that_leaves_enough(asked: float, tmp_path: Path) -> None:

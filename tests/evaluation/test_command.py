@@ -7,10 +7,13 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from stream.cli import app
 from stream.settings import BUNDLED_MODEL
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_command_prints_writes_and_draws(tmp_path: Path) -> None:

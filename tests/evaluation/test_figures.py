@@ -18,6 +18,8 @@ from stream.explain.ablate import EVENTS
 from stream.explain.pipeline import Explainer
 from tests.explain.judge import Judge as PlainJudge
 
+pytestmark = pytest.mark.slow
+
 PROMISED = ("true_deletion", "true_all_removals", "true_cause_first", "ig_top5", "drop_of_best", "confirmed_share")
 
 

@@ -78,6 +78,7 @@ def test_an_empty_input_is_said_to_be_empty(bundle_dir: Path, nothing: str) -> N
     assert "standard input is empty" in result.output
 
 
+@pytest.mark.slow
 def test_the_wire_format_is_read_with_the_registry_that_is_set(
     bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

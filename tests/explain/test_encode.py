@@ -92,6 +92,7 @@ def test_a_slate_that_asks_for_detail_gets_it_and_its_neighbours_stay_bytes(
     assert isinstance(second, Encoded)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_batch_is_encoded_as_its_records_are(data: st.DataObject, explainer: Explainer, bundle: Bundle) -> None:

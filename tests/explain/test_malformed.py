@@ -207,6 +207,7 @@ def pool(bundle: Bundle) -> list[Record]:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(drawn=BATCHES)
 def test_any_batch_has_one_outcome_each_and_what_is_explained_can_be_sent(

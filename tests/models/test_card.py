@@ -71,6 +71,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.mark.slow
 def test_a_build_gives_a_bundle_that_fits_and_serves(built: Built, sessions: Sessions) -> None:
     assert [finding for finding in check(built.bundle.path) if finding.fits is False] == []
     slate = next(impressions(built.bundle, sessions, items=5))
@@ -121,6 +122,7 @@ def test_the_card_says_when_another_model_ranks_better() -> None:
     assert "ranks better" not in render(replace(facts, rank={"transformer": better, "LSTM": worse}))
 
 
+@pytest.mark.slow
 def test_the_same_build_gives_the_same_models(built: Built, tmp_path: Path, sessions: Sessions) -> None:
     again = Built(tmp_path, replace(QUICK, baseline=False), sessions)
     for file in ("session.onnx", "item_vectors.npy", "reranker.txt"):
@@ -189,6 +191,7 @@ def test_the_card_is_printed(tiny: Path) -> None:
     assert result.output.strip() == (tiny / "card.md").read_text().strip()
 
 
+@pytest.mark.slow
 def test_the_shipped_bundle_fits_and_is_small() -> None:
     bundle = Bundle.load(Path(__file__).parents[2] / "models" / "bundles" / "streamrec")
     assert sum(path.stat().st_size for path in bundle.path.iterdir()) <= 8_000_000
@@ -196,6 +199,7 @@ def test_the_shipped_bundle_fits_and_is_small() -> None:
     assert len(bundle.catalog) == 5000
 
 
+@pytest.mark.slow
 def test_the_shipped_bundle_ranks_what_comes_next(tmp_path: Path) -> None:
     """A tenth of what its card says would be far above popularity; the full figures take a training to reproduce."""
     bundle = Bundle.load(Path(__file__).parents[2] / "models" / "bundles" / "streamrec")
@@ -216,6 +220,7 @@ def test_training_needs_one_source(tmp_path: Path, options: list[str]) -> None:
     assert "needs one source" in str(result.exception)
 
 
+@pytest.mark.slow
 def test_training_by_command_writes_a_bundle_that_says_how_to_repeat_it(tmp_path: Path, movielens: Path) -> None:
     out = tmp_path / "bundle"
     result = RUN.invoke(

@@ -58,6 +58,7 @@ def test_products_are_those_of_numpy_whatever_rows_come_together(rows: int, dept
         np.testing.assert_array_equal(alone[0], together[row])
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(lengths=st.lists(st.integers(1, WIDTH), min_size=1, max_size=9), seed=st.integers(0, 99))
 def test_what_comes_after_any_event_may_differ(models: list[SessionModel], lengths: list[int], seed: int) -> None:
@@ -73,6 +74,7 @@ def test_what_comes_after_any_event_may_differ(models: list[SessionModel], lengt
         np.testing.assert_allclose(again, model.run(other, engagement).vector, **CLOSE)
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(lengths=st.lists(st.integers(1, WIDTH), min_size=1, max_size=9), seed=st.integers(0, 99))
 def test_a_masked_event_is_one_row_of_without(models: list[SessionModel], lengths: list[int], seed: int) -> None:
@@ -175,11 +177,14 @@ def test_without_any_event_the_vector_is_zero(models: list[SessionModel]) -> Non
         assert not model.incremental.vectors(cache, item[:1] * 0, engagement[:1] * 0, runs).any()
 
 
+@pytest.mark.slow
 def test_other_weights_than_the_graphs_are_refused(models: list[SessionModel]) -> None:
     for model in models:
         kept = model.incremental
         assert kept is not None
-        other = replace(kept, weights=kept.weights._replace(projection_bias=kept.weights.projection_bias + 0.01))
+        bias = kept.weights.projection_bias + 0.01
+        bias.flags.writeable = False  # as read from the bundle: for any other type the kernels are compiled again
+        other = replace(kept, weights=kept.weights._replace(projection_bias=bias))
 
         def graph(histories: Histories, model: SessionModel = model) -> Reading:
             got = model.run(histories.item, histories.engagement, cache=True)

@@ -21,6 +21,8 @@ from models.session.runtime import SessionModel, SessionOutput
 from models.session.transformer import SessionTransformer
 from tests.bundles import ITEMS, TINY, random_weights, tiny_bundle
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = settings(max_examples=40, deadline=None, derandomize=True)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 

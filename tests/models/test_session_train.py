@@ -21,6 +21,8 @@ from models.session.train import Progress, SessionNet, as_numpy, batches, new_mo
 from models.session.transformer import SessionTransformer
 from tests.bundles import ITEMS, tiny_catalog
 
+pytestmark = pytest.mark.slow
+
 SIZE = SessionConfig(items=ITEMS, d=16, heads=2, d_ff=32, dropout=0.0)
 _START_MS, _STEP_MS = 1_760_000_000_000, 6 * 3_600_000
 RECIPE = Recipe(epochs=8, events_per_batch=256, rate=1e-2)

@@ -2,7 +2,10 @@
 
 An existing server is used instead where its variable is set: `WHYREC_TEST_BOOTSTRAP_SERVERS`,
 `WHYREC_TEST_SCHEMA_REGISTRY_URL`, `WHYREC_TEST_S3_ENDPOINT_URL` (the last with the usual AWS variables). Where there is
-neither, the tests that need the part are skipped with the reason; with `CI=true` they fail.
+neither, the tests that need the part are skipped with the reason.
+
+A test that uses one of these fixtures has the marker `server`. Where a test asks for a part at run time, the marker is
+set by hand and names the parts: `pytest.mark.server("kafka")`. A test without the marker cannot start a server.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import NoReturn, TypeVar
 
 import pytest
 
-from tests.parts import compose_spec
+from tests.parts import compose_spec, process
 from tests.parts import kafka as kafka_part
 from tests.parts import s3_server as s3
 from tests.parts import schema_registry as registry_part
@@ -76,9 +79,7 @@ class ExistingS3Server:
 
 
 def unavailable(reason: PartUnavailable) -> NoReturn:
-    """Skip with the reason; in CI, where every part must be, fail."""
-    if os.environ.get("CI", "").lower() == "true":
-        pytest.fail(f"CI must have this part: {reason}")
+    """Skip with the reason."""
     pytest.skip(str(reason))
 
 
@@ -131,11 +132,31 @@ def s3_url(s3_server: S3Server | ExistingS3Server, monkeypatch: pytest.MonkeyPat
     return f"s3://{s3_server.bucket}/{uuid.uuid4().hex[:12]}"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the marker `server` to each test that asks for one of these fixtures."""
+    for item in items:
+        if _parts(item) and item.get_closest_marker("server") is None:
+            item.add_marker("server")
+
+
+def _parts(item: pytest.Item) -> set[str]:
+    """Names of the parts that a test uses."""
+    named = {str(name) for marker in item.iter_markers("server") for name in marker.args}
+    return named | FETCHED.keys() & set(getattr(item, "fixturenames", ()))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let only tests with the marker `server` start servers."""
+    process.forbidden = None if item.get_closest_marker("server") else f"{item.nodeid} lacks the marker `server`"
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Fetch what the collected tests will need before the first begins, so that no test's time limit pays for it."""
     if session.config.option.collectonly:
         return
-    needed = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    needed = {name for item in session.items for name in _parts(item)}
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     for name, (kept, fetch, existing) in FETCHED.items():
         target = cache_directory() / kept

@@ -20,6 +20,14 @@ LOG_TAIL_CHARACTERS = 4000
 DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 
 
+forbidden: str | None = None
+"""Why no server may be started now; `tests.parts.fixtures` sets it for each test."""
+
+
+class ServerForbidden(RuntimeError):
+    """Something that must not start servers tried to; the message says which test."""
+
+
 class ServerFailed(RuntimeError):
     """The server ended or did not answer in time; the message carries the end of its log."""
 
@@ -44,9 +52,17 @@ class ServerProcess:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start, unless it runs already, and wait until it answers. Raises ServerFailed with its last words."""
+        """Start, unless it runs already, and wait until it answers.
+
+        Raises:
+            ServerFailed: it ended or did not answer in time; the message carries its last words.
+            ServerForbidden: the running test is not one that may start servers.
+
+        """
         if self.running:
             return
+        if forbidden is not None:
+            raise ServerForbidden(f"{forbidden}, and tried to start {self.name}")
         guarded = [sys.executable, "-S", "-E", str(DIE_WITH_PARENT), str(os.getpid()), *self._command]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

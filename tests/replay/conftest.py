@@ -21,6 +21,8 @@ from stream.archive.store import open_store
 from stream.cli import app
 from stream.settings import Settings
 from tests.bundles import tiny_impression
+from tests.parts.fixtures import ExistingKafka
+from tests.parts.kafka import Kafka
 from tests.worker.bus import Bus, kafka_bus
 from tests.worker.conftest import bundle, bundle_dir
 from tests.worker.running import running, until_archived
@@ -71,11 +73,11 @@ class Explained:
 
 @pytest.fixture(scope="module")
 def explained(
-    request: pytest.FixtureRequest, bundle: Bundle, bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    kafka: Kafka | ExistingKafka, bundle: Bundle, bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Explained]:
     folder = tmp_path_factory.mktemp("replay")
     settings = Settings(bundle_dir=bundle_dir, archive_url=str(folder / "archive"))
-    with kafka_bus(settings, request.getfixturevalue("kafka").bootstrap) as bus:
+    with kafka_bus(settings, kafka.bootstrap) as bus:
         slates = [tiny_impression(bundle, session=6 + 9 * number, items=5, seed=number) for number in range(SLATES)]
         topic, codec = bus.settings.topic("impressions"), Codec()
         encoded = [codec.encode("impression", {"detail": False, **slate}, topic) for slate in slates]

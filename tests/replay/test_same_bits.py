@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from models.bundle import Bundle
 from models.data.simulator import simulate
 from models.data.slates import impressions
 from stream.explain.pipeline import Explained, Explainer
 from stream.settings import BUNDLED_MODEL
+
+pytestmark = pytest.mark.slow
 
 
 def test_an_explanation_is_the_same_alone_and_in_a_batch() -> None:

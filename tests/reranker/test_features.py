@@ -58,6 +58,7 @@ def of(log: Sessions, history: Sessions, now_ms: int = NOW_MS) -> tuple[np.ndarr
     return compute(indexed, moments, candidates)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_features_equal_the_reference_implementation(seed: int) -> None:

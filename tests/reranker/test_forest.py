@@ -53,6 +53,7 @@ def scores_again_alike(booster: lightgbm.Booster, X: np.ndarray, feature: int, *
     np.testing.assert_array_equal(again.raw(every, X[:, feature]), trees.raw(X))
 
 
+@pytest.mark.slow
 @SLOW
 @given(
     kind=st.sampled_from(KINDS),
@@ -75,6 +76,7 @@ def test_trained_models(
         scores_again_alike(booster, others, feature, must=leaves < 4 and feature not in categorical)
 
 
+@pytest.mark.slow
 @SLOW
 @given(leaves=st.integers(2, 60), chain=st.booleans(), trees=st.integers(1, 5), seed=st.integers(0, 9999))
 def test_trees_with_any_decision_at_any_node(leaves: int, chain: bool, trees: int, seed: int) -> None:

@@ -20,6 +20,8 @@ from models.reranker.features import FEATURE_SET, FEATURES
 from models.reranker.itemlog import ItemLog
 from models.reranker.train import LABEL_EVENTS, MONOTONE, TooFewInteractions, Trained, auc, ndcg, sample_slates, train
 
+pytestmark = pytest.mark.slow
+
 # Random item vectors: with them, encode() is a session model that knows the simulator's own probabilities.
 VECTORS = np.random.default_rng(0).normal(scale=1 / 16, size=(5001, 256)).astype(np.float32)
 VECTORS[0] = 0

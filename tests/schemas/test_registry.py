@@ -184,11 +184,13 @@ def test_an_event_cut_anywhere_is_undecodable(codec: Codec, topics: dict[str, st
             codec.decode("impression", whole[:end])
 
 
+@pytest.mark.slow
 def test_a_registry_that_is_away_does_not_condemn_the_event() -> None:
     with Registry(f"http://127.0.0.1:{free_port()}") as registry, pytest.raises(RegistryUnavailable):
         Codec(registry).decode("impression", b"\x00\x00\x00\x00\x01rest")
 
 
+@pytest.mark.slow
 def test_a_registry_that_takes_questions_and_says_nothing_is_waited_for_only_so_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

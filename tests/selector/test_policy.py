@@ -23,6 +23,8 @@ from stream.replay.archived import ArchivedSlate, Source
 from stream.replay.compare import explainer_for, replay
 from stream.settings import BUNDLED_MODEL
 
+pytestmark = pytest.mark.slow
+
 SLATES = 100
 
 

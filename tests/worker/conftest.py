@@ -34,7 +34,7 @@ def settings(bundle_dir: Path, tmp_path: Path) -> Settings:
     return Settings(bundle_dir=bundle_dir, archive_url=str(tmp_path / "archive"), delivery_timeout_s=10)
 
 
-@pytest.fixture(params=["embedded", "kafka"])
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.server("kafka"))])
 def bus(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Bus]:
     if request.param == "embedded":
         with embedded_bus(settings) as found:

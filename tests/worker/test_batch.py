@@ -131,6 +131,7 @@ def test_whatever_is_cut_or_flipped_every_slate_is_answered_exactly_once(
     assert (answer.explained, answer.dead.total()) == (len(spoken), len(buried))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("poisoned", [{0}, {5}, {2, 3}, {0, 1, 2, 3, 4, 5}])
 def test_a_slate_that_makes_the_whole_batch_fail_is_found_and_the_others_explained(
     explainer: Explainer, codec: Codec, settings: Settings, received: list[Received], poisoned: set[int]

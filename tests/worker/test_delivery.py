@@ -66,6 +66,7 @@ def test_a_message_too_large_is_refused_by_its_place_and_the_rest_delivered(sett
         delivery.close(10)
 
 
+@pytest.mark.slow
 def test_a_broker_that_stays_away_is_reported_after_the_time_given() -> None:
     with EmbeddedBroker(["t"]) as broker:
         address = broker.bootstrap_servers

@@ -41,6 +41,7 @@ def encoded(bundle: Bundle) -> list[Any]:
     return [(each.value, each.headers) for each in made]
 
 
+@pytest.mark.slow
 def test_without_its_topics_a_worker_does_not_start(settings: Settings, tmp_path: Path) -> None:
     with EmbeddedBroker() as broker:
         changed = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
@@ -51,6 +52,7 @@ def test_without_its_topics_a_worker_does_not_start(settings: Settings, tmp_path
         assert worker.exit_status == 1
 
 
+@pytest.mark.slow
 def test_a_registry_that_stays_away_ends_the_worker_and_loses_nothing(
     settings: Settings, encoded: list[Any], tmp_path: Path
 ) -> None:
@@ -66,6 +68,7 @@ def test_a_registry_that_stays_away_ends_the_worker_and_loses_nothing(
             assert worker.stop() == 0
 
 
+@pytest.mark.slow
 def test_the_lag_is_told_of_partitions_on_which_nothing_was_ever_finished(
     settings: Settings, encoded: list[Any], tmp_path: Path
 ) -> None:

@@ -18,6 +18,8 @@ from tests.bundles import tiny_impression
 from tests.worker.bus import PARTITIONS, Bus
 from tests.worker.running import archived_rows, running, until_archived, worker_on
 
+pytestmark = pytest.mark.slow
+
 ITEMS = 6
 
 

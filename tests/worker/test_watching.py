@@ -103,5 +103,6 @@ def test_a_traceback_in_the_log_shows_no_values(
     assert "swordfish-" not in stream.getvalue()
 
 
+@pytest.mark.slow
 def test_a_registry_shows_no_password() -> None:
     assert "swordfish" not in repr(Registry("http://127.0.0.1:1", "user:swordfish"))
