@@ -4,8 +4,9 @@ DURATION ?= 30
 RATE ?= 50
 JOBS ?= 3
 BIN := .venv/bin
+KERNEL_TESTS := tests/trees tests/attribution/test_treeshap.py tests/models/test_incremental.py tests/reranker/test_runtime.py
 
-.PHONY: setup setup-dev demo test test-fast faults lint format clean help
+.PHONY: setup setup-dev demo test test-fast test-checked faults lint format clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -21,6 +22,9 @@ test: .venv/.dev ## all tests, JOBS files at a time, against a real broker, regi
 
 test-fast: .venv/.dev ## the tests that need neither servers nor seconds: at most two minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not server and not slow" $(ARGS)
+
+test-checked: .venv/.dev ## the tests of the compiled kernels, with every access to an array checked
+	WHYREC_CHECKED_KERNELS=1 $(BIN)/python -m pytest -n 2 --timeout 900 $(KERNEL_TESTS) $(ARGS)
 
 faults: .venv/.dev ## kill, freeze, starve and cut off workers, hundreds of times; count what is lost or comes twice
 	$(BIN)/python -m tests.faults $(ARGS)

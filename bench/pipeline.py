@@ -30,7 +30,7 @@ from bench.work import Work, peak_bandwidth, peak_flops, watch
 from models.bundle import Bundle
 from models.data.simulator import simulate
 from models.data.slates import impressions
-from models.reranker.forest import ROWS
+from models.trees.forest import ROWS
 from schemas.codec import Codec, Encoded
 from schemas.events import Impression
 from stream.explain.encode import Encoded as Answer

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.errors import BundleError
-from models.reranker.forest import Trees
+from models.trees.forest import Trees
 
 _TREE_SIZES = re.compile(r"^tree_sizes=(.*)\n", re.MULTILINE)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from models.attribution.treeshap import ContributionMismatch, InvalidRows, TreeShap, UnsupportedModel
 from schemas.errors import WhyrecError
-from tests.attribution.forests import Written, model_text, rows, train
+from tests.trees.forests import Written, model_text, rows, train
 
 Float64s = npt.NDArray[np.float64]
 

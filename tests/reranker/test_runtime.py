@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from models.bundle import Bundle, BundleError
-from models.reranker.forest import Again
 from models.reranker.runtime import Reranker
+from models.trees.forest import Again
 from tests.bundles import tiny_bundle, tiny_reranker
 
 

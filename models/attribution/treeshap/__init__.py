@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from models.attribution.treeshap.kernel import contribute
-from models.attribution.treeshap.model import UnsupportedModel, parse
 from models.attribution.treeshap.program import compile_forest
+from models.compiled import empty
+from models.trees.model import UnsupportedModel, parse
 from schemas.errors import WhyrecError
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class TreeShap:
         return worst
 
     def _run(self, X: Float64s, out: Float64s, shape: np.dtype[np.generic]) -> None:
-        contribute(X, out, *self._program.arrays, np.empty(2 * self._program.largest + 1, shape))
+        contribute(X, out, self._program.tables, empty(2 * self._program.largest + 1, shape))
 
     def _check(self, X: Float64s) -> None:
         if not isinstance(X, np.ndarray) or X.ndim != 2 or X.dtype != np.float64:

@@ -1,17 +1,14 @@
-"""The kernel: one pass down and one pass up each tree, for 1, 32 or 64 rows at once. See ``treeshap.md``.
-
-Numba's cache is keyed on this file. After a change in ``simd.py`` or ``encode.py`` change this file too.
-"""
+"""The kernel: one pass down and one pass up each tree, for 1, 32 or 64 rows at once. See ``treeshap.md``."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from models.attribution.treeshap.encode import encode
-from models.attribution.treeshap.simd import (
+from models.compiled import compiled, empty, inlined
+from models.trees.encode import Binning, codes_of, encode
+from models.trees.simd import (
     ROW_LANES,
     along,
     along_either,
@@ -24,44 +21,57 @@ from models.attribution.treeshap.simd import (
     meet,
     mul,
     one_row,
-    peek,
     pick,
-    poke,
     spread,
     store,
     sub,
     width,
 )
+from models.unchecked import peek, poke
 
 _ALIGNMENT = 64  # bytes: a vector never straddles two cache lines
 _NONE = np.float32(0)
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+class Tables(NamedTuple):
+    """What the kernel reads: splits and trees (records of ``program.py``), float32 tables and quadrature rules.
+
+    targets int64 [players]: for each pair of class and feature that some tree splits, its column in the output.
+    """
+
+    binning: Binning
+    splits: Any
+    trees: Any
+    tables: Any
+    quad: Any
+    targets: Any
+
+
+@inlined
 def _aligned(length: int) -> Any:
-    space = np.empty(length + _ALIGNMENT // 4, np.float32)
+    space = empty(length + _ALIGNMENT // 4, np.float32)
     skip = (_ALIGNMENT - np.int64(space.ctypes.data) % _ALIGNMENT) // 4
     return space[skip : skip + length]
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _goes_left(codes: Any, split: Any, masks: Any) -> Any:
     hits = below(codes, split.column * width(masks), split.threshold, masks)
     return differ(hits, full(split.flip, masks))
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _add(phi: Any, split: Any, x: Any, y: Any, masks: Any) -> None:
     at = split.player * width(masks)
     store(phi, at, fma(x, y, load(phi, at, masks)), masks)
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _edge(split: Any, masks: Any) -> Any:
     return pick(peek(masks, split.edge), split.edge_hi, split.edge_lo)
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _constants(tables: Any, table: int, stride: int, on: Any, left: Any) -> Any:
     """For a repeated feature: z - o of the path so far, and the contribution of the node t = 0."""
     at = table + 2 * stride
@@ -69,26 +79,26 @@ def _constants(tables: Any, table: int, stride: int, on: Any, left: Any) -> Any:
     return earlier, pick(left, peek(tables, at + 2), pick(on, peek(tables, at + 3), _NONE))
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _steps(tree: Any, masks: Any) -> int:
     """Vectors per split: one for each quadrature node, or one for each 8 of them."""
     return (tree.K + ROW_LANES - 1) // ROW_LANES if one_row(masks) else tree.K
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _stride(tree: Any) -> int:
     """Floats from one quadrature table to the next."""
     return (tree.K + ROW_LANES - 1) // ROW_LANES * ROW_LANES
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _tree(codes: Any, splits: Any, tree: Any, tables: Any, quad: Any, W: Any, phi: Any, steps: int, masks: Any) -> None:
     _down(codes, splits, tree, tables, quad, W, steps, masks)
     _turn(codes, splits, tree, tables, quad, W, phi, steps, masks)
     _up(splits, tree, tables, quad, W, phi, steps, masks)
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _down(codes: Any, splits: Any, tree: Any, tables: Any, quad: Any, W: Any, steps: int, masks: Any) -> None:
     """Leave in ``W`` the product of the factors on the path to each upper split, without its own feature's factor."""
     begin, upper, nodes = tree.begin, tree.upper, tree.quad
@@ -120,7 +130,7 @@ def _down(codes: Any, splits: Any, tree: Any, tables: Any, quad: Any, W: Any, st
                 store(W, target + at, mul(load(W, source + at, masks), others), masks)
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _turn(codes: Any, splits: Any, tree: Any, tables: Any, quad: Any, W: Any, phi: Any, steps: int, masks: Any) -> None:
     """Contributions and values of the splits between two leaves."""
     begin, upper, fresh, end, nodes = tree.begin, tree.upper, tree.fresh, tree.size, tree.quad
@@ -159,7 +169,7 @@ def _turn(codes: Any, splits: Any, tree: Any, tables: Any, quad: Any, W: Any, ph
         _add(phi, split, total, difference, masks)
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _up(splits: Any, tree: Any, tables: Any, quad: Any, W: Any, phi: Any, steps: int, masks: Any) -> None:
     """Contributions and values of the upper splits, children first; values take the place of products in ``W``."""
     begin, upper, nodes = tree.begin, tree.upper, tree.quad
@@ -204,46 +214,35 @@ def _up(splits: Any, tree: Any, tables: Any, quad: Any, W: Any, phi: Any, steps:
             _add(phi, split, total, np.float32(1), masks)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def contribute(
-    X: Any,
-    out: Any,
-    features: Any,
-    columns: Any,
-    thresholds: Any,
-    categories: Any,
-    splits: Any,
-    trees: Any,
-    tables: Any,
-    quad: Any,
-    targets: Any,
-    masks: Any,
-) -> None:
+@compiled
+def contribute(X: Any, out: Any, program: Tables, masks: Any) -> None:
     """Add the contributions of the rows ``X`` float64 [n, F] to ``out`` float64 [n, (F + 1) * classes].
 
-    ``masks`` decides the shape of the computation, see ``simd.py``; the other arrays are a ``Program``'s.
+    ``masks`` decides the shape of the computation, see ``models/trees/simd.py``. It has an entry for all rows and two
+    for each split of the largest tree. All are written before they are read, since a tree's splits come parents first.
     """
+    binning, splits, trees, tables, quad, targets = program
     lanes = width(masks)
     rows = 1 if one_row(masks) else lanes
-    codes = np.zeros(len(columns) * lanes, np.uint8)
-    ranks = np.empty(lanes, np.int32)
-    states = np.empty(lanes, np.int32)
+    block = codes_of(binning, lanes)
+    # Of W, a split's products are written before its children read them; of phi all is set for each block.
     W = _aligned(_workspace(trees, masks))
     phi = _aligned(len(targets) * lanes)
-    sums = np.empty(len(targets) * lanes, np.float64)
+    sums = np.zeros(len(targets) * lanes, np.float64)
     poke(masks, 0, full(np.uint8(1), masks))
     for begin in range(0, len(X), rows):
         count = min(rows, len(X) - begin)
-        encode(X[begin : begin + count], lanes, features, columns, thresholds, categories, ranks, states, codes)
+        encode(X[begin : begin + count], lanes, binning, block)
         phi[:] = 0
         sums[:] = 0
         for t in range(len(trees)):
             tree = peek(trees, t)
             steps = _steps(tree, masks)
             if one_row(masks) and steps == 1:
-                _tree(codes, splits, tree, tables, quad, W, phi, 1, masks)  # compiled without the loops over steps
+                # Compiled without the loops over steps.
+                _tree(block.codes, splits, tree, tables, quad, W, phi, 1, masks)
             else:
-                _tree(codes, splits, tree, tables, quad, W, phi, steps, masks)
+                _tree(block.codes, splits, tree, tables, quad, W, phi, steps, masks)
             if tree.flush:
                 _flush(phi, sums)
         for player in range(len(targets)):
@@ -255,14 +254,14 @@ def contribute(
                     out[begin + row, targets[player]] += sums[at + row]
 
 
-@njit(nogil=True)
+@inlined
 def _flush(phi: Any, sums: Any) -> None:
     for i in range(len(phi)):
         sums[i] += phi[i]
     phi[:] = 0
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _workspace(trees: Any, masks: Any) -> int:
     largest = 0
     for t in range(len(trees)):

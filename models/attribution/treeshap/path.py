@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from models.attribution.treeshap.model import Tree
+from models.trees.model import Tree
 
 
 @dataclass(eq=False, slots=True)

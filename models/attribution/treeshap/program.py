@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from models.attribution.treeshap.columns import Columns
-from models.attribution.treeshap.model import Forest
+from models.attribution.treeshap.kernel import Tables
 from models.attribution.treeshap.path import Split, walk
 from models.attribution.treeshap.quadrature import radau
-from models.attribution.treeshap.simd import ROW_LANES
+from models.trees.columns import Columns
+from models.trees.model import Forest
+from models.trees.simd import ROW_LANES
 
 SPLIT = np.dtype(
     [
@@ -54,16 +54,16 @@ _FLUSH = 1024  # splits: few enough that float32 partial sums lose nothing, enou
 
 @dataclass(frozen=True)
 class Program:
-    """What the kernel reads, in the order of its parameters; expected value per class; splits of the largest tree."""
+    """A forest as it is explained: the kernel's tables, expected value per class, splits of the largest tree."""
 
-    arrays: tuple[npt.NDArray[Any], ...]
+    tables: Tables
     base: npt.NDArray[np.float64]
     largest: int
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tables."""
-        return sum(array.nbytes for array in self.arrays)
+        return sum(array.nbytes for array in (*self.tables.binning, *self.tables[1:]))
 
 
 def compile_forest(forest: Forest) -> Program:
@@ -100,8 +100,8 @@ def compile_forest(forest: Forest) -> Program:
         flushed = len(splits) if flush else flushed
         trees.append((begin, upper, fresh, len(order), K, rules[K], flush))
     return Program(
-        arrays=(
-            *columns.arrays(),
+        tables=Tables(
+            columns.binning(),
             np.array(splits, dtype=SPLIT),
             np.array(trees, dtype=TREE),
             np.concatenate([*tables, np.zeros(ROW_LANES)]).astype(np.float32),

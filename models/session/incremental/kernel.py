@@ -14,8 +14,6 @@ last   the last column, exclusive: a run without any (begin = last) has the zero
 
 What is known needs no copy, and a column between known and own is there for nobody. Each row of a run is computed in
 the same way whatever stands beside it, so a run gives the same bits in any company.
-
-Numba's cache is keyed on this file. After a change in ``product.py``, change this file too.
 """
 
 from __future__ import annotations
@@ -23,8 +21,8 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from models.compiled import compiled, compiled_sum, empty
 from models.session.incremental.product import (
     LANES,
     ROWS,
@@ -53,8 +51,6 @@ _BITS: Final = 64
 """Numbers whose signs are looked at together."""
 
 _EPSILON: Final = np.float32(1e-5)
-_FAST: Final = {"reassoc", "contract", "nsz"}
-"""What lets sums be vectors: any order of adding up, but one and the same for every row."""
 
 
 class Scratch(NamedTuple):
@@ -88,7 +84,7 @@ class Told(NamedTuple):
     attention: Any
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def rerun(told: Told, state: Any, runs: Any, order: Any, item: Any, engagement: Any, heads: Any, w: Any) -> None:
     """Run sessions, whole or from their own rows on, and write what is told of them.
 
@@ -105,16 +101,16 @@ def rerun(told: Told, state: Any, runs: Any, order: Any, item: Any, engagement: 
     # Runs are at most as many as rows; a product rounds rows up.
     rows = max(min(_ROWS_AT_ONCE, total), most) + ROWS
     s = Scratch(
-        np.empty(rows * d, np.float32),
-        np.empty(rows * d, np.float32),
-        np.empty(rows * d, np.float32),
-        np.empty(rows * 3 * d, np.float32),
-        np.empty(rows * inner, np.float32),
-        np.empty(rows * d, np.float32),
-        np.empty(rows * heads * d, np.float32),
-        np.empty(rows * heads * d, np.float32),
-        np.empty(item.shape[1] + STEP, np.float32),
-        np.empty(max(inner, item.shape[1]), np.int64),
+        empty(rows * d, np.float32),
+        empty(rows * d, np.float32),
+        empty(rows * d, np.float32),
+        empty(rows * 3 * d, np.float32),
+        empty(rows * inner, np.float32),
+        empty(rows * d, np.float32),
+        empty(rows * heads * d, np.float32),
+        empty(rows * heads * d, np.float32),
+        empty(item.shape[1] + STEP, np.float32),
+        empty(max(inner, item.shape[1]), np.int64),
     )
     start, source = np.zeros(rows + 1, np.int64), np.zeros(rows, np.int64)
     seen = np.zeros((len(w.position), _SEEN, 3), np.int64)
@@ -138,7 +134,7 @@ def rerun(told: Told, state: Any, runs: Any, order: Any, item: Any, engagement: 
         begin = end
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _gather(
     runs: Any,
     order: Any,
@@ -191,7 +187,7 @@ def _gather(
     return end, fresh
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _answer(
     told: Told, state: Any, runs: Any, order: Any, begin: Any, end: Any, heads: Any, w: Any, s: Scratch, start: Any
 ) -> None:
@@ -227,7 +223,7 @@ def _answer(
             place += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+@compiled_sum
 def _norm(rows: Any, d: Any, h: Any, x: Any, scale_and_shift: Any) -> None:
     """Layer normalisation of each row of h into x, both flat [rows * d]."""
     scale, shift = scale_and_shift[0], scale_and_shift[1]
@@ -246,7 +242,7 @@ def _norm(rows: Any, d: Any, h: Any, x: Any, scale_and_shift: Any) -> None:
             target[i] = (source[i] - mean) * factor * scale[i] + shift[i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _feed(rows: Any, d: Any, inner: Any, h: Any, s: Scratch, w: Any, layer: Any) -> None:
     """Add the feed-forward half of a layer to each row of h, flat [rows * d].
 
@@ -276,7 +272,7 @@ def _feed(rows: Any, d: Any, inner: Any, h: Any, s: Scratch, w: Any, layer: Any)
         add(np.float32(1.0), w.feed_out_bias[layer], 0, h, row * d, d)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+@compiled_sum
 def _attend(
     told: Told, runs: Any, order: Any, begin: Any, end: Any, start: Any, source: Any, state: Any, layer: Any,
     layers: Any, heads: Any, d: Any, s: Scratch,
@@ -309,7 +305,7 @@ def _attend(
                     told.state[order[run], column, 2 * layer * d + i] = triple[own + d + i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+@compiled_sum
 def _read(
     told: Told, runs: Any, order: Any, begin: Any, end: Any, start: Any, state: Any, last: Any, heads: Any, d: Any,
     s: Scratch,
@@ -337,7 +333,7 @@ def _read(
                     told.state[order[run], runs[run, OWN] + row - first, at + i] = x[row * d + i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _place(run: Any, width: Any, size: Any, at: Any, places: Any) -> Any:
     """Write where a run's known keys begin, ``at`` behind each row of the state; return their number and the gap's."""
     known = run[KNOWN] - run[BEGIN]
@@ -347,7 +343,7 @@ def _place(run: Any, width: Any, size: Any, at: Any, places: Any) -> Any:
     return known, max(run[GAP] - run[BEGIN], -1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _note(attention: Any, which: Any, begin: Any, scores: Any, keys: Any, parts: Any) -> None:
     """Add one head's attention to the mean over so many, where that is asked for."""
     if len(attention):
@@ -355,7 +351,7 @@ def _note(attention: Any, which: Any, begin: Any, scores: Any, keys: Any, parts:
             attention[which, begin + key] += scores[key] / np.float32(parts)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _meet(
     query: Any, query_at: Any, scale: Any, past: Any, own: Any, places: Any, key_at: Any, value: Any, known: Any,
     keys: Any, gap: Any, width: Any, scores: Any, mixed: Any, mixed_at: Any,
@@ -375,7 +371,7 @@ def _meet(
     weigh(scores, known, places, known, keys - known, own, key_at + value, mixed, mixed_at, width)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _soften(scores: Any, keys: Any, gap: Any) -> None:
     """Turn scores into attention (softmax), none of it for the key ``gap``."""
     wide = (keys + STEP - 1) // STEP * STEP

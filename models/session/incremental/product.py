@@ -15,10 +15,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import config, njit, types
+from numba import config, types
 from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
+
+from models.compiled import compiled
+from models.unchecked import span
 
 ROWS: Final = 6
 LANES: Final = 16
@@ -49,7 +52,7 @@ def packed(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(matrix.reshape(depth, -1, LANES).swapaxes(0, 1), np.float32).ravel()
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def multiply(
     rows: Any, a: Any, a_at: Any, a_step: Any, b: Any, depth: Any, wide: Any, c: Any, c_at: Any, c_step: Any
 ) -> None:
@@ -91,10 +94,13 @@ def _tile(panels: int) -> Any:
             def times(number: int, value: Any) -> Any:
                 return builder.mul(value, ir.Constant(_I64, number))
 
-            start = _address(context, builder, a_type, a_value, a_at)
-            left = [builder.gep(start, [times(row, a_step)]) for row in range(ROWS)]
-            right = _address(context, builder, b_type, b_value, b_at)
-            target = _address(context, builder, c_type, c_value, c_at)
+            def rows(kind: Any, value: Any, first: Any, step: Any, count: Any) -> list[Any]:
+                begins = [builder.add(first, times(row, step)) for row in range(ROWS)]
+                return [span(context, builder, kind, value, begin, count) for begin in begins]
+
+            left = rows(a_type, a_value, a_at, a_step, depth)
+            right = span(context, builder, b_type, b_value, b_at, times(LANES * panels, depth))
+            targets = rows(c_type, c_value, c_at, c_step, LANES * panels)
             before, loop, after = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("done")
             builder.branch(loop)
             builder.position_at_end(loop)
@@ -115,7 +121,7 @@ def _tile(panels: int) -> Any:
             builder.position_at_end(after)
             for number, total in enumerate(grown):
                 row, panel = divmod(number, panels)
-                place = builder.gep(target, [builder.add(times(row, c_step), ir.Constant(_I64, LANES * panel))])
+                place = builder.gep(targets[row], [ir.Constant(_I64, LANES * panel)])
                 builder.store(total, builder.bitcast(place, _VECTOR.as_pointer()), align=4)
             return context.get_dummy_value()
 
@@ -133,7 +139,7 @@ def dot(typingctx: Any, a: Any, a_at: Any, b: Any, b_at: Any, count: Any) -> Any
     """Return the product of two vectors of flat float32 arrays; ``count`` is a multiple of STEP, at least that."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        places = [_address(context, builder, signature.args[at], *args[at : at + 2]) for at in (0, 2)]
+        places = [_vector(context, builder, signature, args, at, args[4]) for at in (0, 2)]
         start: Any = ir.Constant(_I64, 0)
         whole: Any = ir.Constant(_F32, 0.0)
         for lanes in _BLOCKS[-2:]:
@@ -155,7 +161,7 @@ def add(typingctx: Any, factor: Any, a: Any, a_at: Any, c: Any, c_at: Any, count
     """Add ``factor`` times a vector of ``a`` to one of ``c``, flat float32; ``count`` as for :func:`dot`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, target = (_address(context, builder, signature.args[at], *args[at : at + 2]) for at in (1, 3))
+        source, target = (_vector(context, builder, signature, args, at, args[5]) for at in (1, 3))
         times = _spread(builder, args[0], _HALF)
 
         def step(at: Any, _nothing: Any) -> Any:
@@ -175,7 +181,7 @@ def copy(typingctx: Any, a: Any, a_at: Any, c: Any, c_at: Any, count: Any) -> An
     """Write a vector of ``a`` over one of ``c``, flat float32; ``count`` as for :func:`dot`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, target = (_address(context, builder, signature.args[at], *args[at : at + 2]) for at in (0, 2))
+        source, target = (_vector(context, builder, signature, args, at, args[4]) for at in (0, 2))
 
         def step(at: Any, _nothing: Any) -> Any:
             where = builder.bitcast(builder.gep(target, [at]), _HALF.as_pointer())
@@ -193,7 +199,7 @@ def clear(typingctx: Any, c: Any, c_at: Any, count: Any) -> Any:
     """Write zeros over a vector of flat float32; ``count`` as for :func:`dot`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        target = _address(context, builder, signature.args[0], *args[:2])
+        target = _vector(context, builder, signature, args, 0, args[2])
 
         def step(at: Any, _nothing: Any) -> Any:
             where = builder.bitcast(builder.gep(target, [at]), _HALF.as_pointer())
@@ -227,8 +233,9 @@ def weigh(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
-        weights, places, b, target = (_address(context, builder, kinds[at], *args[at : at + 2]) for at in (0, 2, 5, 7))
         count, width = args[4], args[9]
+        weights, places = (span(context, builder, kinds[at], args[at], args[at + 1], count) for at in (0, 2))
+        target = _vector(context, builder, signature, args, 7, width)
         start: Any = ir.Constant(_I64, 0)
         for lanes in _BLOCKS:
             vector, stop = ir.VectorType(_F32, lanes), builder.and_(width, ir.Constant(_I64, -lanes))
@@ -237,9 +244,10 @@ def weigh(
                 where = builder.gep(target, [at])
                 builder.store(_load(builder, where, vector), total)
                 with cgutils.for_range(builder, count) as loop:
-                    place = builder.add(builder.load(builder.gep(places, [loop.index])), at)
+                    place = builder.add(builder.add(args[6], builder.load(builder.gep(places, [loop.index]))), at)
+                    value = span(context, builder, kinds[5], args[5], place, lanes)
                     weight = _spread(builder, builder.load(builder.gep(weights, [loop.index])), vector)
-                    more = _fma(builder, weight, _load(builder, builder.gep(b, [place]), vector), builder.load(total))
+                    more = _fma(builder, weight, _load(builder, value, vector), builder.load(total))
                     builder.store(more, total)
                 builder.store(builder.load(total), builder.bitcast(where, vector.as_pointer()), align=4)
             start = stop
@@ -254,7 +262,7 @@ def lift(typingctx: Any, a: Any, a_at: Any, b: Any, b_at: Any) -> Any:
     """Add LANES numbers of ``b`` to those of ``a``, flat float32, and return which are then positive: a bit each."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        target, more = (_address(context, builder, signature.args[at], *args[at : at + 2]) for at in (0, 2))
+        target, more = (_vector(context, builder, signature, args, at, LANES) for at in (0, 2))
         total = builder.fadd(_load(builder, target, _VECTOR), _load(builder, more, _VECTOR))
         builder.store(total, builder.bitcast(target, _VECTOR.as_pointer()), align=4)
         positive = builder.fcmp_ordered(">", total, ir.Constant(_VECTOR, [0.0] * LANES))
@@ -283,7 +291,7 @@ def exponentiate(typingctx: Any, a: Any, a_at: Any, shift: Any, count: Any) -> A
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, off = _address(context, builder, signature.args[0], *args[:2]), _spread(builder, args[2], _HALF)
+        source, off = _vector(context, builder, signature, args, 0, args[3]), _spread(builder, args[2], _HALF)
 
         def same(value: float) -> Any:
             return ir.Constant(_HALF, [value] * STEP)
@@ -322,7 +330,7 @@ def largest(typingctx: Any, a: Any, a_at: Any, count: Any) -> Any:
     """Return the largest number of a vector of flat float32; ``count`` as for :func:`dot`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source = _address(context, builder, signature.args[0], *args[:2])
+        source = _vector(context, builder, signature, args, 0, args[2])
 
         def step(at: Any, most: Any) -> Any:
             x = _load(builder, builder.gep(source, [at]), _HALF)
@@ -360,8 +368,9 @@ def _together(builder: Any, how: str, vector: Any, *start: Any) -> Any:
     return builder.call(reduce, [*start, vector], fastmath=("reassoc", "nnan"))
 
 
-def _address(context: Any, builder: Any, kind: Any, value: Any, index: Any) -> Any:
-    return builder.gep(context.make_array(kind)(context, builder, value).data, [index])
+def _vector(context: Any, builder: Any, signature: Any, args: Any, at: int, count: Any) -> Any:
+    """Return the address of a vector: argument ``at`` is its array, the next where it begins in it."""
+    return span(context, builder, signature.args[at], args[at], args[at + 1], count)
 
 
 def _load(builder: Any, pointer: Any, kind: Any) -> Any:

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.attribution.treeshap import UnsupportedModel
-from models.reranker import cells, forest
-from models.reranker.forest import Trees
-from tests.attribution.forests import ODD, Written, model_text, rows, train
+from models.trees import cells, forest
+from models.trees.forest import Trees
+from tests.trees.forests import ODD, Written, model_text, rows, train
 
 SLOW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -133,6 +133,25 @@ def test_where_cells_are_too_many_nothing_is_kept(monkeypatch: pytest.MonkeyPatc
     assert Trees(booster).again(X, 0) is not None
     monkeypatch.setattr(cells, limit, 0)
     assert Trees(booster).again(X, 0) is None
+
+
+@pytest.mark.parametrize("leaves", [31, 400])
+def test_rows_of_a_later_block_may_come_alone(leaves: int) -> None:
+    """Fewer than four rows at a time, and none of the first block: nothing of that block may be read."""
+    X = np.random.default_rng(0).normal(size=(6000, 6))
+    booster = train(X, {"objective": "regression", "num_leaves": leaves, "min_data_in_leaf": 3}, 8)
+    scored = 0
+    for feature in range(6):
+        for count in (1, 2, 3, 5):
+            again = Trees(booster).again(X[:128], feature)
+            if again is None:
+                continue
+            row, value = np.arange(100, 100 + count), np.linspace(-1, 1, count)
+            changed = X[row]
+            changed[:, feature] = value
+            assert again.raw(row, value).tolist() == booster.predict(changed, raw_score=True, num_threads=1).tolist()
+            scored += 1
+    assert scored
 
 
 def test_where_rows_are_too_many_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

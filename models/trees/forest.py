@@ -1,7 +1,7 @@
 """The trees of a re-ranker, laid out to score many rows at once, to the last bit as LightGBM scores them.
 
 All thresholds of a feature are sorted once, so that a value becomes the number of thresholds below it, and every split
-asks ``code <= threshold`` of a byte (``models/attribution/treeshap/encode.py``, which has LightGBM's rules for missing
+asks ``code <= threshold`` of a byte (``encode.py``, which has LightGBM's rules for missing
 values, zeros and categories). Rows come in blocks of 64, one byte each, so that a split is answered for the block by
 one comparison of vectors. A tree is then folded from its leaves up: at each split a row keeps the number of its left or
 of its right leaf. No branch, no pointer to follow; splits that a row never meets are answered too, which is cheaper.
@@ -14,24 +14,25 @@ each tree is looked up: of the trees that are shipped 167 leaves, in place of 5,
 
 Leaf values are added tree by tree in float64, in LightGBM's own order, so the sums are equal and not only close. To add
 the trees that don't read the feature up beforehand would spare a third of the additions, and round otherwise.
-
-Numba's cache is keyed on this file. After a change in ``simd.py`` or ``encode.py`` change this file too.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from lightgbm import Booster
-from numba import njit
 
-from models.attribution.treeshap.columns import Columns
-from models.attribution.treeshap.encode import ZERO, encode
-from models.attribution.treeshap.model import UnsupportedModel, parse
-from models.attribution.treeshap.simd import below, blend, choose, peek, poke
-from models.reranker.cells import SPLIT, Cells, to_fold
+from models.compiled import compiled, empty, inlined
+from models.trees.cells import SPLIT, Cells, to_fold
+from models.trees.columns import Columns
+from models.trees.encode import ZERO, Binning, codes_of, encode
+from models.trees.model import UnsupportedModel, parse
+from models.trees.simd import below, blend, choose
+from models.unchecked import peek, poke
+
+if TYPE_CHECKING:
+    from lightgbm import Booster
 
 _Ints = npt.NDArray[np.int64]
 _Doubles = npt.NDArray[np.float64]
@@ -40,6 +41,20 @@ ROWS = 64
 _MAX_LEAVES = 1 << 16
 _MAX_KEPT: Final = 1 << 28
 """Bytes of leaves that rows may keep."""
+
+
+class Layout(NamedTuple):
+    """T trees in the form that the kernels read.
+
+    splits: an array of SPLIT, tree by tree, and bounds int64 [T + 1]; values float64, the leaves of all trees, and
+    leaves int64 [T + 1], where each tree's begin.
+    """
+
+    binning: Binning
+    splits: Any
+    bounds: Any
+    leaves: Any
+    values: Any
 
 
 class Trees:
@@ -60,8 +75,8 @@ class Trees:
         for tree in forest.trees:
             splits += to_fold(tree, columns, most, [{}])[0]
             bounds.append(len(splits))
-        self._arrays: tuple[npt.NDArray[Any], ...] = (
-            *columns.arrays(),
+        self._layout = Layout(
+            columns.binning(),
             np.array(splits, dtype=SPLIT),
             np.array(bounds, dtype=np.int64),
             np.concatenate([[0], np.cumsum([len(tree.leaf_value) for tree in forest.trees])]).astype(np.int64),
@@ -79,7 +94,7 @@ class Trees:
     def raw(self, X: _Doubles) -> _Doubles:
         """Sum the trees for rows float64 [n, F]: float64 [n]."""
         out = np.zeros(len(X))
-        _score(np.ascontiguousarray(X, dtype=np.float64), out, *self._arrays)
+        _score(np.ascontiguousarray(X, dtype=np.float64), out, self._layout)
         return out
 
     def again(self, X: _Doubles, feature: int) -> Again | None:
@@ -92,7 +107,7 @@ class Trees:
         cells = self._cells[feature]
         if cells is None or len(X) * len(cells.ends) * 2 > _MAX_KEPT:
             return None
-        return Again(np.ascontiguousarray(X, dtype=np.float64), cells, self._arrays)
+        return Again(np.ascontiguousarray(X, dtype=np.float64), cells, self._layout)
 
 
 class Again:
@@ -101,32 +116,29 @@ class Again:
     A score depends on its row and its value alone. Not for several threads at once.
     """
 
-    def __init__(self, X: _Doubles, cells: Cells, arrays: tuple[npt.NDArray[Any], ...]) -> None:
-        """Take rows float64 [n, F], which must stay as they are, and what their Trees are laid out in."""
-        self._X, self._cells = X, cells
-        *self._encoding, _, _, self._leaves, self._values = arrays
+    def __init__(self, X: _Doubles, cells: Cells, layout: Layout) -> None:
+        """Take rows float64 [n, F], which must stay as they are, and their trees' layout."""
+        self._X, self._cells, self._layout = X, cells, layout
         blocks = -(-len(X) // ROWS)
         # By block, cell and row, as they are folded; a byte each, if it can be, is half as much to move.
-        number = np.uint8 if np.diff(self._leaves).max() <= 256 else np.uint16
-        self._found = np.empty((blocks, len(cells.ends), ROWS), dtype=number)
+        number = np.uint8 if np.diff(layout.leaves).max() <= 256 else np.uint16
+        # A block is written whole by _fold before _add reads any of it.
+        self._found = empty((blocks, len(cells.ends), ROWS), number)
         self._known = np.zeros(blocks, dtype=np.bool_)
 
     def raw(self, row: _Ints, value: _Doubles) -> _Doubles:
         """Sum the trees for rows int64 [m], as often and in what order one likes, with values float64 [m]: [m]."""
-        cells = self._cells
         new = (np.bincount(row // ROWS, minlength=len(self._known)) > 0) & ~self._known
         if new.any():
-            program = (cells.splits, cells.bounds, cells.ends, cells.offsets)
-            _fold(self._X, np.flatnonzero(new), self._found, *self._encoding, self._leaves, *program)
+            _fold(self._X, np.flatnonzero(new), self._found, self._layout, self._cells)
             self._known |= new
-        out = np.empty(len(row))
+        out = empty(len(row), np.float64)
         value = np.ascontiguousarray(value, dtype=np.float64)
-        leaves = (self._leaves, self._values)
-        _add(np.ascontiguousarray(row), value, out, self._found, cells.thresholds, cells.cell, *leaves)
+        _add(np.ascontiguousarray(row), value, out, self._found, self._layout, self._cells)
         return out
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _longest(bounds: Any) -> Any:
     """Length of the longest part, 1 at least."""
     most: Any = 1
@@ -135,19 +147,22 @@ def _longest(bounds: Any) -> Any:
     return most
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
-def _workspace(leaves: Any, splits: Any, like: Any) -> Any:
-    """Make a row for each leaf, with its own number everywhere, and then a row for each split: [rows * 64]."""
-    folded = np.empty((leaves + splits) * ROWS, like.dtype)
+@inlined
+def _workspace(leaves: Any, splits: Any, dtype: Any) -> Any:
+    """Make a row for each leaf, with its own number everywhere, and then a row for each split: [rows * 64].
+
+    Rows of splits are written by :func:`_fold_tree` before they are read, since children come first.
+    """
+    folded = empty((leaves + splits) * ROWS, dtype)
     for leaf in range(leaves):
         folded[leaf * ROWS : (leaf + 1) * ROWS] = leaf
     return folded
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _fold_tree(codes: Any, splits: Any, begin: Any, end: Any, folded: Any, target: Any) -> Any:
     """Fold a tree's splits into the rows from ``target``, and return where they end."""
-    shape = np.empty(0, np.uint64)
+    shape = empty(0, np.uint64)
     for i in range(begin, end):
         split = peek(splits, i)
         left = below(codes, split.column * ROWS, np.uint8(split.threshold), shape)
@@ -156,89 +171,63 @@ def _fold_tree(codes: Any, splits: Any, begin: Any, end: Any, folded: Any, targe
     return target
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _score(
-    X: Any,
-    out: Any,
-    features: Any,
-    columns: Any,
-    thresholds: Any,
-    categories: Any,
-    splits: Any,
-    bounds: Any,
-    leaves: Any,
-    values: Any,
-) -> None:
-    """Add the trees' values to ``out`` float64 [n] for rows ``X`` float64 [n, F]; the rest is laid out above."""
-    codes = np.zeros(len(columns) * ROWS, np.uint8)
-    ranks = np.empty(ROWS, np.int32)
-    states = np.empty(ROWS, np.int32)
+@compiled
+def _score(X: Any, out: Any, layout: Layout) -> None:
+    """Add the trees' values to ``out`` float64 [n] for rows ``X`` float64 [n, F]."""
+    bounds, leaves = layout.bounds, layout.leaves
+    block = codes_of(layout.binning, ROWS)
     most = _longest(leaves)
-    folded = _workspace(most, _longest(bounds), np.empty(0, np.uint16))
-    sums = np.empty(ROWS, np.float64)
+    folded = _workspace(most, _longest(bounds), np.uint16)
+    sums = np.zeros(ROWS, np.float64)
     for begin in range(0, len(X), ROWS):
         count = min(ROWS, len(X) - begin)
-        encode(X[begin : begin + count], ROWS, features, columns, thresholds, categories, ranks, states, codes)
+        encode(X[begin : begin + count], ROWS, layout.binning, block)
         sums[:] = 0.0
         for t in range(len(bounds) - 1):
-            target = _fold_tree(codes, splits, bounds[t], bounds[t + 1], folded, most * ROWS)
+            target = _fold_tree(block.codes, layout.splits, bounds[t], bounds[t + 1], folded, most * ROWS)
             # A tree without splits ends at the row of its only leaf.
             last = target - ROWS if bounds[t] < bounds[t + 1] else 0
             for row in range(ROWS):
                 number = np.int64(peek(folded, last + row))
-                poke(sums, row, peek(sums, row) + peek(values, leaves[t] + number))
+                poke(sums, row, peek(sums, row) + peek(layout.values, leaves[t] + number))
         for row in range(count):
             out[begin + row] = sums[row]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _fold(
-    X: Any,
-    blocks: Any,
-    found: Any,
-    features: Any,
-    columns: Any,
-    thresholds: Any,
-    categories: Any,
-    leaves: Any,
-    splits: Any,
-    bounds: Any,
-    ends: Any,
-    offsets: Any,
-) -> None:
+@compiled
+def _fold(X: Any, blocks: Any, found: Any, layout: Layout, cells: Cells) -> None:
     """Write the number of each cell's leaf to ``found`` [blocks, E, 64], for some blocks of rows ``X``."""
-    codes = np.zeros(len(columns) * ROWS, np.uint8)
-    ranks = np.empty(ROWS, np.int32)
-    states = np.empty(ROWS, np.int32)
-    most = _longest(leaves)
-    folded = _workspace(most, _longest(bounds), found)
-    to_all = found.reshape(-1)
-    for block in blocks:
-        rows = X[block * ROWS : min((block + 1) * ROWS, len(X))]
-        encode(rows, ROWS, features, columns, thresholds, categories, ranks, states, codes)
-        to = block * len(ends) * ROWS
+    bounds, ends, offsets = cells.bounds, cells.ends, cells.offsets
+    block = codes_of(layout.binning, ROWS)
+    most = _longest(layout.leaves)
+    flat = found.reshape(-1)
+    folded = _workspace(most, _longest(bounds), found.dtype)
+    for number in blocks:
+        encode(X[number * ROWS : min((number + 1) * ROWS, len(X))], ROWS, layout.binning, block)
+        to = number * len(ends) * ROWS
         for t in range(len(bounds) - 1):
-            _fold_tree(codes, splits, bounds[t], bounds[t + 1], folded, most * ROWS)
+            _fold_tree(block.codes, cells.splits, bounds[t], bounds[t + 1], folded, most * ROWS)
             for end in range(offsets[t], offsets[t + 1]):
                 source = ends[end] * ROWS
                 for row in range(ROWS):
-                    poke(to_all, to + row, peek(folded, source + row))
+                    poke(flat, to + row, peek(folded, source + row))
                 to += ROWS
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _add(row: Any, value: Any, out: Any, found: Any, thresholds: Any, cell: Any, leaves: Any, values: Any) -> None:
-    """Write sums to ``out`` float64 [m] for rows int64 [m] and values float64 [m]; the rest is laid out above.
+@compiled
+def _add(row: Any, value: Any, out: Any, found: Any, layout: Layout, cells: Cells) -> None:
+    """Write sums to ``out`` float64 [m] for rows int64 [m] and values float64 [m] of the feature that changes.
 
     Four sums take turns: each waits for its last addition to end before it can do the next.
     """
-    trees = cell.shape[1]
-    numbers, cells = found.reshape(-1), cell.reshape(-1)
+    thresholds, leaves, values, trees = cells.thresholds, layout.leaves, layout.values, cells.cell.shape[1]
+    numbers, cell = found.reshape(-1), cells.cell.reshape(-1)
     starts, codes = np.zeros(4, np.int64), np.zeros(4, np.int64)
     for begin in range(0, len(row), 4):
         count = min(4, len(row) - begin)
-        for i in range(count):
-            x = value[begin + i]
+        for i in range(4):
+            place = begin + min(i, count - 1)  # a group that is not full repeats its last row
+            x = value[place]
             code: Any = 0
             step = (len(thresholds) + 1) >> 1
             while step > 0:
@@ -247,15 +236,15 @@ def _add(row: Any, value: Any, out: Any, found: Any, thresholds: Any, cell: Any,
             if not abs(x) > ZERO:
                 code = len(thresholds) + 1 + np.int64(x != x)  # noqa: PLR0124 (NaN, without a call)
             codes[i] = code * trees
-            starts[i] = row[begin + i] // ROWS * found.shape[1] * ROWS + row[begin + i] % ROWS
+            starts[i] = row[place] // ROWS * found.shape[1] * ROWS + row[place] % ROWS
         a, b, c, d = starts
         e, f, g, h = codes
         p = q = r = s = 0.0
         for t in range(trees):
             leaf = peek(leaves, t)
-            p += peek(values, leaf + np.int64(peek(numbers, a + np.int64(peek(cells, e + t)) * ROWS)))
-            q += peek(values, leaf + np.int64(peek(numbers, b + np.int64(peek(cells, f + t)) * ROWS)))
-            r += peek(values, leaf + np.int64(peek(numbers, c + np.int64(peek(cells, g + t)) * ROWS)))
-            s += peek(values, leaf + np.int64(peek(numbers, d + np.int64(peek(cells, h + t)) * ROWS)))
+            p += peek(values, leaf + np.int64(peek(numbers, a + np.int64(peek(cell, e + t)) * ROWS)))
+            q += peek(values, leaf + np.int64(peek(numbers, b + np.int64(peek(cell, f + t)) * ROWS)))
+            r += peek(values, leaf + np.int64(peek(numbers, c + np.int64(peek(cell, g + t)) * ROWS)))
+            s += peek(values, leaf + np.int64(peek(numbers, d + np.int64(peek(cell, h + t)) * ROWS)))
         for i in range(count):
             out[begin + i] = (p, q, r, s)[i]

@@ -8,12 +8,13 @@ is 0 in the set and 1 outside.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from models.attribution.treeshap.simd import choose, peek
+from models.compiled import empty, inlined
+from models.trees.simd import choose
+from models.unchecked import peek
 
 MISSING_NONE, MISSING_ZERO, MISSING_NAN, CATEGORICAL = 0, 1, 2, 3
 """How a column treats missing values; the first three are LightGBM's own numbers (bits 2 and 3 of decision_type)."""
@@ -45,25 +46,47 @@ COLUMN = np.dtype(
 )
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
-def encode(
-    X: Any,
-    lanes: int,
-    features: Any,
-    columns: Any,
-    thresholds: Any,
-    categories: Any,
-    ranks: Any,
-    states: Any,
-    codes: Any,
-) -> None:
-    """Write ``codes`` uint8 [columns * lanes] of the rows ``X`` float64 [at most ``lanes``, F].
+class Binning(NamedTuple):
+    """How values are encoded.
 
-    ``ranks`` and ``states`` are int32 [lanes], to work in: thresholds below a value, and 0, 1 for zero, 2 for NaN.
+    features: an array of FEATURE; columns: of COLUMN; thresholds float64, all features one after the other; categories
+    uint32, the words of all sets of categories.
     """
+
+    features: Any
+    columns: Any
+    thresholds: Any
+    categories: Any
+
+
+class Codes(NamedTuple):
+    """The codes of a block of rows, and what :func:`encode` works in, which is written before it is read.
+
+    codes uint8 [columns * lanes]; ranks int32 [lanes], the thresholds below a value; states int32 [lanes]: 0, 1 for a
+    value that is zero, 2 for NaN.
+    """
+
+    codes: Any
+    ranks: Any
+    states: Any
+
+
+@inlined
+def codes_of(binning: Binning, lanes: int) -> Codes:
+    """Make room for the codes of blocks of ``lanes`` rows."""
+    # Where a block is not full, the codes of the missing rows stay what they were, and must be codes.
+    # Where a block is not full, the codes of the missing rows stay what they were, and must be codes.
+    codes = np.zeros(len(binning.columns) * lanes, np.uint8)
+    return Codes(codes, empty(lanes, np.int32), empty(lanes, np.int32))
+
+
+@inlined
+def encode(X: Any, lanes: int, binning: Binning, block: Codes) -> None:
+    """Write the codes of the rows ``X`` float64 [at most ``lanes``, F]."""
+    codes, ranks, states = block
     rows = len(X)
-    for f in range(len(features)):
-        feature = peek(features, f)
+    for f in range(len(binning.features)):
+        feature = peek(binning.features, f)
         for row in range(rows):
             x = X[row, feature.index]
             zero = not abs(x) > ZERO  # and NaN, which most splits read as 0
@@ -72,19 +95,20 @@ def encode(
             rank = feature.begin
             step = feature.step
             while step > 0:
-                rank = choose(peek(thresholds, rank + step - 1) < x, rank + step, rank)
+                rank = choose(peek(binning.thresholds, rank + step - 1) < x, rank + step, rank)
                 step >>= 1
             ranks[row] = rank - feature.begin
         for c in range(feature.columns, feature.columns_end):
-            column = peek(columns, c)
+            column = peek(binning.columns, c)
             if column.missing == CATEGORICAL:
+                words = binning.categories[column.begin : column.end]
                 for row in range(rows):
-                    codes[c * lanes + row] = _outside(X[row, feature.index], categories[column.begin : column.end])
+                    codes[c * lanes + row] = _outside(X[row, feature.index], words)
             else:
                 _cut(ranks[:rows], states[:rows], column, codes[c * lanes : c * lanes + rows])
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _cut(ranks: Any, states: Any, column: Any, codes: Any) -> None:
     begin, missing_code = np.int32(column.begin), np.uint8(column.code)
     missing_from = 3 - column.missing if column.missing == MISSING_NONE else column.missing
@@ -93,7 +117,7 @@ def _cut(ranks: Any, states: Any, column: Any, codes: Any) -> None:
         codes[row] = missing_code if states[row] >= missing_from else code
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _outside(x: float, words: Any) -> int:
     """0 if the integer part of ``x`` is in the set of bits, else 1, as LightGBM does it: NaN and negatives are not."""
     if not (x > -1.0 and x < 32.0 * len(words)):

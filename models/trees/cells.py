@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from models.attribution.treeshap.columns import Columns
-from models.attribution.treeshap.encode import CATEGORICAL, MISSING_NONE, RUN
-from models.attribution.treeshap.model import Forest, Tree
+from models.trees.columns import Columns
+from models.trees.encode import CATEGORICAL, MISSING_NONE, RUN
+from models.trees.model import Forest, Tree
 
 _MAX_GROWTH: Final = 4
 """Splits to fold for a feature's cells, as a multiple of the forest's leaves, beyond which cells don't pay."""
@@ -29,8 +28,7 @@ _Ints = npt.NDArray[np.int64]
 _Doubles = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Cells:
+class Cells(NamedTuple):
     """The cells that T trees divide one feature's values into, E in all.
 
     splits: what to fold, tree by tree, and bounds int64 [T + 1]. ends int64 [E]: the row of the workspace in which each
@@ -93,7 +91,7 @@ def _codes(columns: Columns, feature: int) -> tuple[_Doubles, dict[int, _Ints]] 
 
     None for a feature of categories.
     """
-    features, kinds, thresholds, _ = columns.arrays()
+    features, kinds, thresholds, _ = columns.binning()
     place = np.flatnonzero(features["index"] == feature)
     if not len(place):
         return np.zeros(0), {}

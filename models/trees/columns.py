@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from models.attribution.treeshap.encode import CATEGORICAL, COLUMN, FEATURE, MISSING_NONE, RUN
-from models.attribution.treeshap.model import Forest, Tree, UnsupportedModel
+from models.trees.encode import CATEGORICAL, COLUMN, FEATURE, MISSING_NONE, RUN, Binning
+from models.trees.model import Forest, Tree, UnsupportedModel
 
 _MAX_COLUMNS = 1 << 16
 
@@ -57,8 +55,8 @@ class Columns:
             threshold = self._rank[tree.feature[number]][tree.threshold[number]] % RUN
         return self._number[self._key(tree, number)], threshold
 
-    def arrays(self) -> tuple[npt.NDArray[Any], ...]:
-        """Return what ``encode`` reads: features, columns, thresholds, categories."""
+    def binning(self) -> Binning:
+        """Return what ``encode`` reads."""
         features: list[tuple[int, ...]] = []
         columns: list[tuple[int, ...]] = []
         thresholds: list[float] = []
@@ -74,7 +72,7 @@ class Columns:
             levels = len(numbers).bit_length()
             features.append((feature, len(thresholds), 1 << levels >> 1, begin, len(columns)))
             thresholds += numbers + [math.inf] * (2**levels - 1 - len(numbers))
-        return (
+        return Binning(
             np.array(features, dtype=FEATURE),
             np.array(columns, dtype=COLUMN),
             np.array(thresholds, dtype=np.float64),

@@ -14,7 +14,8 @@ uint32       32 rows, a bit   32 rows                                  a scalar,
 uint64       64 rows, a bit   64 rows                                  a scalar, the same for all rows
 ===========  ===============  =======================================  ==================================
 
-Arithmetic takes vectors and float32 scalars alike; scalars are spread over the lanes. Nothing here checks bounds.
+Arithmetic takes vectors and float32 scalars alike; scalars are spread over the lanes. Bounds are checked in the
+checked build only (``models/unchecked.py``).
 """
 # ruff: noqa: ARG001 (numba binds an intrinsic's parameters by name, used or not)
 
@@ -27,6 +28,8 @@ from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic
+
+from models.unchecked import span
 
 ROW_LANES = 8
 _F32 = ir.FloatType()
@@ -51,12 +54,13 @@ def _lanes(mask: types.Integer) -> int:
     return ROW_LANES if mask.bitwidth == 8 else int(mask.bitwidth)
 
 
+def _aligned(vector: Vector) -> int:
+    """Return the bytes to which a vector's address is aligned: its size, at most a cache line."""
+    return min(4 * vector.lanes, 64)
+
+
 def _vector(mask: types.Integer) -> Vector:
     return Vector(_lanes(mask))
-
-
-def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
 
 def _spread(builder: Any, value: Any, lanes: int) -> Any:
@@ -105,51 +109,28 @@ def one_row(typingctx: Any, masks: Any) -> Any:
 
 
 @intrinsic
-def peek(typingctx: Any, array: Any, index: Any) -> Any:
-    """Read ``array[index]`` of a contiguous array; a record comes as a reference. The index is not negative."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address = _address(context, builder, array, *args)
-        if isinstance(array.dtype, types.Record):
-            return builder.bitcast(address, context.get_value_type(array.dtype))
-        return builder.load(address)
-
-    return array.dtype(array, types.intp), codegen
-
-
-@intrinsic
-def poke(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
-    """Write ``array[index] = value`` without a look at the index's sign."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[2], _address(context, builder, array, *args[:2]))
-        return context.get_dummy_value()
-
-    return types.none(array, types.intp, array.dtype), codegen
-
-
-@intrinsic
 def load(typingctx: Any, array: Any, index: Any, masks: Any) -> Any:
-    """Read the vector at ``array[index:]``; the address is a multiple of 64 bytes."""
+    """Read the vector at ``array[index:]``, whose address is aligned to the vector, or to 64 bytes."""
     result = _vector(masks.dtype)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address = _address(context, builder, array, *args[:2])
+        address = span(context, builder, array, args[0], args[1], result.lanes, _aligned(result))
         pointer = context.get_value_type(result).as_pointer()
-        return builder.load(builder.bitcast(address, pointer), align=64)
+        return builder.load(builder.bitcast(address, pointer), align=_aligned(result))
 
     return result(array, types.intp, masks), codegen
 
 
 @intrinsic
 def store(typingctx: Any, array: Any, index: Any, value: Any, masks: Any) -> Any:
-    """Write a vector or a scalar in all lanes to ``array[index:]``; the address is a multiple of 64 bytes."""
+    """Write a vector, or a scalar in all lanes, to ``array[index:]``; aligned as for :func:`load`."""
     vector = _vector(masks.dtype)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address = _address(context, builder, array, *args[:2])
+        address = span(context, builder, array, args[0], args[1], vector.lanes, _aligned(vector))
         pointer = context.get_value_type(vector).as_pointer()
-        builder.store(_spread(builder, args[2], vector.lanes), builder.bitcast(address, pointer), align=64)
+        value = _spread(builder, args[2], vector.lanes)
+        builder.store(value, builder.bitcast(address, pointer), align=_aligned(vector))
         return context.get_dummy_value()
 
     return types.none(array, types.intp, value, masks), codegen
@@ -163,7 +144,7 @@ def along(typingctx: Any, array: Any, start: Any, step: Any, masks: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         step = builder.mul(args[2], ir.Constant(args[2].type, ROW_LANES)) if one_row else args[2]
-        address = _address(context, builder, array, args[0], builder.add(args[1], step))
+        address = span(context, builder, array, args[0], builder.add(args[1], step), ROW_LANES if one_row else 1)
         pointer = context.get_value_type(result).as_pointer()
         return builder.load(builder.bitcast(address, pointer), align=4)
 
@@ -181,11 +162,10 @@ def along_either(typingctx: Any, mask: Any, array: Any, start: Any, other: Any, 
         if one_row:
             on = builder.icmp_unsigned("!=", mask, ir.Constant(mask.type, 0))
             step = builder.mul(step, ir.Constant(step.type, ROW_LANES))
-            address = _address(
-                context, builder, array, array_value, builder.add(_toss(builder, on, start, other), step)
-            )
+            at = builder.add(_toss(builder, on, start, other), step)
+            address = span(context, builder, array, array_value, at, ROW_LANES)
             return builder.load(builder.bitcast(address, context.get_value_type(result).as_pointer()), align=4)
-        addresses = [_address(context, builder, array, array_value, builder.add(at, step)) for at in (start, other)]
+        addresses = [span(context, builder, array, array_value, builder.add(at, step), 1) for at in (start, other)]
         values = [_spread(builder, builder.load(address), result.lanes) for address in addresses]
         return builder.select(builder.bitcast(mask, ir.VectorType(ir.IntType(1), result.lanes)), *values)
 
@@ -286,7 +266,7 @@ def below(typingctx: Any, codes: Any, index: Any, threshold: Any, masks: Any) ->
     mask = masks.dtype
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address = _address(context, builder, codes, *args[:2])
+        address = span(context, builder, codes, args[0], args[1], 1 if mask.bitwidth == 8 else mask.bitwidth)
         if mask.bitwidth == 8:
             return builder.zext(builder.icmp_unsigned("<=", builder.load(address), args[2]), args[2].type)
         vector = ir.VectorType(ir.IntType(8), mask.bitwidth)
@@ -339,7 +319,7 @@ def blend(typingctx: Any, mask: Any, array: Any, x: Any, y: Any, target: Any) ->
         mask_value, array_value, *places = args
         kind = ir.VectorType(context.get_value_type(array.dtype), mask.bitwidth)
         pointers = [
-            builder.bitcast(_address(context, builder, array, array_value, place), kind.as_pointer())
+            builder.bitcast(span(context, builder, array, array_value, place, mask.bitwidth), kind.as_pointer())
             for place in places
         ]
         values = [builder.load(pointer, align=1) for pointer in pointers[:2]]
