@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Final
 
-from confluent_kafka import Consumer, Message, TopicPartition
-
 from schemas.codec import Codec
+from stream.kafka.reading import Message, TopicReader
 from stream.settings import Settings
 
 _DECODE_EVERY: Final = 100
@@ -28,16 +27,8 @@ class Arrivals(threading.Thread):
     def __init__(self, settings: Settings, codec: Codec, planned: Mapping[str, float]) -> None:
         super().__init__(name="arrivals", daemon=True)
         self._codec, self._planned = codec, planned
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": settings.bootstrap_servers,
-                "group.id": f"{settings.consumer_group}-arrivals",
-                "enable.auto.commit": False,
-                "fetch.wait.max.ms": 50,
-                "log_level": 0,
-            }
-        )
-        self._consumer.assign(self._ends(settings.topic("explanations")))
+        self._reader = TopicReader(settings, "arrivals", {"fetch.wait.max.ms": 50})
+        self._reader.begin_at_ends(settings.topic("explanations"))
         self._halt = threading.Event()
         self._arrived: dict[str, float] = {}
         self._items_each = self._begins = 0
@@ -48,10 +39,10 @@ class Arrivals(threading.Thread):
     def run(self) -> None:
         """Read until told to halt."""
         while not self._halt.is_set():
-            message = self._consumer.poll(0.1)
-            if message is not None and message.error() is None:
+            message = self._reader.poll(0.1)
+            if message is not None:
                 self._take(message)
-        self._consumer.close()
+        self._reader.close()
 
     def halt(self) -> None:
         """Stop reading."""
@@ -77,10 +68,3 @@ class Arrivals(threading.Thread):
         self._arrived[request_id] = arrived
         self.events += 1
         self.items += self._items_each
-
-    def _ends(self, topic: str) -> list[TopicPartition]:
-        found = self._consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions
-        parts = [TopicPartition(topic, number) for number in found]
-        for part in parts:
-            part.offset = self._consumer.get_watermark_offsets(part, timeout=_TIMEOUT_S)[1]
-        return parts

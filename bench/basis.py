@@ -17,7 +17,7 @@ import numpy as np
 from models.bundle import Bundle
 from stream.explain.basis import POPULAR_BELOW, steps
 from stream.explain.pipeline import Explainer
-from stream.load import movielens, simulated
+from stream.kafka.load import movielens, simulated
 
 _SEED: Final = 20_000_000  # users that no model was trained on
 _BATCH: Final = 50

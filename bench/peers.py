@@ -41,8 +41,9 @@ from stream.connections import codec_of
 from stream.demo.traffic import Traffic
 from stream.demo.worker_process import WorkerProcess
 from stream.explain.pipeline import Explainer
+from stream.kafka import clients
 from stream.kafka.cluster import Cluster
-from stream.kafka.delivery import Delivery
+from stream.kafka.delivery import Delivery, Output
 from stream.kafka.topics import TOPICS
 from stream.settings import Settings
 
@@ -53,7 +54,7 @@ _READY: Final = "ready"
 def _job(settings: Settings) -> tuple[BatchWork, Delivery]:
     explainer = Explainer.load(settings.bundle_dir, policy=settings.policy)
     explainer.encode(explainer.read([]))
-    return BatchWork(explainer, codec_of(settings), settings), Delivery(settings.bootstrap_servers)
+    return BatchWork(explainer, codec_of(settings), settings), Delivery(settings)
 
 
 def _received(messages: Sequence[Any]) -> list[Received]:
@@ -62,26 +63,27 @@ def _received(messages: Sequence[Any]) -> list[Received]:
     ]
 
 
+def _outputs(work: BatchWork, batch: Sequence[Received]) -> list[Output]:
+    return [each for slate in work.answer(batch).slates.values() for each in (slate.explanation, slate.audit)]
+
+
 def bare(settings: Settings) -> None:
     """Do the job with confluent-kafka and nothing else."""
-    from confluent_kafka import Consumer
-
     work, delivery = _job(settings)
-    consumer = Consumer(
+    consumer = clients.consumer(
+        settings,
+        settings.consumer_group,
         {
-            "bootstrap.servers": settings.bootstrap_servers,
-            "group.id": settings.consumer_group,
             "auto.offset.reset": "earliest",
-            "enable.auto.commit": False,
             "fetch.wait.max.ms": settings.fetch_max_wait_ms,
             "fetch.min.bytes": settings.fetch_min_bytes,
-        }
+        },
     )
     consumer.subscribe([settings.topic("impressions")], on_assign=lambda *_: print(_READY, flush=True))
     while True:
         batch = _received(consumer.consume(settings.batch_max_slates, settings.batch_max_wait_ms / 1000))
         if batch:
-            delivery.send(work.answer(batch).outputs).future.result()
+            delivery.send(_outputs(work, batch)).future.result()
             consumer.commit(asynchronous=True)
 
 
@@ -95,7 +97,7 @@ def faststream(settings: Settings) -> None:
 
     async def explain(_: list[Any], message: KafkaMessage) -> None:
         raw = message.raw_message if isinstance(message.raw_message, tuple) else (message.raw_message,)
-        receipt = await asyncio.to_thread(lambda: delivery.send(work.answer(_received(raw)).outputs))
+        receipt = await asyncio.to_thread(lambda: delivery.send(_outputs(work, _received(raw))))
         await asyncio.wrap_future(receipt.future)
 
     kafka.subscriber(
@@ -162,7 +164,7 @@ def measure(name: str, bootstrap: str, slates: list[Impression], rate: float, du
         stack.callback(cluster.delete)
         pid = stack.enter_context(serving(name, chosen, folder))
         codec, topic = codec_of(settings), settings.topic("impressions")
-        traffic = Traffic(bootstrap, topic, Parcels(slates, round(rate * duration_s), rate, codec, topic), rate)
+        traffic = Traffic(settings, Parcels(slates, round(rate * duration_s), rate, codec, topic), rate)
         arrivals = Arrivals(settings, codec, traffic.planned)
         stack.callback(arrivals.halt)
         arrivals.start()

@@ -1,4 +1,4 @@
-"""What settings of the producer cost: the settings of the worker (``stream/kafka/delivery.py``), one changed at a time.
+"""What settings of the producer cost: the settings of the worker (``stream/kafka/clients.py``), one changed at a time.
 
 Messages are what the worker sends of real slates, an explanation and an audit record each. They go to a real Kafka at
 a fixed rate, several slates at a time as a batch of the worker's gives them, whatever becomes of those before
@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from confluent_kafka import KafkaError, Message, Producer
 
 from bench.machine import describe, headline
 from bench.pipeline import slates_of
@@ -33,8 +32,9 @@ from stream.agents.batch import BatchWork, Received
 from stream.connections import codec_of
 from stream.errors import DeliveryError
 from stream.explain.pipeline import Explainer
+from stream.kafka.clients import KafkaError, Message, producer, producer_settings
 from stream.kafka.cluster import Cluster
-from stream.kafka.delivery import Output, client_settings
+from stream.kafka.delivery import Output
 from stream.kafka.topics import TOPICS
 from stream.settings import Settings
 
@@ -69,9 +69,9 @@ _FLUSH_S: Final = 30.0
 class Sender:
     """The worker's producer with some settings changed, and a thread that collects the delivery reports."""
 
-    def __init__(self, bootstrap: str, changes: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Settings, changes: Mapping[str, Any]) -> None:
         watched = {"log_level": 0, "statistics.interval.ms": _STATISTICS_MS, "stats_cb": self._stated}
-        self._producer = Producer(client_settings(bootstrap) | watched | dict(changes))
+        self._producer = producer(settings, watched | dict(changes))
         self._sent_bytes = 0
         self._failure: str | None = None
         self._closing = threading.Event()
@@ -119,7 +119,7 @@ class Sender:
 
 
 def outputs_of(settings: Settings, slates: int) -> list[Output]:
-    """Explain slates, and return the messages that the worker would send of them, in its order."""
+    """Explain slates, and return the messages that the worker would send for them."""
     bundle = Bundle.load(settings.bundle_dir)
     codec, topic = codec_of(settings), settings.topic("impressions")
     received = []
@@ -127,14 +127,15 @@ def outputs_of(settings: Settings, slates: int) -> list[Output]:
         encoded = codec.encode("impression", slate, topic)
         key, partition = slate["user_id_hash"].encode(), number % settings.partitions
         received.append(Received(topic, partition, number, key, encoded.value, encoded.headers))
-    return BatchWork(Explainer(bundle, settings.policy), codec, settings).answer(received).outputs
+    answer = BatchWork(Explainer(bundle, settings.policy), codec, settings).answer(received)
+    return [each for slate in answer.slates.values() for each in (slate.explanation, slate.audit)]
 
 
 def measure(
-    bootstrap: str, outputs: Sequence[Output], changes: Mapping[str, Any], rate: float, together: int
+    settings: Settings, outputs: Sequence[Output], changes: Mapping[str, Any], rate: float, together: int
 ) -> dict[str, float]:
     """Send all messages once under some settings; a few go first, so that connecting does not count."""
-    sender = Sender(bootstrap, changes)
+    sender = Sender(settings, changes)
     sender.send(outputs[:together], rate, together)
     sender.took_ms.clear()
     usage = Usage({})
@@ -177,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     samples: dict[str, list[dict[str, float]]] = {name: [] for name in CHANGES}
-    shipped = client_settings("")
+    shipped = producer_settings(Settings())
     print(headline())
     print("as shipped: " + ", ".join(f"{name} {shipped[name]}" for name in SHOWN))
     with broker(arguments.bootstrap) as bootstrap, topics(bootstrap, arguments.partitions) as settings:
@@ -191,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"an explanation has {explanation:,.0f} bytes, an audit record {audit:,.0f}, 20 items each\n", flush=True)
         for turn in range(-1, arguments.rounds):  # the first warms the broker up
             for name, changes in CHANGES.items():
-                found = measure(bootstrap, row, changes, 2 * arguments.rate, 2 * arguments.together)
+                found = measure(settings, row, changes, 2 * arguments.rate, 2 * arguments.together)
                 if turn >= 0:
                     samples[name].append(found)
     _show(samples)

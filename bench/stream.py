@@ -165,7 +165,7 @@ def run(bootstrap: str, slates: list[Impression], plan: Plan) -> Run:
             process.wait_until_ready()
         codec, topic = codec_of(settings), settings.topic("impressions")
         warm, count = round(plan.rate * plan.warm_up_s), round(plan.rate * (plan.warm_up_s + plan.duration_s))
-        traffic = Traffic(bootstrap, topic, Parcels(slates, count, plan.rate, codec, topic), plan.rate)
+        traffic = Traffic(settings, Parcels(slates, count, plan.rate, codec, topic), plan.rate)
         arrivals = Arrivals(settings, codec, traffic.planned)
         arrivals.start()
         traffic.start()

@@ -1,4 +1,4 @@
-"""How settings become a schema registry and a codec; every command connects the same way."""
+"""The schema registry and the codec that the settings describe, the same for all commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stream.settings import Settings
 
 
 def registry_of(settings: Settings, url: str | None = None) -> Registry | None:
-    """Return the schema registry at ``url`` or the one configured, or none where there is none.
+    """Return the schema registry at ``url``, else the registry of the settings, else None.
 
     Raises:
         ConfigurationError: the address or the credentials are malformed.
@@ -23,13 +23,13 @@ def registry_of(settings: Settings, url: str | None = None) -> Registry | None:
         return Registry(found, secret.get_secret_value() if secret is not None else None)
     except ValueError as error:
         raise ConfigurationError(
-            f"no schema registry can be reached so ({error}): give its address as http://HOST:PORT/PATH, and "
-            "WHYREC_SCHEMA_REGISTRY_CREDENTIALS, if it wants any, as USER:PASSWORD"
+            f"the settings of the schema registry are malformed ({error}): give its address as http://HOST:PORT/PATH, "
+            "and WHYREC_SCHEMA_REGISTRY_CREDENTIALS, if it needs any, as USER:PASSWORD"
         ) from error
 
 
 def require_registry(settings: Settings, url: str | None = None) -> Registry:
-    """Like :func:`registry_of`, for commands that make no sense without one.
+    """Return the schema registry like :func:`registry_of`, for commands that need one.
 
     Raises:
         ConfigurationError: no registry is configured.
@@ -42,5 +42,5 @@ def require_registry(settings: Settings, url: str | None = None) -> Registry:
 
 
 def codec_of(settings: Settings) -> Codec:
-    """Return the codec that the settings ask for."""
+    """Return the codec: with the Confluent wire format where a registry is set, else plain Avro."""
     return Codec(registry_of(settings))

@@ -17,6 +17,10 @@ class ProducerBroken(DeliveryError):
     """The producer will never deliver again, whatever the broker does: only a new process can go on."""
 
 
+class WorkerUnfit(WhyrecError):
+    """A worker cannot explain a slate that it could explain at its start; it must stop and acknowledge nothing."""
+
+
 class ArchiveError(WhyrecError):
     """The archive or its store is not as it must be."""
 

@@ -1,4 +1,4 @@
-"""Logs: one event per line with named fields; colour on a terminal, JSON elsewhere; libraries' logs too."""
+"""Logs: one event per line with named fields, in colour on a terminal and as JSON elsewhere, libraries included."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHARED: list[Any] = [
     structlog.processors.StackInfoRenderer(),
 ]
 
-# What these say at level info (subscriptions, metadata refreshes, service trees) is of no use to who runs a worker.
+# At level info these libraries log subscriptions, metadata refreshes and the like, which an operator does not need.
 _TALKATIVE = (
     "faust",
     "mode",
@@ -40,7 +40,7 @@ def configure(settings: Settings) -> None:
     rendering: list[Any] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if as_json
-        # Plain: structlog's choice shows every local variable, events and passwords among them.
+        # Plain tracebacks: structlog's default shows all local variables, including events and passwords.
         else [
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         ]

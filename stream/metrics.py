@@ -1,7 +1,7 @@
-"""What the platform team watches: Prometheus metrics, and an answer to "is this worker ready?".
+"""Prometheus metrics and readiness of a worker, over HTTP.
 
-``/metrics`` is the Prometheus text format, ``/ready`` is 200 once partitions are assigned and 503 before,
-``/live`` is 200 while the process serves.
+``/metrics`` has the Prometheus text format. ``/ready`` answers 200 once partitions are assigned and 503 before.
+``/live`` answers 200 while the process serves.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ class Metrics:
         self.events_in = Counter("whyrec_events_in", "Impression events taken from Kafka", registry=on)
         self.explanations = Counter("whyrec_explanations", "Explanation events acknowledged by the broker", registry=on)
         self.items = Counter(
-            "whyrec_items_explained", "Items explained, by explanation type and status", ("type", "status"), registry=on
+            "whyrec_items_explained",
+            "Items of delivered explanations, by explanation type and status",
+            ("type", "status"),
+            registry=on,
         )
         self.model_mismatch = Counter(
-            "whyrec_model_mismatch", "Items whose scores our model does not reproduce", registry=on
+            "whyrec_model_mismatch", "Items whose scores the bundle's models do not reproduce", registry=on
         )
         self.dead_letters = Counter(
             "whyrec_dead_letters",
-            "Impressions, and at the stage archive audit records, sent to the dead letters",
+            "Dead letters by stage: impressions, and audit records at the stage archive",
             ("stage",),
             registry=on,
         )
@@ -50,27 +53,27 @@ class Metrics:
         self.commits = Counter("whyrec_archive_commits", "Commit entries written to the archive", registry=on)
         self.stuck = Gauge(
             "whyrec_archive_stuck",
-            "1 for a partition of the audit topic whose archive cannot be continued now; its lag is not known then",
+            "1 for a partition of the audit topic whose archive cannot be continued now; its lag is unknown then",
             ("partition",),
             registry=on,
         )
         self.gaps = Counter(
             "whyrec_archive_gap_offsets",
-            "Offsets of the audit topic that it no longer held when the sink came (expired), or never held (absent)",
+            "Offsets that the audit topic no longer held when the sink read it (expired), or never held (absent)",
             ("reason",),
             registry=on,
         )
         for reason in ("expired", "absent"):
-            self.gaps.labels(reason)  # there before the first, or no rate would see it
+            self.gaps.labels(reason)  # exists before the first increment, which a rate would otherwise miss
         self.lag = Gauge(
             "whyrec_lag",
-            "Events of a partition not yet done with: explained and delivered, or archived",
+            "Events of a partition not yet finished, that is explained and delivered, or archived",
             ("topic", "partition"),
             registry=on,
         )
         self.latency = Histogram(
             "whyrec_latency_seconds",
-            "From the impression's Kafka timestamp until its batch and those before it are delivered",
+            "From the impression's Kafka timestamp until its batch and all batches before it are delivered",
             buckets=_LATENCY_S,
             registry=on,
         )
@@ -86,7 +89,7 @@ class Metrics:
         )
         self.delivery = Histogram(
             "whyrec_batch_delivery_seconds",
-            "From sending a batch to its last acknowledgement",
+            "From sending the first output of a batch to its last acknowledgement",
             buckets=_LATENCY_S,
             registry=on,
         )
@@ -95,7 +98,7 @@ class Metrics:
 
 class _QuietHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class names it so)
-        """Say nothing: a scrape every few seconds is no news."""
+        """Log nothing: Prometheus scrapes every few seconds."""
 
 
 class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):

@@ -1,4 +1,4 @@
-"""A worker put together: settings, models, producer and agents, in the order they are needed and taken down."""
+"""Assemble and run a worker: settings, models, producers and agents, in the order in which they are needed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Final
 
 from stream import logs
@@ -13,21 +14,21 @@ from stream.agents import explain, sink
 from stream.errors import ConfigurationError
 from stream.kafka.app import WorkerApp, serve
 from stream.kafka.cluster import Cluster
-from stream.kafka.lookup import made_anew
+from stream.kafka.lookup import until_recreated
 from stream.metrics import Metrics
 from stream.settings import Settings
 
 _SINK_FETCHES: Final = {"fetch_min_bytes": 1024 * 1024, "fetch_max_wait_ms": 250}
-"""A fetch costs worker and broker more than what is in it: at 200 slates a second, half of what a sink takes."""
+"""A fetch costs more than the records in it: at 200 slates a second, fetches take half of the CPU time of a sink."""
 
 Prepare = Callable[[Settings, ExitStack], Callable[[WorkerApp], object]]
 
 
 def run(settings: Settings, agents: Sequence[str], until_idle_s: float | None = None) -> int:
-    """Run a worker with these agents until it is told to end, or idle for so long, and return its exit status.
+    """Run a worker with these agents until a signal, or until it is idle for so many seconds; return its exit status.
 
     Raises:
-        ConfigurationError: the topics are not there or do not fit.
+        ConfigurationError: topics are missing or do not fit together, or no broker answers.
         BundleError: the models cannot be used.
 
     """
@@ -35,9 +36,10 @@ def run(settings: Settings, agents: Sequence[str], until_idle_s: float | None = 
     settings = paced(settings, agents)
     Cluster(settings).require()
     with ExitStack() as resources:
-        # What is slow or can be refused comes before joining the group: partitions go only to workers that can work.
+        # Slow steps and steps that can fail come before the worker joins the group: only a worker that can work is
+        # given partitions.
         attachments = [AGENTS[name](settings, resources) for name in agents]
-        # Models and libraries live as long as the process; the collector need not walk them at every batch.
+        # Models and libraries live as long as the process, so the garbage collector need not visit them.
         gc.collect()
         gc.freeze()
 
@@ -45,16 +47,20 @@ def run(settings: Settings, agents: Sequence[str], until_idle_s: float | None = 
             app = WorkerApp(settings, Metrics())
             for attach in attachments:
                 attach(app)
-            threading.Thread(target=_end_with_the_topics, args=(app,), name="topic-ids", daemon=True).start()
+            read = [settings.topic("impressions"), settings.topic("audit")]
+            watch = partial(until_recreated, settings, read)
+            threading.Thread(
+                target=stop_when_recreated, args=(watch, app.give_up), name="topic-ids", daemon=True
+            ).start()
             return app
 
         return serve(build, until_idle_s)
 
 
 def paced(settings: Settings, agents: Sequence[str]) -> Settings:
-    """Return settings by which a worker with these agents asks for more: seldom and much where nobody waits for it.
+    """Return the settings with larger and rarer fetches for a worker that only archives, since nobody waits for it.
 
-    What was set stays as it was set.
+    A setting that was given keeps its value.
     """
     if set(agents) != {"sink"}:
         return settings
@@ -62,13 +68,19 @@ def paced(settings: Settings, agents: Sequence[str]) -> Settings:
     return settings.model_copy(update=chosen)
 
 
-def _end_with_the_topics(app: WorkerApp) -> None:
-    """End the process when a topic it reads is made anew: offsets that it knows are no longer of this topic."""
-    settings = app.settings
-    topic = made_anew(settings.bootstrap_servers, [settings.topic("impressions"), settings.topic("audit")])
+def stop_when_recreated(watch: Callable[[], str | None], give_up: Callable[[BaseException], None]) -> None:
+    """Give up when ``watch`` names a topic that was deleted and created again, or when ``watch`` itself fails.
+
+    The offsets that a worker knows mean nothing on a recreated topic, so a worker must not go on without the watch.
+    """
+    try:
+        topic = watch()
+    except BaseException as error:  # noqa: BLE001 (a thread that dies would otherwise go unnoticed)
+        give_up(error)
+        return
     if topic is not None:
-        app.give_up(ConfigurationError(f"{topic} was made anew while it was read; the next worker begins with it"))
+        give_up(ConfigurationError(f"{topic} was deleted and created again; the next worker reads the new topic"))
 
 
 AGENTS: Final[dict[str, Prepare]] = {"explain": explain.prepare, "sink": sink.prepare}
-"""What a worker can do; a new agent is one file in ``stream/agents`` and one row here."""
+"""The agents that a worker can run; a new agent is one file in ``stream/agents`` and one row here."""

@@ -1,12 +1,18 @@
-"""The explain agent: impressions in micro-batches, several in flight, offsets moved strictly in order.
+"""The explain agent: impressions in micro-batches, several in flight, acknowledged strictly in order.
 
-The life of a batch::
+The life of a batch:
 
-    1. gathered    nothing is acknowledged but by us; a thread beside the event loop takes what is there
-    2. answered    decode, explain, encode, in that thread, batch after batch
-    3. sent        explanations, audits, dead letters; the next batch is answered meanwhile
-    4. delivered   every output acknowledged by the broker
-    5. let go      after the batch before it: offsets acknowledged, and committed within a second
+1. Gather: messages wait in the inbox until a thread beside the event loop takes them together.
+2. Answer: that thread decodes, explains and encodes them, batch after batch.
+3. Send the audit records; the thread answers the next batch meanwhile.
+4. Send the explanations of slates whose audit records the broker has acknowledged, in the order of the batches.
+5. Deliver dead letters for slates that could not be explained or of which the broker refused an output.
+6. Acknowledge the messages, after those of the batch before. Faust commits their offsets within a second.
+
+Why audit records go first: whatever is shown must be archived. The broker may refuse an audit record for its size, if
+it does not tell the limit of the topic or if somebody has lowered the limit since the worker asked. An explanation
+that was sent together with this record would then be shown and never archived. A refused explanation does less harm:
+its record is archived although nothing was shown, and the dead letter says so.
 """
 
 from __future__ import annotations
@@ -14,28 +20,31 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 from faust.types import TP, EventT
 from prometheus_client import Histogram
 
-from stream.agents.batch import Answer, BatchWork, Received
+from stream.agents import dead_letters
+from stream.agents.batch import Answer, BatchWork, Received, refuse
 from stream.agents.inbox import Inbox
+from stream.agents.isolation import IsolatingExplainer
+from stream.agents.reference import reference_slate
 from stream.connections import codec_of
-from stream.errors import DeliveryError
 from stream.explain.pipeline import Explainer
 from stream.kafka.app import WorkerApp
-from stream.kafka.delivery import Delivery, Receipt, Refused
+from stream.kafka.clients import BATCH_BYTES
+from stream.kafka.delivery import Delivery, Receipt
 from stream.kafka.lookup import limits_of, origin_of
 from stream.kafka.topics import TOPICS
 from stream.settings import Settings
 
 log = structlog.get_logger("whyrec.explain")
-
 
 _GATHERED_BATCHES: Final = 4
 _FULL_PAUSE_S: Final = 0.005
@@ -44,29 +53,35 @@ _DRAIN_POLL_S: Final = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A batch on its way: what was taken, what was answered, and the broker's word on it, still to come."""
+    """A batch in flight: its messages, what to send for them, and the receipt of the audit records."""
 
     events: list[EventT]
     batch: list[Received]
     answer: Answer
-    receipt: Receipt
-    sent: float
+    audits: Receipt
+    began_sending: float
+    explanations_sent: asyncio.Event = field(default_factory=asyncio.Event)
+    acknowledged: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class ExplainAgent:
-    """Batches in flight between Kafka and Kafka. Nothing may leave :meth:`body`: Faust would skip what it dropped."""
+    """Batches in flight between Kafka and Kafka.
+
+    An exception never leaves :meth:`body`: Faust would go on and skip the messages. The agent ends the process instead.
+    """
 
     def __init__(self, app: WorkerApp, work: BatchWork, delivery: Delivery) -> None:
         self._app = app
         self._work = work
         self._delivery = delivery
         settings = app.settings
+        self._dead_letters = settings.topic("dead_letters")
         self._inbox: Inbox[EventT] = Inbox(
             settings.batch_max_slates, settings.batch_max_bytes, settings.batch_max_wait_ms / 1000
         )
         self._slots = threading.Semaphore(settings.batches_in_flight)
-        self._flights: set[asyncio.Task[None]] = set()
-        self._latest: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._latest: Flight | None = None
         self._handing_over = False
 
     async def body(self, stream: Any) -> None:
@@ -77,35 +92,35 @@ class ExplainAgent:
         stream.enable_acks = False
         try:
             async for event in stream.events():
-                while len(self._inbox) >= most:  # noqa: ASYNC110 (the other side is a thread)
+                while len(self._inbox) >= most:  # noqa: ASYNC110 (a thread takes from the inbox)
                     await asyncio.sleep(_FULL_PAUSE_S)
                 if self._is_current(event):
                     self._inbox.put(event, len(event.message.value or b""))
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # noqa: BLE001 (whatever it is, going on would lose messages)
+        except BaseException as error:  # noqa: BLE001 (to go on would lose messages, whatever the error)
             self._app.give_up(error)
 
     async def drain(self, limit_s: float) -> None:
         """Finish the batches in flight and take no more until partitions are assigned again."""
         self._handing_over = True
-        self._inbox.clear()  # read again by whoever comes next
+        self._inbox.clear()  # the next owner of the partition reads them again
         give_up = time.monotonic() + limit_s
         while (unfinished := self._inbox.unfinished) and time.monotonic() < give_up:  # noqa: ASYNC110 (as above)
             await asyncio.sleep(_DRAIN_POLL_S)
         if unfinished:
-            log.warning("batches unfinished; they will be done again", batches=unfinished, limit_s=limit_s)
+            log.warning("batches are unfinished and will be repeated", batches=unfinished, limit_s=limit_s)
 
     async def resume(self, _app: Any, _assigned: set[TP], **_: Any) -> None:
         """Take batches again."""
         self._handing_over = False
 
     def _is_current(self, event: EventT) -> bool:
-        # What was read before a rebalance is read again by whoever has the partition now.
+        # After a rebalance the owner of the partition reads again what was read before it.
         return not self._handing_over and event.message.generation_id == self._app.consumer_generation_id
 
     def _answer_all(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Answer batch after batch; the producer's queue, when full, may hold this thread up, but never the loop."""
+        """Answer batch after batch. A full queue of the producer may block this thread, but never the event loop."""
         try:
             while True:
                 self._slots.acquire()
@@ -114,8 +129,8 @@ class ExplainAgent:
                     self._end_flight()
                     continue
                 flight = self._answer_and_send(current)
-                loop.call_soon_threadsafe(self._take_off, flight)
-        except BaseException as error:  # noqa: BLE001 (nothing was let go: whoever comes next does it again)
+                loop.call_soon_threadsafe(self._follow, flight)
+        except BaseException as error:  # noqa: BLE001 (nothing was acknowledged: the next worker repeats it)
             if not loop.is_closed():
                 self._app.give_up(error)
 
@@ -126,72 +141,84 @@ class ExplainAgent:
         began = time.perf_counter()
         batch = [_received(event) for event in events]
         answer = self._work.answer(batch)
-        sent = time.perf_counter()
-        metrics.compute.observe(sent - began)
-        return Flight(events, batch, answer, self._delivery.send(answer.outputs), sent)
+        began_sending = time.perf_counter()
+        metrics.compute.observe(began_sending - began)
+        audits = self._delivery.send([slate.audit for slate in answer.slates.values()])
+        return Flight(events, batch, answer, audits, began_sending)
 
-    def _take_off(self, flight: Flight) -> None:
-        self._latest = asyncio.create_task(self._land(flight, self._latest))
-        self._flights.add(self._latest)
-        self._latest.add_done_callback(self._flights.discard)
+    def _follow(self, flight: Flight) -> None:
+        task = asyncio.create_task(self._finish(flight, self._latest))
+        self._latest = flight
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _end_flight(self) -> None:
         self._inbox.finish()
         self._slots.release()
 
-    async def _land(self, flight: Flight, previous: asyncio.Task[None] | None) -> None:
-        batch, answer = flight.batch, flight.answer
+    async def _finish(self, flight: Flight, previous: Flight | None) -> None:
         try:
-            refused = await asyncio.wrap_future(flight.receipt.future)
-            if refused:
-                await self._bury(batch, answer, refused)
-            self._app.metrics.delivery.observe(time.perf_counter() - flight.sent)
+            await self._deliver(flight, previous)
+            self._app.metrics.delivery.observe(time.perf_counter() - flight.began_sending)
             if previous is not None:
-                await previous
-            self._let_go(flight.events, answer)
+                await previous.acknowledged.wait()
+            self._acknowledge(flight)
+            flight.acknowledged.set()
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # noqa: BLE001 (not delivered: no later batch may be let go either)
+        except BaseException as error:  # noqa: BLE001 (not delivered: no later batch may be acknowledged either)
             self._app.give_up(error)
         finally:
             self._end_flight()
 
-    async def _bury(self, batch: list[Received], answer: Answer, refused: Sequence[Refused]) -> None:
-        burial = self._work.bury_refused(batch, answer, refused)
-        answer.explained -= len(burial.owners)
-        answer.dead.update(burial.dead)
-        receipt = await asyncio.to_thread(self._delivery.send, burial.outputs)
-        if await asyncio.wrap_future(receipt.future):
-            last = self._work.bury_without_original(batch, burial)
-            receipt = await asyncio.to_thread(self._delivery.send, last.outputs)
-            if still := await asyncio.wrap_future(receipt.future):
-                raise DeliveryError(f"the dead-letter topic takes not even a message without value: {still[0].error}")
+    async def _deliver(self, flight: Flight, previous: Flight | None) -> None:
+        """Take steps 3 to 5; return when the broker has acknowledged all outputs, or a dead letter, of each message."""
+        batch, answer = flight.batch, flight.answer
+        places = list(answer.slates)
+        for refused in await asyncio.wrap_future(flight.audits.future):
+            refuse(answer, batch, places[refused.index], f"the audit record ({refused.error})")
+        if previous is not None:
+            await previous.explanations_sent.wait()
+        places = list(answer.slates)
+        explanations = [slate.explanation for slate in answer.slates.values()]
+        receipt = await asyncio.to_thread(self._delivery.send, explanations)
+        flight.explanations_sent.set()
+        for refused in await asyncio.wrap_future(receipt.future):
+            error = f"the explanation ({refused.error}), whose audit record was already sent and is archived"
+            refuse(answer, batch, places[refused.index], error)
+        if answer.dead_letters:
+            letters = list(answer.dead_letters.values())
+            await asyncio.to_thread(dead_letters.deliver, letters, self._delivery, self._dead_letters)
 
-    def _let_go(self, events: list[EventT], answer: Answer) -> None:
-        generation = events[0].message.generation_id
+    def _acknowledge(self, flight: Flight) -> None:
+        """Step 6. Only what was delivered is counted."""
+        generation = flight.events[0].message.generation_id
         if generation != self._app.consumer_generation_id:
-            return  # the partition was handed over meanwhile: its new owner commits
+            return  # the partition was handed over meanwhile, and its new owner commits
         now = time.time()
         metrics = self._app.metrics
-        for event in events:
+        for event in flight.events:
             message = event.message
             event.ack()
             self._app.finished[message.tp] = message.offset + 1
             metrics.latency.observe(max(0.0, now - message.timestamp))
-        metrics.explanations.inc(answer.explained)
-        for stage, count in answer.dead.items():
-            metrics.dead_letters.labels(stage).inc(count)
-        for (kind, status), count in answer.items.items():
+        metrics.explanations.inc(len(flight.answer.slates))
+        for letter in flight.answer.dead_letters.values():
+            metrics.dead_letters.labels(letter.stage).inc()
+        items = Counter(item for slate in flight.answer.slates.values() for item in slate.items)
+        for (kind, status), count in items.items():
             metrics.items.labels(kind, status).inc(count)
             if status == "model_mismatch":
                 metrics.model_mismatch.inc(count)
 
 
 def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], ExplainAgent]:
-    """Load the models, connect the producer, and return what attaches the agent to an application.
+    """Load the models, connect the producer, and return the function that attaches the agent to an application.
 
     Raises:
         BundleError: the models cannot be used.
+        WorkerUnfit: the models cannot explain a slate of their own.
+        ConfigurationError: no broker answers.
 
     """
     stages: list[Histogram] = []  # known once there is an application, which comes after the models
@@ -207,17 +234,14 @@ def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], E
         max_exploration=settings.max_exploration,
         observe=observe,
     )
-    # Compile what reads and writes Avro, or load it from the cache, before partitions come: seconds, once on a machine.
-    explainer.encode(explainer.read([]))
-    origin = origin_of(settings.bootstrap_servers, settings.topic("impressions"))
+    # Explaining the reference slate also compiles the kernels, or loads them from the cache, before partitions come.
+    isolating = IsolatingExplainer(explainer, reference_slate(explainer.bundle))
+    isolating.encode(isolating.read([]))
+    origin = origin_of(settings, settings.topic("impressions"))
     topic_id = "" if origin is None else origin.topic
-    limits = limits_of(settings.bootstrap_servers, [settings.topic(role) for role in TOPICS])
-    work = BatchWork(explainer, codec_of(settings), settings, source_topic_id=topic_id, limits=limits)
-    delivery = Delivery(
-        settings.bootstrap_servers,
-        timeout_s=settings.delivery_timeout_s,
-        **({"smallest_limit": min(limits.values())} if limits else {}),
-    )
+    limits = limits_of(settings, [settings.topic(role) for role in TOPICS])
+    work = BatchWork(isolating, codec_of(settings), settings, source_topic_id=topic_id, limits=limits)
+    delivery = Delivery(settings, smallest_limit=min(limits.values(), default=BATCH_BYTES))
     resources.callback(delivery.close, settings.shutdown_timeout_s)
 
     def attach_measured(app: WorkerApp) -> ExplainAgent:

@@ -1,7 +1,7 @@
-"""What was read and is yet to be answered: the event loop puts it in, the thread that answers takes what is there.
+"""The inbox of messages that were read and not yet answered: the event loop puts, the answering thread takes batches.
 
-The thread waits a moment from the first message on, so that a batch is worth its fixed cost; while it is at work the
-next batch gathers by itself, so batches grow with the load and no faster than it.
+The thread waits a moment after the first message, so that a batch is worth its fixed cost. While the thread answers a
+batch, the next one gathers, so the size of batches follows the load.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ Message = TypeVar("Message")
 
 
 class Inbox(Generic[Message]):
-    """Messages in the order they came, and how many batches were taken that are not finished.
+    """Messages in the order of arrival, and the number of batches that are taken and not finished.
 
-    A batch holds ``most`` messages at most, and ends with the first that makes it ``most_bytes`` or more: a slate of
-    500 items counts for more than one of 20. It is taken when full, or ``wait_s`` after its first message came.
+    A batch holds at most ``most`` messages, and ends with the message that makes it ``most_bytes`` or more, since a
+    slate of 500 items is more work than a slate of 20. A batch is taken when it is full, or ``wait_s`` seconds after
+    its first message arrived.
     """
 
     def __init__(self, most: int, most_bytes: int, wait_s: float) -> None:
@@ -29,12 +30,12 @@ class Inbox(Generic[Message]):
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
-        """Return how many messages wait."""
+        """Return the number of messages that wait."""
         return len(self._held)
 
     @property
     def unfinished(self) -> int:
-        """Batches taken and not yet finished."""
+        """The number of batches that are taken and not finished."""
         return self._unfinished
 
     def put(self, message: Message, size: int) -> None:
@@ -46,7 +47,7 @@ class Inbox(Generic[Message]):
                 self._changed.notify_all()
 
     def take(self) -> list[Message]:
-        """Wait for a batch and return it; it counts as unfinished until :meth:`finish` is called."""
+        """Wait for a batch and return it. The batch is unfinished until :meth:`finish` is called."""
         with self._changed:
             while not self._held or not self._is_full():
                 left_s = self._held[0][2] + self._wait_s - time.monotonic() if self._held else None
@@ -64,12 +65,12 @@ class Inbox(Generic[Message]):
             return batch
 
     def finish(self) -> None:
-        """Say that a batch is done with, whatever became of it."""
+        """Note that a batch is finished, with or without success."""
         with self._changed:
             self._unfinished -= 1
 
     def clear(self) -> None:
-        """Forget what waits."""
+        """Drop the messages that wait."""
         with self._changed:
             self._held.clear()
             self._bytes = 0

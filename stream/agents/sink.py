@@ -1,7 +1,13 @@
-"""The sink agent: audit records from Kafka to the archive, where the archive says which offset comes next.
+"""The sink agent: audit records from Kafka to the archive. The archive, not Kafka, says which offset comes next.
 
-Faust neither tracks nor commits the topic (``acks=False``). After each assignment the last commit entry of every
-partition's chain is read and reading begins there; what is committed to Kafka is information for people only.
+Faust neither tracks nor commits the offsets of the topic (``acks=False``). The life of a partition here:
+
+1. Assign: the sink opens the commit chain of the partition and reading begins where the chain ends. Where the archive
+   or the broker does not answer, the partition is paused and opened later.
+2. Take: records go to :class:`stream.archive.writing.sink.Sink`, which writes objects and commit entries. If an offset
+   is missing, the sink reads that part of the partition again.
+3. Tell: archived offsets are committed to Kafka, so that people see the lag. Nothing here reads them.
+4. Drain: before a rebalance takes the partition away, the sink writes what it holds.
 """
 
 from __future__ import annotations
@@ -18,6 +24,8 @@ from aiokafka.errors import KafkaError
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP, EventT
 
+from stream.agents import dead_letters
+from stream.agents.dead_letters import DeadLetter
 from stream.archive.log.commitlog import Origin
 from stream.archive.objects import Store
 from stream.archive.store import open_archive
@@ -25,9 +33,9 @@ from stream.archive.writing.decode import Decoder, Record, Unreadable
 from stream.archive.writing.sink import Jump, Limits, Sink, in_thread
 from stream.archive.writing.writer import Committed
 from stream.connections import codec_of
-from stream.errors import ArchiveError, DeliveryError
+from stream.errors import ArchiveError
 from stream.kafka.app import WorkerApp, WorkerConsumer
-from stream.kafka.delivery import Delivery, Output
+from stream.kafka.delivery import Delivery
 from stream.kafka.lookup import first_offset, origin_of
 from stream.settings import Settings
 
@@ -37,10 +45,10 @@ _TAKE: Final = 512
 _TAKE_WITHIN_S: Final = 0.25
 _TICK_S: Final = 1.0
 _OPEN_LIMIT_S: Final = 15.0
-_TELL_LIMIT_S: Final = 5.0
+_COMMIT_LIMIT_S: Final = 5.0
 _SETTLE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 30.0
-_ERROR_CHARACTERS: Final = 1_000
+_STAGE: Final = "archive"
 
 
 class SinkAgent:
@@ -56,7 +64,7 @@ class SinkAgent:
         self._delivery = delivery
         self._consumer: WorkerConsumer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._untold: dict[int, int] = {}
+        self._uncommitted: dict[int, int] = {}
         self._handed_over = False
         self._going_back: dict[int, asyncio.Task[None]] = {}
         self.sink = Sink(
@@ -64,7 +72,7 @@ class SinkAgent:
             self._topic,
             writer=f"{settings.worker_name}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
             decode=decoder.decode,
-            bury=self._bury,
+            bury=self._deliver_dead_letters,
             committed=self._note,
             failed=app.give_up,
             limits=Limits(settings.flush_max_rows, settings.flush_max_bytes, settings.flush_max_age_s),
@@ -75,16 +83,16 @@ class SinkAgent:
         """Take records until the application stops."""
         try:
             async for events in stream.noack_take(_TAKE, within=_TAKE_WITHIN_S):
-                self._open_what_is_not(events)
+                self._open_unopened(events)
                 for jump in await self.sink.take(map(_record, events)):
                     self._go_back(jump)
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # noqa: BLE001 (whatever it is, going on would lose records)
+        except BaseException as error:  # noqa: BLE001 (to go on would lose records, whatever the error)
             self._app.give_up(error)
 
     async def resume(self, consumer: WorkerConsumer) -> None:
-        """After an assignment: open the chains and seek to where they end; where one can't be read, wait for it."""
+        """After an assignment, open the commit chains and seek to their ends; open later what cannot be opened now."""
         self._consumer = consumer
         self._handed_over = False
         self._start_ticking()
@@ -93,7 +101,7 @@ class SinkAgent:
         if not mine:
             return
         try:
-            # Faust gives up on us in silence after the request timeout, which is how long aiokafka would wait here.
+            # Faust abandons this method silently after the request timeout, which is also how long aiokafka waits.
             async with asyncio.timeout(_OPEN_LIMIT_S):
                 starts, ends = await consumer.earliest_offsets(*mine), await consumer.highwaters(*mine)
         except (KafkaError, TimeoutError) as error:
@@ -116,16 +124,16 @@ class SinkAgent:
         await asyncio.gather(*(begin(tp) for tp in mine))
 
     async def drain(self, limit_s: float) -> None:
-        """Write what is buffered and let go of the partitions."""
+        """Write what the sink holds and release the partitions."""
         self._handed_over = True
         for task in list(self._going_back.values()):
             task.cancel()
         await self.sink.drain(limit_s)
         self._app.metrics.stuck.clear()
-        await self._tell_kafka()
+        await self._commit_archived()
 
-    def _open_what_is_not(self, events: Sequence[EventT]) -> None:
-        """Begin where Faust gave up on :meth:`resume` before it had come to a partition."""
+    def _open_unopened(self, events: Sequence[EventT]) -> None:
+        """Open partitions that :meth:`resume` did not reach before Faust abandoned it."""
         if self._handed_over:
             return
         for tp in {event.message.tp for event in events if self._is_current(event.message.generation_id)}:
@@ -142,7 +150,7 @@ class SinkAgent:
             self._begin_later(self._consumer, TP(self._topic, jump.partition), pause_s=0.0)
 
     def _begin_later(self, consumer: WorkerConsumer, tp: TP, pause_s: float = 1.0) -> None:
-        """Stop reading a partition, and begin again as soon as the archive and the broker let us."""
+        """Stop reading a partition, and begin again as soon as the archive and the broker answer."""
         consumer.stop_reading(tp)
         previous = self._going_back.pop(tp.partition, None)
         if previous is not None:
@@ -177,14 +185,12 @@ class SinkAgent:
         expected = self.sink.expected(tp.partition)
         there = None
         if expected is not None:
-            # Only the broker's own word makes a gap: what was read may have been dropped on its way to us.
-            there = await in_thread(
-                lambda: first_offset(self._app.settings.bootstrap_servers, self._topic, tp.partition, expected)
-            )
+            # Only the broker can say that an offset does not exist: a record that was read may have been dropped since.
+            there = await in_thread(lambda: first_offset(self._app.settings, self._topic, tp.partition, expected))
         starts, ends = await consumer.earliest_offsets(tp), await consumer.highwaters(tp)
         at = await self.sink.go_on(tp.partition, starts[tp], ends[tp], there)
-        # A message that is being handed over as we seek would set the reading position forward again, and Faust would
-        # then drop what it reads before that. The partition is paused, so this settles at once.
+        # A message that Faust hands over during the seek sets the read position forward again, and Faust then drops the
+        # messages before it. The partition is paused, so the second attempt succeeds.
         while True:
             await consumer.seek(tp, at)
             await asyncio.sleep(_SETTLE_S)
@@ -195,7 +201,7 @@ class SinkAgent:
 
     def _say_open(self, tp: TP, at: int) -> None:
         self._app.finished[tp] = at
-        self._untold[tp.partition] = at  # whoever archived it may have been gone before it could tell
+        self._uncommitted[tp.partition] = at  # the worker that archived it may have ended before its commit
         self._app.metrics.stuck.labels(tp.partition).set(0)
 
     def _say_stuck(self, tp: TP, error: Exception) -> None:
@@ -209,11 +215,11 @@ class SinkAgent:
             self._tasks.add(task)
 
     async def _tick(self) -> None:
-        # A task of our own: Faust's timers stop before the last flush.
+        # Not one of Faust's timers, which stop before the last flush.
         while True:
             await asyncio.sleep(_TICK_S)
             self.sink.flush_due()
-            await self._tell_kafka()
+            await self._commit_archived()
 
     def _note(self, partition: int, following: int, done: Committed) -> None:
         metrics = self._app.metrics
@@ -221,7 +227,7 @@ class SinkAgent:
         metrics.archived.inc(sum(entry.rows for entry in done.mine))
         metrics.repeats.inc(sum(entry.repeats for entry in done.mine))
         self._app.finished[TP(self._topic, partition)] = following
-        self._untold[partition] = following
+        self._uncommitted[partition] = following
         for entry in done.mine:
             for gap in entry.gaps:
                 metrics.gaps.labels(gap.reason).inc(gap.next - gap.first)
@@ -236,64 +242,47 @@ class SinkAgent:
                 rejected=len(entry.rejected),
             )
 
-    async def _tell_kafka(self) -> None:
-        """Commit to Kafka what is archived, for those who look at its lag; nothing here reads it."""
-        if self._consumer is None or not self._untold:
+    async def _commit_archived(self) -> None:
+        """Commit archived offsets to Kafka, for people who watch its lag."""
+        if self._consumer is None or not self._uncommitted:
             return
-        untold, self._untold = self._untold, {}
-        offsets = {TP(self._topic, partition): at for partition, at in untold.items()}
+        archived, self._uncommitted = self._uncommitted, {}
+        offsets = {TP(self._topic, partition): at for partition, at in archived.items()}
         try:
-            async with asyncio.timeout(_TELL_LIMIT_S):
+            async with asyncio.timeout(_COMMIT_LIMIT_S):
                 await self._consumer.commit_offsets(offsets)
         except (KafkaError, ConsumerNotStarted, TimeoutError) as error:
-            log.debug("Kafka does not take the archived offsets", error=str(error))
-            self._untold = untold | self._untold
+            log.debug("Kafka does not accept the archived offsets", error=str(error))
+            self._uncommitted = archived | self._uncommitted
 
-    def _bury(self, unreadable: Sequence[Unreadable]) -> None:
-        """Deliver to the dead letters, with the original bytes. Called in a thread.
+    def _deliver_dead_letters(self, unreadable: Sequence[Unreadable]) -> None:
+        """Deliver records that cannot be read to the dead letters. Called in a thread.
 
         Raises:
-            DeliveryError: not delivered; no entry may call them rejected before they are.
+            DeliveryError: not delivered; no commit entry may call the records rejected.
 
         """
-        refused = self._delivery.send([self._dead_letter(each) for each in unreadable]).future.result()
-        if refused:
-            # Too large for that topic: then a letter that says where to read them.
-            short = [self._dead_letter(unreadable[each.index], keep_original=False) for each in refused]
-            if still := self._delivery.send(short).future.result():
-                raise DeliveryError(f"the dead-letter topic takes not even a message without value: {still[0].error}")
-        self._app.metrics.dead_letters.labels("archive").inc(len(unreadable))
-
-    def _dead_letter(self, each: Unreadable, *, keep_original: bool = True) -> Output:
-        record = each.record
-        log.warning(
-            "audit record to the dead letters", partition=record.partition, offset=record.offset, error=each.error
-        )
-        headers = [
-            *(record.headers if keep_original else ()),
-            ("topic", self._topic.encode()),
-            ("partition", str(record.partition).encode()),
-            ("offset", str(record.offset).encode()),
-            ("stage", b"archive"),
-            ("error", each.error[:_ERROR_CHARACTERS].encode(errors="backslashreplace")),
-        ]
-        key, value = (record.key, record.value) if keep_original else (None, None)
-        return Output(self._dead_letters, key, value, headers)
+        for each in unreadable:
+            log.warning("dead letter", stage=_STAGE, error=each.error, topic=self._topic,
+                        partition=each.record.partition, offset=each.record.offset)  # fmt: skip
+        letters = [DeadLetter(self._topic, each.record, _STAGE, each.error) for each in unreadable]
+        dead_letters.deliver(letters, self._delivery, self._dead_letters)
+        self._app.metrics.dead_letters.labels(_STAGE).inc(len(unreadable))
 
 
 def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], SinkAgent]:
-    """Connect to the store, the codec and the producer, and return what attaches the agent to an application.
+    """Connect the store, the codec and the producer, and return the function that attaches the agent to an application.
 
     Raises:
-        ConfigurationError: the archive's URL is none.
+        ConfigurationError: the URL of the archive cannot be used, or no broker answers.
 
     """
     store = open_archive(settings)
     decoder = Decoder(codec_of(settings))
     decoder.warm_up()
-    delivery = Delivery(settings.bootstrap_servers, timeout_s=settings.delivery_timeout_s)
+    delivery = Delivery(settings)
     resources.callback(delivery.close, settings.shutdown_timeout_s)
-    origin = origin_of(settings.bootstrap_servers, settings.topic("audit"))
+    origin = origin_of(settings, settings.topic("audit"))
     return lambda app: attach(app, store, decoder, delivery, origin)
 
 

@@ -1,4 +1,4 @@
-"""``whyrec config``: what is in force, and where it came from."""
+"""``whyrec config``: the settings in force, and where each comes from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from stream.settings import Settings, variable
 
 _NOT_OURS = ("WHYREC_TEST_", "WHYREC_DEV_")
-"""Read by the tests and by docker-compose.yml."""
+"""Prefixes of variables that the tests and docker-compose.yml read."""
 
 
 def config(
@@ -25,7 +25,7 @@ def config(
 
     settings = Settings()
     for name in sorted(_unknown()):
-        typer.echo(f"whyrec: {name} is no setting, and is ignored; is it misspelt?", err=True)
+        typer.echo(f"whyrec: {name} is not a setting and is ignored; check its spelling", err=True)
     if json:
         typer.echo(settings.model_dump_json(indent=2))
         return
@@ -47,7 +47,7 @@ def config(
 
 
 def _unknown() -> set[str]:
-    """Variables that begin like ours and set nothing."""
+    """Return variables with our prefix that are not settings."""
     known = {variable(name) for name in Settings.model_fields}
     ours = {name for name in os.environ if name.upper().startswith("WHYREC_")}
     return {name for name in ours if name.upper() not in known and not name.upper().startswith(_NOT_OURS)}

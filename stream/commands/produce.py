@@ -1,4 +1,4 @@
-"""``whyrec produce``: impressions at a steady rate, of simulated users or of real ones."""
+"""``whyrec produce``: impressions at a steady rate, of simulated or real users."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from stream.load import Totals
+    from stream.kafka.load import Totals
+    from stream.settings import Settings
 
 _DEFAULT_COUNT = 1000
-_ANSWER_S = 5.0
 
 
 def produce(
@@ -29,15 +29,17 @@ def produce(
     bootstrap: Annotated[
         str | None, typer.Option(help="Brokers, by default WHYREC_BOOTSTRAP_SERVERS.", metavar="HOST:PORT")
     ] = None,
-    rate: Annotated[float, typer.Option(min=0.001, help="Slates per second, sent on time whatever happens.")] = 50.0,
+    rate: Annotated[
+        float, typer.Option(min=0.001, help="Slates per second, sent on time even if the broker is slow.")
+    ] = 50.0,
     count: Annotated[
         int | None, typer.Option(min=1, help=f"Slates to send, {_DEFAULT_COUNT} without --duration.", metavar="N")
     ] = None,
     duration: Annotated[float | None, typer.Option(min=0.001, help="Seconds to send for.", metavar="S")] = None,
     slate_size: Annotated[int, typer.Option(min=1, max=500, help="Items per slate.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Another one gives other users and request ids.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other users and request ids.")] = 1,
 ) -> None:
-    """Send impression events: slates that the bundle's own models rank for users whose next event is held back.
+    """Send impression events: slates that the models of the bundle rank for users whose next event is held out.
 
     Exit 1 if an event was not acknowledged by the broker.
 
@@ -46,9 +48,9 @@ def produce(
     from rich.console import Console
 
     from models.bundle import Bundle
-    from stream import load
     from stream.connections import codec_of
     from stream.errors import ConfigurationError, DeliveryError
+    from stream.kafka import load
     from stream.kafka.delivery import Delivery
     from stream.settings import Settings
 
@@ -69,12 +71,12 @@ def produce(
         if movielens is not None
         else load.simulated(opened, items=slate_size, seed=seed)
     )
-    _require_topic(settings.bootstrap_servers, topic)
+    _require_topic(settings, topic)  # before any slate is made
     codec = codec_of(settings)
     ahead = load.Ahead(slates)
-    delivery = Delivery(settings.bootstrap_servers, timeout_s=settings.delivery_timeout_s)
+    delivery = Delivery(settings)
     try:
-        with console.status("models load, slates are made ahead"):
+        with console.status("loading models and making slates ahead of time"):
             ahead.fill(expected)
         with _progress(console) as progress:
             task = progress.add_task("", total=expected, sent=0, delivered=0)
@@ -109,30 +111,24 @@ def produce(
         )
 
 
-def _require_topic(bootstrap_servers: str, topic: str) -> None:
-    """Ask the brokers for the topic before anything is made for it.
+def _require_topic(settings: Settings, topic: str) -> None:
+    """Check that the topic exists; the embedded broker creates a topic when somebody asks for its name.
 
     Raises:
         ConfigurationError: no broker answers, or the topic is missing.
 
     """
-    from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient
-
     from stream.errors import ConfigurationError
+    from stream.kafka.reading import TopicReader
 
-    client = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
     try:
-        # Asked for by name, since the embedded broker makes a topic when it is first asked for.
-        found = client.list_topics(topic, timeout=_ANSWER_S).topics.get(topic)
-    except KafkaException as error:
+        with TopicReader(settings, "produce") as reader:
+            exists = bool(reader.partitions(topic))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}, or name another broker with --bootstrap HOST:PORT") from error
+    if not exists:
         raise ConfigurationError(
-            f"no broker answers at {bootstrap_servers} ({error.args[0].str()}): start one, or name another with "
-            "--bootstrap HOST:PORT"
-        ) from error
-    if found is None or found.error is not None:
-        raise ConfigurationError(
-            f"the topic {topic} is missing at {bootstrap_servers}; create it with: whyrec topics create"
+            f"the topic {topic} is missing at {settings.bootstrap_servers}; create it with: whyrec topics create"
         )
 
 

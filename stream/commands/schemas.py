@@ -13,10 +13,10 @@ RegistryUrl = typer.Option(None, "--registry", help="Registry, by default WHYREC
 
 @app.command()
 def register(registry: str | None = RegistryUrl) -> None:
-    """Register the newest version of every event schema, and have the registry guard it.
+    """Register the newest version of each event schema, and require compatibility from then on.
 
-    From then on the registry refuses a schema that older readers could not read, or that could not read older events
-    (FULL_TRANSITIVE), whatever its own default is.
+    The registry then refuses a schema that older readers could not read or that could not read older events
+    (FULL_TRANSITIVE), also if its own default is weaker.
 
     Example: whyrec schemas register --registry http://127.0.0.1:8081
     """
@@ -32,7 +32,7 @@ def register(registry: str | None = RegistryUrl) -> None:
     client = require_registry(settings, registry)
     table = Table("subject", "schema", "id", "fingerprint", title=f"Registered at {client.url}")
     for role, topic in TOPICS.items():
-        if role == "dead_letters":  # their values are the original bytes of another topic
+        if role == "dead_letters":  # the values are the original bytes of another topic
             continue
         name = settings.topic(role)
         number = client.id_of(name, schema(topic.event))
@@ -45,7 +45,7 @@ def register(registry: str | None = RegistryUrl) -> None:
 
 @app.command()
 def check(registry: str | None = RegistryUrl) -> None:
-    """Check that our schemas can be registered without breaking a reader; exit 1 if one cannot.
+    """Check that our schemas can be registered without breaking a reader; exit 1 if not.
 
     Example: whyrec schemas check --registry http://127.0.0.1:8081
     """
@@ -78,7 +78,7 @@ def check(registry: str | None = RegistryUrl) -> None:
     Console().print(table)
     if "NONE" in rules:
         Console(stderr=True).print(
-            "A subject under the rule NONE is not guarded: any schema passes. `whyrec schemas register` guards ours."
+            "Under the rule NONE any schema passes. `whyrec schemas register` sets a stricter rule for our subjects."
         )
     if refused:
         raise typer.Exit(1)

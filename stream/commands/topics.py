@@ -18,7 +18,7 @@ def create(
     replication_factor: int | None = typer.Option(None, min=1, help="By default WHYREC_REPLICATION_FACTOR."),
     min_insync_replicas: int | None = typer.Option(None, min=1, help="By default one less than the replicas."),
 ) -> None:
-    """Create the topics that are missing; those that exist stay as they are.
+    """Create the topics that are missing; existing topics stay unchanged.
 
     Example: whyrec topics create --bootstrap 127.0.0.1:9092 --partitions 12
     """
@@ -34,7 +34,7 @@ def create(
 
 @app.command()
 def describe(bootstrap: str | None = Bootstrap) -> None:
-    """Show the topics as they are on the brokers; exit 1 if one is missing or does not fit.
+    """Show the topics on the brokers; exit 1 if one is missing or does not fit.
 
     Example: whyrec topics describe --bootstrap 127.0.0.1:9092
     """

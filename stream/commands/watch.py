@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from schemas.events import Explanation
     from stream.settings import Settings
 
-_TIMEOUT_S: Final = 10.0
-
 
 def watch(
     count: Annotated[int | None, typer.Option(min=1, help="End after so many events.", metavar="N")] = None,
     items: Annotated[
         int | None, typer.Option(min=1, help="Of each slate show the first so many items.", metavar="N")
     ] = None,
-    from_beginning: bool = typer.Option(False, help="Begin with the oldest event the topic holds, not with the next."),
+    from_beginning: bool = typer.Option(False, help="Begin with the oldest event on the topic, not with the next."),
     json: bool = typer.Option(False, "--json", help="Print each event as a line of JSON."),
     bundle: Annotated[
         Path | None,
-        typer.Option(help="Its catalogue has the titles of the items, by default WHYREC_BUNDLE_DIR.", metavar="DIR"),
+        typer.Option(
+            help="The bundle whose catalogue has the titles of the items, by default WHYREC_BUNDLE_DIR.", metavar="DIR"
+        ),
     ] = None,
 ) -> None:
     """Print explanation events as they arrive, until Ctrl-C.
@@ -51,27 +51,14 @@ def watch(
 
 
 def _explanations(settings: Settings, *, from_beginning: bool) -> Iterator[Explanation]:
-    from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
-
     from stream.connections import codec_of
     from stream.errors import ConfigurationError
+    from stream.kafka.reading import TopicReader
 
     codec, topic = codec_of(settings), settings.topic("explanations")
-    # No group: whoever watches takes nothing away from the consumers there are, and commits nothing.
-    consumer = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": "whyrec-watch", "log_level": 0})
-    try:
-        found: dict[int, Any] = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions
-        if not found:
+    with TopicReader(settings, "watch") as reader:
+        if not reader.partitions(topic):
             raise ConfigurationError(f"there is no topic {topic}: whyrec topics create makes it")
-        start = OFFSET_BEGINNING if from_beginning else OFFSET_END
-        consumer.assign([TopicPartition(topic, number, start) for number in found])
-        while True:
-            for message in consumer.consume(100, timeout=0.2):
-                if message.error() is None:
-                    yield cast("Explanation", codec.decode("explanation", message.value(), message.headers()))
-    except KafkaException as error:
-        raise ConfigurationError(
-            f"no broker answers at {settings.bootstrap_servers} ({error.args[0].str()}); check WHYREC_BOOTSTRAP_SERVERS"
-        ) from error
-    finally:
-        consumer.close()
+        (reader.begin_at_starts if from_beginning else reader.begin_at_ends)(topic)
+        for message in reader.messages():
+            yield cast("Explanation", codec.decode("explanation", message.value(), message.headers()))

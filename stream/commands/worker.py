@@ -1,4 +1,4 @@
-"""``whyrec worker``: explains impressions as they come, and archives what was said."""
+"""``whyrec worker``: explain impressions as they arrive, and archive the audit records."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def worker(
         None, "--bootstrap", help="Brokers, by default WHYREC_BOOTSTRAP_SERVERS.", metavar="HOST:PORT"
     ),
     until_idle: float | None = typer.Option(
-        None, min=1, help="End by itself, as on SIGTERM, when there was nothing to do for so long.", metavar="SECONDS"
+        None, min=1, help="End as on SIGTERM after so many idle seconds.", metavar="SECONDS"
     ),
 ) -> None:
-    """Run a worker until SIGTERM, which finishes what is in flight, or SIGINT. Scale by starting more.
+    """Run a worker until SIGTERM or SIGINT; it finishes what is in flight. Start more workers to scale.
 
     Example: WHYREC_ARCHIVE_URL=s3://my-bucket/archive whyrec worker --bootstrap kafka-1:9092,kafka-2:9092
     """

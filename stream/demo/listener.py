@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import numpy as np
-from confluent_kafka import Consumer, TopicPartition
 
 from schemas.codec import Codec
 from schemas.events import Explanation
+from stream.kafka.reading import TopicReader
 from stream.settings import Settings
 
 _SAMPLES_PER_TYPE: Final = 12
@@ -27,18 +27,8 @@ class Listener(threading.Thread):
         self._codec = codec
         self._planned = planned
         self._explanations = settings.topic("explanations")
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": settings.bootstrap_servers,
-                "group.id": f"{settings.consumer_group}-listener",
-                "enable.auto.commit": False,
-                "fetch.wait.max.ms": 50,
-                "log_level": 0,
-            }
-        )
-        self._consumer.assign(
-            [each for topic in (self._explanations, settings.topic("dead_letters")) for each in self._ends(topic)]
-        )
+        self._reader = TopicReader(settings, "listener", {"fetch.wait.max.ms": 50})
+        self._reader.begin_at_ends(self._explanations, settings.topic("dead_letters"))
         self._halt = threading.Event()
         self._seen: set[str] = set()
         self._late_s: list[float] = []
@@ -54,8 +44,8 @@ class Listener(threading.Thread):
         """Read until told to halt."""
         try:
             while not self._halt.is_set():
-                message = self._consumer.poll(0.1)  # not consume(n): it would wait for n, and that would count as late
-                if message is None or message.error() is not None:
+                message = self._reader.poll(0.1)  # not consume(n): it would wait for n, and that would count as late
+                if message is None:
                     continue  # nothing, or a broker that is away for a moment
                 if message.topic() == self._explanations:
                     self._take(message.value(), message.headers())
@@ -64,7 +54,7 @@ class Listener(threading.Thread):
         except Exception as error:  # noqa: BLE001 (told by whoever waits for us)
             self.failure = error
         finally:
-            self._consumer.close()
+            self._reader.close()
 
     def halt(self) -> None:
         """Stop reading."""
@@ -99,10 +89,3 @@ class Listener(threading.Thread):
             kept = self.samples.setdefault(kind, [])
             if len(kept) < _SAMPLES_PER_TYPE and explanation not in kept:
                 kept.append(explanation)
-
-    def _ends(self, topic: str) -> list[TopicPartition]:
-        found = self._consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions
-        parts = [TopicPartition(topic, number) for number in found]
-        for part in parts:
-            part.offset = self._consumer.get_watermark_offsets(part, timeout=_TIMEOUT_S)[1]
-        return parts

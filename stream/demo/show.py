@@ -109,7 +109,7 @@ class _Run:
         self._worker = worker
         self._expected = len(row)
         self.count = count
-        self.traffic = Traffic(settings.bootstrap_servers, settings.topic("impressions"), row, plan.rate)
+        self.traffic = Traffic(settings, row, plan.rate)
         self.listener = Listener(settings, codec_of(settings), self.traffic.planned)
 
     def watch(self, board: Board) -> Outcome:

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import KafkaError, Message, Producer
-
 from models.data.slates import moved_to
 from schemas.codec import Codec
 from schemas.events import Impression
 from stream.errors import DeliveryError
+from stream.kafka.clients import KafkaError, Message, producer
+from stream.settings import Settings
 
 _LEAD_S: Final = 0.25
 _POLL_S: Final = 0.01
@@ -53,18 +53,10 @@ def parcels(
 class Traffic(threading.Thread):
     """Sends each parcel at its time. A consumer that lags does not slow it: latencies count from the planned time."""
 
-    def __init__(self, bootstrap_servers: str, topic: str, row: Iterable[Parcel], rate: float) -> None:
+    def __init__(self, settings: Settings, row: Iterable[Parcel], rate: float) -> None:
         super().__init__(name="traffic", daemon=True)
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap_servers,
-                "enable.idempotence": True,
-                "linger.ms": 0,
-                "partitioner": "murmur2_random",
-                "log_level": 0,
-            }
-        )
-        self._topic = topic
+        self._producer = producer(settings, {"linger.ms": 0, "compression.type": "none", "log_level": 0})
+        self._topic = settings.topic("impressions")
         self._row = row
         self._interval_s = 1 / rate
         self._halt = threading.Event()

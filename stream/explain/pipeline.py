@@ -16,6 +16,7 @@ from typing import Any, Final, Self, TypeVar, cast
 import numpy as np
 
 from models.bundle import Bundle
+from models.errors import BundleError
 from models.selector.runtime import MAX_EXPLORATION
 from schemas.errors import InvalidEvent, WhyrecError
 from schemas.events import STATUSES, Audit, Explanation, Impression, validate_impression
@@ -122,6 +123,11 @@ class Explainer:
         """Explain a batch: one outcome per impression, in order; whatever is wrong with a slate stays with that slate.
 
         When a stage fails on the whole batch, each slate is run by itself, so that only those that fail are rejected.
+
+        Raises:
+            BundleError: a model cannot be run.
+            MemoryError, OSError: as raised by a stage.
+
         """
         return self._run(impressions, self._records)
 
@@ -212,6 +218,8 @@ class Explainer:
         started = time.perf_counter()
         try:
             yield
+        except (MemoryError, OSError, BundleError):
+            raise  # a fault of this process or of its models; no slate may be rejected for it
         except Exception as error:
             raise _StageFailed(name, error) from error
         if self._observe is not None:

@@ -1,13 +1,13 @@
 """The Faust application of a worker: how it consumes, hands partitions over, and ends.
 
-Three things differ from Faust's own ways, each because the alternative was seen to lose or repeat messages:
+It differs from Faust's default in three ways, because the default was observed to lose or repeat messages:
 
-1. Before partitions are given up, the agents finish what is in flight and its offsets are committed *first*; Faust
-   forgets its acknowledgements at that point and waits without a time limit. (``stream_wait_empty`` is off.)
-2. After partitions are assigned, an agent may say where to begin reading (``seek_when_assigned``): the sink's archive
-   knows better than Kafka's committed offset. A seek at any other moment is overwritten or ignored.
-3. What cannot be repaired ends the process at once with status 1 and nothing more committed; the supervisor starts
-   another, which begins at the last committed offset.
+1. Before a rebalance takes partitions away, the agents finish the batches in flight and their offsets are committed.
+   Faust would forget its acknowledgements first, and then wait without a time limit (``stream_wait_empty``, off here).
+2. After partitions are assigned, an agent may set the offset at which reading begins (``seek_when_assigned``). The
+   sink reads this offset from the archive. Faust overwrites or ignores a seek at any other time.
+3. An error that cannot be repaired ends the process at once with status 1, and nothing more is committed. The
+   supervisor starts another process, which begins at the last committed offset.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ async def begin_at_first(consumer: WorkerConsumer) -> None:
 
 
 class _SilentMonitor(Monitor):
-    """Faust's statistics without those of every event: ours are in stream/metrics.py, and nobody would read these."""
+    """Faust's statistics without those of each event; ``stream/metrics.py`` has the metrics that are published."""
 
     def on_message_in(self, tp: TP, offset: int, message: Any) -> None:
         """Note nothing."""
@@ -116,7 +116,7 @@ class _SilentMonitor(Monitor):
 
 
 class _ConsumeOnly(BootStrategy):
-    """Outputs go through confluent-kafka: Faust's own producer is never started."""
+    """Start no producer: outputs go through confluent-kafka."""
 
     enable_kafka_producer = False
     enable_web = False
@@ -126,10 +126,11 @@ class WorkerApp(BorderApp):
     """The application that the agents are attached to.
 
     Attributes:
-        finished: next offset of each partition that an agent has yet to finish, for the lag.
-        at_drain: called with a number of seconds to finish what is in flight, before partitions are given up and
-            before the end; whatever is unfinished by then must never be acknowledged.
+        finished: by partition, the offset after the last event that its agent has finished; the lag counts from it.
+        at_drain: called with a number of seconds, before a rebalance takes partitions away and before the end. Each
+            finishes what is in flight; it must never acknowledge what is unfinished after this time.
         seek_when_assigned: called with the consumer after each assignment, before reading begins.
+        is_ready: whether partitions are assigned.
 
     """
 
@@ -166,19 +167,19 @@ class WorkerApp(BorderApp):
         self.on_partitions_assigned.connect(self._when_assigned)
 
     def input_topic(self, name: str, *, acks: bool) -> Any:
-        """Return a topic whose keys and values arrive as the bytes they are; ``acks`` False: Faust commits nothing."""
+        """Return a topic whose keys and values arrive as bytes. With ``acks`` False, Faust commits nothing of it."""
         return self.topic(
             name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=acks
         )
 
     async def drain(self, limit_s: float) -> None:
-        """Let every agent finish what is in flight, at most ``limit_s`` seconds each."""
+        """Let each agent finish what is in flight, within ``limit_s`` seconds."""
         self.is_ready = False
         for finish in self.at_drain:
             await finish(limit_s)
 
     async def on_stop(self) -> None:
-        """Finish, commit, and only then let Faust take things down."""
+        """Finish what is in flight and commit, before Faust stops its services."""
         with contextlib.suppress(ConsumerNotStarted):
             self.consumer.assignment()
             self.consumer.stop_flow()
@@ -187,9 +188,9 @@ class WorkerApp(BorderApp):
         await super().on_stop()
 
     def give_up(self, reason: BaseException) -> None:
-        """End the process now, with nothing more committed: what is unfinished is repeated by whoever comes next."""
+        """End the process now and commit nothing more; the next worker repeats what is unfinished."""
         log.critical(
-            "giving up; what was not committed will be done again",
+            "giving up; the next worker repeats what is not committed",
             error=str(reason),
             kind=type(reason).__name__,
             exc_info=reason,
@@ -205,10 +206,7 @@ class WorkerApp(BorderApp):
         log.info("partitions assigned", partitions=sorted(f"{tp.topic}/{tp.partition}" for tp in assigned))
 
     async def watch(self) -> None:
-        """Keep the lag gauge up to date, and raise what ended the consumer's part in its group.
-
-        aiokafka tells such an end to whoever takes messages the usual way; Faust does not, and would wait forever.
-        """
+        """Keep the lag gauge up to date, and raise the error that ended the membership in the consumer group."""
         while not self.should_stop:
             await asyncio.sleep(_WATCH_EVERY_S)
             with contextlib.suppress(ConsumerNotStarted):
@@ -220,7 +218,7 @@ class WorkerApp(BorderApp):
                         self.metrics.lag.labels(tp.topic, tp.partition).set(max(0, end - at))
 
     async def until_idle(self, idle_s: float) -> None:
-        """Return when partitions are assigned and no agent has got any further for ``idle_s`` seconds."""
+        """Return when partitions are assigned and no agent has finished an event for ``idle_s`` seconds."""
         seen, since = dict(self.finished), time.monotonic()
         while not self.is_ready or time.monotonic() - since < idle_s:
             await asyncio.sleep(_WATCH_EVERY_S)
@@ -229,11 +227,11 @@ class WorkerApp(BorderApp):
 
 
 def serve(build: Callable[[], WorkerApp], until_idle_s: float | None = None) -> int:
-    """Run the application that ``build`` makes until SIGTERM or SIGINT, and return the exit status.
+    """Run the application that ``build`` returns until SIGTERM or SIGINT, and return the exit status.
 
-    ``build`` is called inside the event loop. With ``until_idle_s`` it also ends, in the same order, when there has
-    been nothing to do for so long. A second signal, or an end that takes longer than the shutdown timeout,
-    ends the process at once.
+    ``build`` is called inside the event loop. With ``until_idle_s``, the application also ends, in the same order,
+    when it has been idle for so many seconds. A second signal ends the process at once, and so does a shutdown that
+    takes longer than the shutdown timeout.
     """
     return asyncio.run(_serve(build, until_idle_s))
 
@@ -272,7 +270,7 @@ async def _run(app: WorkerApp) -> None:
 
 
 async def _start_and_wait(app: WorkerApp) -> None:
-    await app.start()  # ends only once partitions were assigned
+    await app.start()  # returns after partitions were assigned
     await app.wait_until_stopped()
 
 
@@ -286,7 +284,7 @@ def _request_stop(stopping: asyncio.Event, number: signal.Signals) -> None:
 
 @contextlib.contextmanager
 def _limit_to_the_end(timeout_s: float) -> Iterator[None]:
-    """End the process where an orderly end takes longer than both agents may take to drain."""
+    """End the process if its shutdown takes longer than both agents may take to drain."""
     watchdog = threading.Timer(2 * timeout_s + _EXIT_GRACE_S, _too_long)
     watchdog.daemon = True
     watchdog.start()
@@ -297,5 +295,5 @@ def _limit_to_the_end(timeout_s: float) -> Iterator[None]:
 
 
 def _too_long() -> None:
-    log.critical("the end took too long; what was not committed will be done again")
+    log.critical("the shutdown took too long; the next worker repeats what is not committed")
     os._exit(EXIT_FAILED)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
 from stream.errors import ConfigurationError
+from stream.kafka.clients import admin
 from stream.kafka.topics import TOPICS, TopicRole
 from stream.settings import Settings
 
@@ -19,7 +20,7 @@ _VISIBLE_EVERY_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """One topic as the brokers have it; ``settings`` are the broker's words, and empty where it tells none."""
+    """One topic as the brokers describe it; ``settings`` by Kafka's names, empty where the broker tells none."""
 
     role: TopicRole
     name: str
@@ -33,7 +34,7 @@ class Cluster:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0})
+        self._admin = admin(settings)
 
     def describe(self, *, with_settings: bool = True) -> dict[TopicRole, TopicState]:
         """Return those of our topics that exist.
@@ -61,12 +62,12 @@ class Cluster:
         return states
 
     def create(self, *, min_insync_replicas: int | None = None) -> list[str]:
-        """Create what is missing of our topics, leave the rest as it is, and return the names of the new ones.
+        """Create our topics that are missing, leave the others unchanged, and return the names of those created.
 
         ``min_insync_replicas`` is by default one less than the replicas, but at least one.
 
         Raises:
-            ConfigurationError: the broker refuses, or the audit's topic has fewer partitions than the impressions'.
+            ConfigurationError: the broker refuses, or the audit topic has fewer partitions than the impressions topic.
 
         """
         settings = self._settings
@@ -91,17 +92,17 @@ class Cluster:
         return created
 
     def delete(self) -> None:
-        """Delete our topics and all that is on them; for what made them for itself, as the demo does."""
+        """Delete our topics with their messages; for callers that created them for themselves, like the demo."""
         names = [state.name for state in self.describe(with_settings=False).values()]
         if names:
             for future in self._admin.delete_topics(names, operation_timeout=_TIMEOUT_S).values():
                 future.result()
 
     def require(self) -> dict[TopicRole, TopicState]:
-        """Return our topics as they are, or say what to do about those that are missing.
+        """Return our topics, or raise an error that says how to create those that are missing.
 
         Raises:
-            ConfigurationError: no broker answers, a topic is missing, or the audit has too few partitions.
+            ConfigurationError: no broker answers, a topic is missing, or the audit topic has too few partitions.
 
         """
         states = self.describe(with_settings=False)
@@ -115,7 +116,7 @@ class Cluster:
         return states
 
     def _when_visible(self) -> dict[TopicRole, TopicState]:
-        """Describe our topics once all are there: a broker hears of a new topic a moment after it was created."""
+        """Describe our topics as soon as all are visible: a broker sees a new topic a moment after its creation."""
         give_up = time.monotonic() + _TIMEOUT_S
         while len(states := self.describe(with_settings=False)) < len(TOPICS) and time.monotonic() < give_up:
             time.sleep(_VISIBLE_EVERY_S)
@@ -138,15 +139,15 @@ class Cluster:
         try:
             entries = self._admin.describe_configs([resource])[resource].result(timeout=_TIMEOUT_S)
         except KafkaException:
-            return {}  # the embedded broker and some services do not tell
+            return {}  # the embedded broker and some services do not tell their settings
         return {name: str(entry.value) for name, entry in entries.items()}
 
 
 def require_partitions(states: dict[TopicRole, TopicState]) -> None:
-    """Check that every impression's partition number exists on the audit's topic.
+    """Check that each partition number of the impressions topic exists on the audit topic.
 
     Raises:
-        ConfigurationError: it does not.
+        ConfigurationError: one does not exist.
 
     """
     impressions, audit = states.get("impressions"), states.get("audit")

@@ -1,38 +1,39 @@
-"""Outputs to Kafka whose acknowledgement can be awaited, a batch at a time.
+"""Send outputs to Kafka and await the broker's acknowledgement of a batch.
 
-librdkafka does the retrying: idempotent (no duplicates, no reordering within a partition), ``acks=all``, with
-exponential backoff until ``delivery_timeout_s`` is over. What is not acknowledged by then is reported, never dropped.
+librdkafka retries with exponential backoff until ``delivery_timeout_s`` is over. The producer is idempotent (no
+duplicates and no reordering within a partition) and waits for all in-sync replicas (``acks=all``). An output that is
+not acknowledged in time is reported, never dropped.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from stream.errors import DeliveryError, ProducerBroken
+from stream.kafka.clients import BATCH_BYTES, producer
+from stream.settings import Settings
 
 Headers = list[tuple[str, bytes]]
 
 _POLL_S: Final = 0.1
 _FULL_PAUSE_S: Final = 0.005
-_BATCH_BYTES: Final = 1_000_000
 _AROUND: Final = 256
-"""Bytes that a record and its batch take besides key, value and headers, and some more for long headers' lengths."""
+"""Bytes of a record and its batch besides key, value and headers, plus the varint bytes of header lengths."""
 _MARGIN: Final = 1.05
 
 MESSAGE_FAULTS: Final = frozenset(
     {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD}
 )
-"""What the broker holds against one message, and would again: sending it once more is of no use."""
+"""Errors about one message, which the broker would refuse again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,37 +47,38 @@ class Output:
     partition: int = -1
 
     def fits(self, limit: int) -> bool:
-        """Say whether a topic that takes ``limit`` bytes (its max.message.bytes) takes this, compressed if need be."""
+        """Return whether a topic whose max.message.bytes is ``limit`` takes this output, compressed if necessary."""
         small = len(self.key or b"") + _AROUND
         for name, value in self.headers:
             small += len(name) + len(value)
         large = len(self.value or b"")
         if small + large <= limit:
             return True
-        # The client's compressor is not ours to ask; another of the same format differs by little.
+        # The client does not offer its compressor; another one for the same format differs by little.
         return small + _MARGIN * len(pa.compress(self.value, codec="lz4", asbytes=True)) <= limit
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An output that the broker will never take, by its place in the batch."""
+    """An output that the broker will never take, by its index among those sent together."""
 
     index: int
     error: str
 
 
 class Receipt:
-    """The acknowledgements of one batch; :attr:`future` is done when the last one is in.
+    """The acknowledgements of outputs sent together; :attr:`future` is done when the last one has arrived.
 
-    Its result is the outputs that the broker refuses for what they are. It raises :class:`DeliveryError` when an
-    output was not acknowledged in time, and :class:`ProducerBroken` when the producer cannot go on.
+    The result of the future is the list of outputs that the broker refuses for their content or size. The future
+    raises :class:`DeliveryError` when an output was not acknowledged in time, and :class:`ProducerBroken` when the
+    producer cannot go on.
     """
 
     __slots__ = ("_broken", "_failure", "_lock", "_missing", "_refused", "future")
 
     def __init__(self, expected: int) -> None:
         self.future: Future[list[Refused]] = Future()
-        # Running, it cannot be cancelled: acknowledgements come in, whoever still waits for them.
+        # A running future cannot be cancelled: acknowledgements arrive whether or not anybody still waits for them.
         self.future.set_running_or_notify_cancel()
         self._missing = expected
         self._lock = threading.Lock()
@@ -87,7 +89,7 @@ class Receipt:
             self.future.set_result(self._refused)
 
     def report(self, index: int, error: KafkaError | None, _message: Message | None = None) -> None:
-        """Take the broker's word on the output at ``index``; called from whichever thread polls."""
+        """Note the broker's acknowledgement or error for the output at ``index``; called from the thread that polls."""
         with self._lock:
             if error is not None:
                 if error.code() in MESSAGE_FAULTS:
@@ -109,54 +111,21 @@ class Receipt:
             self.future.set_result(self._refused)
 
 
-def client_settings(
-    bootstrap_servers: str, *, timeout_s: float = 30.0, linger_ms: float = 2.0, smallest_limit: int = _BATCH_BYTES
-) -> dict[str, Any]:
-    """Name the settings of the client, in librdkafka's words; what each comes to: ``python -m bench.produce``."""
-    return {
-        "bootstrap.servers": bootstrap_servers,
-        "client.id": "whyrec",
-        "enable.idempotence": True,
-        "acks": "all",
-        "message.timeout.ms": int(timeout_s * 1000),
-        "retry.backoff.ms": 50,
-        "retry.backoff.max.ms": 2000,
-        "reconnect.backoff.max.ms": 2000,
-        "linger.ms": linger_ms,
-        "compression.type": "lz4",
-        # The broker's own limit (1 MB unless set) decides what is too large, not the client's.
-        "message.max.bytes": 64 * 1024 * 1024,
-        "batch.size": min(_BATCH_BYTES, smallest_limit),
-        # As Java clients place keys, so that a user's explanations lie where other services expect them.
-        "partitioner": "murmur2_random",
-        "logger": logging.getLogger("librdkafka"),
-    }
-
-
 class Delivery:
     """An idempotent producer with a thread of its own that collects the acknowledgements."""
 
-    def __init__(
-        self,
-        bootstrap_servers: str,
-        *,
-        timeout_s: float = 30.0,
-        linger_ms: float = 2.0,
-        smallest_limit: int = _BATCH_BYTES,
-    ) -> None:
-        """Connect. ``smallest_limit`` is the least max.message.bytes of the topics: it counts for batches, too."""
-        self._producer = Producer(
-            client_settings(bootstrap_servers, timeout_s=timeout_s, linger_ms=linger_ms, smallest_limit=smallest_limit)
-        )
-        self._timeout_s = timeout_s
+    def __init__(self, settings: Settings, *, smallest_limit: int = BATCH_BYTES) -> None:
+        """Connect. ``smallest_limit`` is the smallest max.message.bytes of the topics; record batches keep to it."""
+        self._producer = producer(settings, smallest_limit=smallest_limit)
+        self._timeout_s = settings.delivery_timeout_s
         self._closing = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="delivery-reports", daemon=True)
         self._poller.start()
 
     def send(self, outputs: Sequence[Output]) -> Receipt:
-        """Hand a batch to the producer and return its receipt; waits while the producer's queue is full.
+        """Give outputs to the producer and return their receipt. Waits while the producer's queue is full.
 
-        May be called from any thread but the event loop's, which a full queue would hold up.
+        Call it from any thread except that of the event loop, which a full queue would block.
         """
         receipt = Receipt(len(outputs))
         give_up = time.monotonic() + self._timeout_s
@@ -165,7 +134,7 @@ class Delivery:
         return receipt
 
     def close(self, limit_s: float) -> int:
-        """Wait for what is still unacknowledged and return how many outputs remain so."""
+        """Wait for missing acknowledgements and return how many outputs are still unacknowledged."""
         remaining: int = self._producer.flush(limit_s)
         self._closing.set()
         self._poller.join(timeout=10 * _POLL_S)

@@ -1,7 +1,7 @@
 """A Kafka broker inside this process, for the demo and the tests: librdkafka's mock cluster, on real TCP.
 
-It speaks enough of the protocol for producers, consumer groups and transactions, and keeps nothing: each partition
-holds a bounded tail (a few MB), so consumers must keep up. Topics have four partitions and appear on first use.
+It implements enough of the protocol for producers, consumer groups and transactions. Each partition holds only its
+last few MB, so consumers must keep up. Topics have four partitions and are created on first use.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from confluent_kafka import Producer
 from stream.errors import ConfigurationError
 
 PARTITIONS: Final = 4
-"""Of every topic; the mock cluster decides it."""
+"""Partitions of every topic, as the mock cluster decides."""
 
 _TIMEOUT_S = 10.0
 
 
 class EmbeddedBroker:
-    """One broker with one address, alive as long as this object is open.
+    """One broker with one address, which runs while this object is open.
 
     Example: ``with EmbeddedBroker(["my-topic"]) as broker: connect(broker.bootstrap_servers)``
     """
@@ -32,8 +32,8 @@ class EmbeddedBroker:
         self.bootstrap_servers = ""
 
     def __enter__(self) -> Self:
-        # The mock cluster lives inside a client: this producer sends nothing, it owns the broker.
-        # Its log stays silent (level 0), since it would announce on standard error that it is a mock.
+        # The mock cluster runs inside a client. This producer sends nothing; it owns the broker. Without log level 0 it
+        # would announce on standard error that it is a mock.
         self._owner = Producer({"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": 1, "log_level": 0})
         brokers = self._owner.list_topics(timeout=_TIMEOUT_S).brokers.values()
         self.bootstrap_servers = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
@@ -42,7 +42,7 @@ class EmbeddedBroker:
         return self
 
     def create(self, topic: str) -> None:
-        """Make a topic appear, with :data:`PARTITIONS` partitions; a second time does nothing.
+        """Create a topic with :data:`PARTITIONS` partitions, if it does not exist.
 
         Raises:
             ConfigurationError: the broker is not open.

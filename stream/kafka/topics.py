@@ -1,4 +1,4 @@
-"""The topics of the service: what runs on each, under which key, and how it is created."""
+"""The topics of the service: the events on each, their direction and their retention."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DAY_MS: Final = 24 * HOUR_MS
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic by its default name. ``retention_ms`` is how long the broker keeps it."""
+    """A topic by its default name. ``retention_ms`` is how long the broker keeps a message."""
 
     name: str
     event: EventName
@@ -32,9 +32,17 @@ TOPICS: Final[dict[TopicRole, Topic]] = {
         "recommendation-explanations", "explanation", "out", 3 * DAY_MS, "one event per impression event, keyed by user"
     ),
     "audit": Topic(
-        "explanation-audit", "audit", "internal", 7 * DAY_MS, "what was said, on the partition number of its impression"
+        "explanation-audit",
+        "audit",
+        "internal",
+        7 * DAY_MS,
+        "one record per slate, on the partition number of its impression",
     ),
     "dead_letters": Topic(
-        "explanation-dead-letters", "dead_letter", "out", 14 * DAY_MS, "original bytes; headers say where and why"
+        "explanation-dead-letters",
+        "dead_letter",
+        "out",
+        14 * DAY_MS,
+        "messages that cannot be processed; headers say where and why",
     ),
 }

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any, Final, cast
 from uuid import UUID
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
-
 from schemas.codec import Codec
 from schemas.errors import WhyrecError
 from schemas.events import Impression
 from stream.errors import ConfigurationError
 from stream.kafka.lookup import origin_of
+from stream.kafka.reading import TopicReader
 from stream.replay.archived import Source
 from stream.settings import Settings
 
@@ -39,28 +38,16 @@ def from_kafka(settings: Settings, codec: Codec, source: Source, request: UUID) 
     """
     topic = settings.topic("impressions")
     place = f"{topic}, partition {source.partition}, offset {source.offset}"
-    consumer = Consumer(
-        {
-            "bootstrap.servers": settings.bootstrap_servers,
-            "group.id": "whyrec-replay",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "error",
-            "log_level": 0,
-        }
-    )
-    try:
-        partition = TopicPartition(topic, source.partition, source.offset)
-        low, high = _watermarks(consumer, settings, partition)
+    with TopicReader(settings, "replay") as reader:
+        low, high = _bounds(reader, settings, topic, source.partition)
         _require_same_topic(settings, topic, source)
         if source.offset < low:
             raise ImpressionGone(f"Kafka no longer holds {place}: its retention has reached offset {low}; {_NEEDED}")
         if source.offset >= high:
             raise ImpressionGone(f"Kafka has no {place}: it ends at {high}, so the topic was created again; {_NEEDED}")
-        consumer.assign([partition])
-        message = consumer.poll(_ANSWER_S)
-    finally:
-        consumer.close()
-    if message is None or message.error() is not None or message.offset() != source.offset:
+        reader.begin_at(topic, source.partition, source.offset)
+        message = reader.poll(_ANSWER_S)
+    if message is None or message.offset() != source.offset:
         raise ImpressionGone(f"Kafka returned no record at {place}; {_NEEDED}")
     impression = codec.decode("impression", message.value(), message.headers())
     if not _is_of(impression, request):
@@ -89,7 +76,7 @@ def _is_of(impression: dict[str, Any], request: UUID) -> bool:
 def _require_same_topic(settings: Settings, topic: str, source: Source) -> None:
     if not source.topic_id:
         return
-    origin = origin_of(settings.bootstrap_servers, topic)
+    origin = origin_of(settings, topic)
     if origin is not None and origin.topic != source.topic_id:
         raise ImpressionGone(
             f"{topic} was created again: its id is {origin.topic}, but the impression was sent to {source.topic_id}; "
@@ -97,18 +84,10 @@ def _require_same_topic(settings: Settings, topic: str, source: Source) -> None:
         )
 
 
-def _watermarks(consumer: Consumer, settings: Settings, partition: TopicPartition) -> tuple[int, int]:
+def _bounds(reader: TopicReader, settings: Settings, topic: str, partition: int) -> tuple[int, int]:
     try:
-        found = consumer.list_topics(partition.topic, timeout=_ANSWER_S).topics[partition.topic]
-        if found.error is not None or partition.partition not in found.partitions:
-            raise ImpressionGone(
-                f"{settings.bootstrap_servers} has no {partition.topic} with a partition {partition.partition}; "
-                f"{_NEEDED}"
-            )
-        low, high = consumer.get_watermark_offsets(partition, timeout=_ANSWER_S)
-    except KafkaException as error:
-        raise ConfigurationError(
-            f"no broker answers at {settings.bootstrap_servers} ({error.args[0].str()}); check "
-            f"WHYREC_BOOTSTRAP_SERVERS, or {_NEEDED}"
-        ) from error
-    return low, high
+        if partition not in reader.partitions(topic):
+            raise ImpressionGone(f"{settings.bootstrap_servers} has no {topic} with a partition {partition}; {_NEEDED}")
+        return reader.bounds(topic, partition)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}, or {_NEEDED}") from error

@@ -21,7 +21,7 @@ from schemas.errors import WhyrecError
 from schemas.events import Impression, validate_impression
 from stream.commands.produce import produce
 from stream.kafka.embedded import PARTITIONS, EmbeddedBroker
-from stream.load import Ahead, limit_of
+from stream.kafka.load import Ahead, limit_of
 from tests.bundles import tiny_bundle
 from tests.data.test_movielens import write_grouplens
 

@@ -12,12 +12,12 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 import torch
-from confluent_kafka import Producer
 
 from bench import curves
 from bench.stream import Plan, Run
 from stream.commands.bench import app
-from stream.kafka.delivery import client_settings
+from stream.kafka.clients import producer
+from stream.settings import Settings
 from tests.parts.fixtures import ExistingKafka
 from tests.parts.kafka import Kafka
 
@@ -102,7 +102,9 @@ def test_growth_on_kafka_tells_workers_and_broker_apart(monkeypatch: pytest.Monk
 
 def test_the_client_takes_every_setting_of_the_producer() -> None:
     for changes in produce.CHANGES.values():
-        Producer(client_settings("127.0.0.1:1") | {"log_level": 0} | changes)  # it refuses what it does not know
+        producer(
+            Settings(bootstrap_servers="127.0.0.1:1"), {"log_level": 0} | changes
+        )  # it refuses what it does not know
 
 
 def test_the_producer_is_measured_beside_what_is_shipped(

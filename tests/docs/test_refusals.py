@@ -54,7 +54,7 @@ def test_a_setting_that_cannot_be_is_named(
         (["models", "train", "--out", "{}", "--simulated"], "name a folder"),
         (["schemas", "check"], "WHYREC_SCHEMA_REGISTRY_URL"),
         (["schemas", "check", "--registry", "localhost"], "http://HOST:PORT"),
-        (["schemas", "check", "--registry", f"http://{NOBODY}"], "check its address"),
+        (["schemas", "check", "--registry", f"http://{NOBODY}"], "check the address"),
         (["produce", "--simulated", "--bootstrap", NOBODY], "--bootstrap"),
         (["watch"], "WHYREC_BOOTSTRAP_SERVERS"),
         (["demo", "--json", "{}/out.json"], "name a file"),
@@ -83,4 +83,4 @@ def test_a_setting_that_nothing_reads_is_pointed_out(
     monkeypatch.setattr(sys, "argv", ["whyrec", "config", "--json"])
     with pytest.raises(SystemExit):
         cli.main()
-    assert "WHYREC_POLCY is no setting" in capsys.readouterr().err
+    assert "WHYREC_POLCY is not a setting" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 The product knows nothing of this. A step is a place in the life of a record, before or after one call::
 
-    explain   1 taken ─ 2 answered ─ 3 sent ─ 4 delivered ─ 5 let go ─ 6 committed
+    explain   1 gathered ─ 2 answered ─ 3 audits sent ─ 4 explanations sent ─ 5 delivered ─ 6 acknowledged ─ committed
     sink      1 decoded ─ 2 objects, one by one ─ 3 entry ─ 4 Kafka told
 """
 
@@ -12,7 +12,7 @@ import inspect
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -22,7 +22,7 @@ from stream.archive.log import commitlog
 from stream.archive.objects import Retrying
 from stream.archive.writing.decode import Decoder
 from stream.kafka.app import WorkerConsumer
-from stream.kafka.delivery import Delivery
+from stream.kafka.delivery import Delivery, Output
 
 Moment = Literal["before", "after"]
 What = Literal["kill", "raise", "dawdle"]
@@ -47,6 +47,10 @@ def _is_entry(_store: Any, key: str, *_: Any, **__: Any) -> bool:
     return key.startswith(commitlog.COMMITS)
 
 
+def _goes_to(outputs: Sequence[Output], topic: str) -> bool:
+    return len(outputs) > 0 and outputs[0].topic.startswith(topic)
+
+
 SINK: Final[dict[str, Point]] = {
     "decode": Point(Decoder, "decode", lambda _self, records: len(records) > 0),
     "object": Point(Retrying, "put"),
@@ -55,8 +59,9 @@ SINK: Final[dict[str, Point]] = {
 }
 EXPLAIN: Final[dict[str, Point]] = {
     "answer": Point(BatchWork, "answer"),
-    "send": Point(Delivery, "send", lambda _self, outputs: len(outputs) > 0),
-    "let go": Point(ExplainAgent, "_let_go"),
+    "send audits": Point(Delivery, "send", lambda _self, outputs: _goes_to(outputs, "audit")),
+    "send explanations": Point(Delivery, "send", lambda _self, outputs: _goes_to(outputs, "explanations")),
+    "acknowledge": Point(ExplainAgent, "_acknowledge"),
     "commit": Point(WorkerConsumer, "commit"),
 }
 POINTS: Final = SINK | EXPLAIN

@@ -195,7 +195,7 @@ def a_full_disk(scene: Scene, stage: Stage, runs: int) -> int:
 
 
 def slow_in_every_step(scene: Scene, stage: Stage, runs: int) -> int:
-    for point in ("decode", "object", "answer", "send")[:runs]:
+    for point in ("decode", "object", "answer", "send audits")[:runs]:
         worker = scene.worker(instance_id="worker-0", batch_max_slates="8")
         worker.start(Fault(point, what="dawdle"))
         scene.send_impressions(4 * BATCH)
@@ -209,7 +209,7 @@ def a_defect_in_either_agent(scene: Scene, stage: Stage, runs: int) -> int:
     worker = scene.worker(instance_id="worker-0", batch_max_slates="4", batches_in_flight="2")
     faults = [
         Fault(point, moment, what="raise")
-        for point in ("decode", "entry", "answer", "send", "let go")
+        for point in ("decode", "entry", "answer", "send audits", "send explanations", "acknowledge")
         for moment in MOMENTS
     ]
     for fault in _in_turn(stage, faults, runs):

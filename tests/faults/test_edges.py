@@ -49,7 +49,7 @@ def test_the_impressions_topic_alone_is_made_anew(made: Scene) -> None:
     assert made.archived()
     make_anew(made, "impressions")
     assert worker.wait() == 1
-    assert worker.said("was made anew while it was read")
+    assert worker.said("was deleted and created again")
     made.begin_offsets_anew()
     worker.start()
     made.send_impressions(15)

@@ -1,23 +1,34 @@
-"""A batch is answered slate by slate: whatever is wrong with one stays with that one."""
+"""A batch is answered slate by slate: a fault of a slate stays with that slate, a fault of the worker stops it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import pytest
+import structlog
+from confluent_kafka import KafkaError
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from models.bundle import Bundle
+from models.errors import BundleError
 from schemas.codec import Codec, Headers
 from schemas.events import EventName
 from schemas.registry import RegistryUnavailable
-from stream.agents.batch import BatchWork, Received
+from stream.agents import dead_letters
+from stream.agents.batch import Answer, BatchWork, Received, refuse
+from stream.agents.dead_letters import DeadLetter
+from stream.agents.isolation import IsolatingExplainer
+from stream.agents.reference import reference_slate
+from stream.errors import DeliveryError, WorkerUnfit
 from stream.explain.columns import Sheet
-from stream.explain.pipeline import Answer, Explainer
-from stream.kafka.delivery import Refused
+from stream.explain.pipeline import Answer as Outcome
+from stream.explain.pipeline import Explainer
+from stream.kafka.delivery import Output, Receipt
 from stream.settings import Settings
 from tests.bundles import tiny_impression
 
@@ -36,35 +47,55 @@ def received(bundle: Bundle, codec: Codec) -> list[Received]:
     return made
 
 
-class Fragile:
-    """An explainer that fails as a whole when certain slates are in the batch."""
+@pytest.fixture(scope="module", autouse=True)
+def plain_log() -> Iterator[None]:
+    """Without structlog's tracebacks, which show all local variables and take seconds each."""
+    structlog.configure(processors=[structlog.processors.KeyValueRenderer()])
+    yield
+    structlog.reset_defaults()
 
-    def __init__(self, explainer: Explainer, poison: set[str]) -> None:
+
+class Faulty:
+    """An explainer that fails when ``fault`` returns an error for any slate of the batch."""
+
+    def __init__(self, explainer: Explainer, fault: Callable[[str], Exception | None]) -> None:
         self._explainer = explainer
-        self._poison = poison
-        self.runs = 0
+        self.fault = fault
 
     def read(self, bodies: Sequence[bytes | memoryview | None]) -> Sheet:
         return self._explainer.read(bodies)
 
-    def encode(self, impressions: Sequence[Mapping[str, Any]]) -> list[Answer]:
-        self.runs += 1
-        if any(each["request_id"] in self._poison for each in impressions):
-            raise ZeroDivisionError("made to fail")
+    def encode(self, impressions: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+        for each in impressions:
+            if (error := self.fault(each["request_id"])) is not None:
+                raise copy(error)  # an error that is raised again keeps the traceback of each time
         return self._explainer.encode(impressions)
 
 
-def header(output_headers: list[tuple[str, bytes]], name: str) -> str:
-    return next(value for key, value in output_headers if key == name).decode()
+def letter_of(answer: Answer, place: int) -> Output:
+    return answer.dead_letters[place].output("dead-letters")
+
+
+def header(output: Output, name: str) -> str:
+    return next(value for key, value in output.headers if key == name).decode()
+
+
+def stages(answer: Answer) -> Counter[str]:
+    return Counter(letter.stage for letter in answer.dead_letters.values())
+
+
+def request_ids(codec: Codec, received: Sequence[Received]) -> list[str]:
+    return [codec.decode("impression", each.value, each.headers)["request_id"] for each in received]
 
 
 def test_each_slate_gets_an_explanation_and_an_audit_on_its_own_partition(
     explainer: Explainer, codec: Codec, settings: Settings, received: list[Received]
 ) -> None:
     answer = BatchWork(explainer, codec, settings, source_topic_id="id-1").answer(received)
-    assert answer.explained == 6
-    assert not answer.dead
-    for place, (said, kept) in enumerate(zip(answer.outputs[::2], answer.outputs[1::2], strict=True)):
+    assert list(answer.slates) == list(range(6))
+    assert not answer.dead_letters
+    for place, slate in answer.slates.items():
+        said, kept = slate.explanation, slate.audit
         explanation = codec.decode("explanation", said.value, said.headers)
         audit = codec.decode("audit", kept.value, kept.headers)
         assert said.topic == settings.topic("explanations")
@@ -74,10 +105,7 @@ def test_each_slate_gets_an_explanation_and_an_audit_on_its_own_partition(
         assert kept.partition == audit["source_partition"] == 3
         assert (audit["source_topic_id"], audit["source_offset"]) == ("id-1", 100 + place)
         assert audit["policy"] == explanation["policy"]
-        assert answer.owners[2 * place : 2 * place + 2] == [place, place]
-    assert sum(answer.items.values()) == sum(
-        len(codec.decode("explanation", said.value, said.headers)["items"]) for said in answer.outputs[::2]
-    )
+        assert list(slate.items) == [(item["type"], item["status"]) for item in explanation["items"]]
 
 
 def test_a_slate_that_asks_for_detail_gets_it_and_the_others_of_its_batch_do_not(
@@ -86,7 +114,8 @@ def test_a_slate_that_asks_for_detail_gets_it_and_the_others_of_its_batch_do_not
     asking = codec.encode("impression", tiny_impression(bundle, seed=9) | {"detail": True}, "any")
     batch = [received[0], Received("recommendation-impressions", 3, 7, b"key", asking.value, asking.headers)]
     answer = BatchWork(explainer, codec, settings).answer([*batch, received[1]])
-    told = [codec.decode("explanation", said.value, said.headers)["items"] for said in answer.outputs[::2]]
+    said = [slate.explanation for slate in answer.slates.values()]
+    told = [codec.decode("explanation", each.value, each.headers)["items"] for each in said]
     assert [all(item["detail"] is not None for item in items) for items in told] == [False, True, False]
     assert not any(item["detail"] for items in told[::2] for item in items)
 
@@ -99,16 +128,16 @@ def test_bytes_that_are_no_impression_become_a_dead_letter_with_the_same_bytes(
 ) -> None:
     odd = Received("recommendation-impressions", 1, 7, b"a key", value, [("mine", b"stays")])
     answer = BatchWork(explainer, codec, settings).answer([received[0], odd, received[1]])
-    assert answer.explained == 2
-    assert answer.dead == {"decode": 1}
-    letter = next(each for each in answer.outputs if each.topic == settings.topic("dead_letters"))
-    assert (letter.key, letter.value) == (b"a key", value)
+    assert set(answer.slates) == {0, 2}
+    assert set(answer.dead_letters) == {1}
+    letter = letter_of(answer, 1)
+    assert (letter.topic, letter.key, letter.value) == ("dead-letters", b"a key", value)
     assert letter.headers[0] == ("mine", b"stays")
-    assert header(letter.headers, "topic") == "recommendation-impressions"
-    assert header(letter.headers, "partition") == "1"
-    assert header(letter.headers, "offset") == "7"
-    assert header(letter.headers, "stage") == "decode"
-    assert header(letter.headers, "error")
+    assert header(letter, "topic") == "recommendation-impressions"
+    assert header(letter, "partition") == "1"
+    assert header(letter, "offset") == "7"
+    assert header(letter, "stage") == "decode"
+    assert header(letter, "error")
 
 
 @hypothesis_settings(max_examples=60, deadline=None)
@@ -125,40 +154,116 @@ def test_whatever_is_cut_or_flipped_every_slate_is_answered_exactly_once(
         cut = data.draw(st.integers(0, len(value)))
         batch.append(Received(each.topic, each.partition, each.offset, each.key, bytes(value[:cut]), each.headers))
     answer = BatchWork(explainer, codec, settings).answer(batch)
-    spoken = [place for place, out in zip(answer.owners, answer.outputs, strict=True) if out.topic.endswith("ations")]
-    buried = [place for place, out in zip(answer.owners, answer.outputs, strict=True) if out.topic.endswith("letters")]
-    assert sorted(spoken + buried) == list(range(len(batch)))
-    assert (answer.explained, answer.dead.total()) == (len(spoken), len(buried))
+    assert sorted([*answer.slates, *answer.dead_letters]) == list(range(len(batch)))
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("error", [ZeroDivisionError("made to fail"), BundleError("the graph does not run on this")])
 @pytest.mark.parametrize("poisoned", [{0}, {5}, {2, 3}, {0, 1, 2, 3, 4, 5}])
-def test_a_slate_that_makes_the_whole_batch_fail_is_found_and_the_others_explained(
-    explainer: Explainer, codec: Codec, settings: Settings, received: list[Received], poisoned: set[int]
+def test_a_slate_that_makes_the_whole_batch_fail_is_found_and_the_others_are_explained(
+    explainer: Explainer, codec: Codec, settings: Settings, bundle: Bundle, received: list[Received],
+    poisoned: set[int], error: Exception,
+) -> None:  # fmt: skip
+    poison = {request_ids(codec, received)[place] for place in poisoned}
+    faulty = Faulty(explainer, lambda request_id: error if request_id in poison else None)
+    answer = BatchWork(IsolatingExplainer(faulty, reference_slate(bundle)), codec, settings).answer(received)
+    assert set(answer.slates) == set(range(6)) - poisoned
+    assert stages(answer) == {"explain": len(poisoned)}
+    assert set(answer.dead_letters) == poisoned
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("no file handle left"), BundleError("out of memory")])
+def test_a_worker_that_breaks_answers_nothing(
+    explainer: Explainer, codec: Codec, settings: Settings, bundle: Bundle, received: list[Received], error: Exception
 ) -> None:
-    chosen = [received[number] for number in poisoned]
-    poison = {codec.decode("impression", each.value, each.headers)["request_id"] for each in chosen}
-    answer = BatchWork(Fragile(explainer, poison), codec, settings).answer(received)
-    assert answer.explained == 6 - len(poisoned)
-    assert answer.dead == {"explain": len(poisoned)}
-    letters = [place for place, out in zip(answer.owners, answer.outputs, strict=True) if out.topic.endswith("letters")]
-    assert set(letters) == poisoned
+    faulty = Faulty(explainer, lambda _: None)
+    work = BatchWork(IsolatingExplainer(faulty, reference_slate(bundle)), codec, settings)
+    assert len(work.answer(received).slates) == 6
+    faulty.fault = lambda _: error
+    with pytest.raises((WorkerUnfit, type(error))):
+        work.answer(received)
 
 
-def test_a_slate_whose_output_the_broker_refuses_is_buried_once(
+@pytest.mark.parametrize("error", [MemoryError(), OSError("no file handle left")])
+def test_a_fault_that_no_slate_causes_makes_no_dead_letter_although_the_reference_slate_is_explained(
+    explainer: Explainer, codec: Codec, settings: Settings, bundle: Bundle, received: list[Received], error: Exception
+) -> None:
+    known = request_ids(codec, received)
+    faulty = Faulty(explainer, lambda request_id: error if request_id in known else None)
+    work = BatchWork(IsolatingExplainer(faulty, reference_slate(bundle)), codec, settings)
+    with pytest.raises(type(error)):
+        work.answer(received)
+
+
+def test_a_slate_that_fails_once_and_not_again_is_explained(
+    explainer: Explainer, codec: Codec, settings: Settings, bundle: Bundle, received: list[Received]
+) -> None:
+    failures = {request_ids(codec, received)[0]: 1}
+
+    def fault(request_id: str) -> Exception | None:
+        if failures.get(request_id, 0) == 0:
+            return None
+        failures[request_id] -= 1
+        return BundleError("for a moment")
+
+    work = BatchWork(IsolatingExplainer(Faulty(explainer, fault), reference_slate(bundle)), codec, settings)
+    answer = work.answer(received[:1])
+    assert set(answer.slates) == {0}
+
+
+def test_a_worker_that_cannot_explain_its_reference_slate_does_not_start(explainer: Explainer, bundle: Bundle) -> None:
+    with pytest.raises(WorkerUnfit, match="models check"):
+        IsolatingExplainer(Faulty(explainer, lambda _: BundleError("no graph")), reference_slate(bundle))
+
+
+def test_a_bundles_reference_slate_has_the_scores_of_its_models(explainer: Explainer, bundle: Bundle) -> None:
+    [explanation] = explainer.explain([reference_slate(bundle)])
+    assert len(explanation["items"]) > 1
+    assert {item["status"] for item in explanation["items"]} <= {"verified", "factual", "generic"}
+
+
+def test_a_slate_of_which_the_broker_refuses_an_output_becomes_a_dead_letter(
     explainer: Explainer, codec: Codec, settings: Settings, received: list[Received]
 ) -> None:
-    work = BatchWork(explainer, codec, settings)
-    answer = work.answer(received)
-    burial = work.bury_refused(received, answer, [Refused(4, "too large"), Refused(5, "too large")])
-    assert [each.value for each in burial.outputs] == [received[2].value]
-    assert burial.dead == {"deliver": 1}
-    last = work.bury_without_original(received, burial)
-    assert (last.outputs[0].key, last.outputs[0].value) == (None, None)
-    assert received[2].headers
-    assert not {name for name, _ in received[2].headers} & {name for name, _ in last.outputs[0].headers}
-    assert f"{len(received[2].value or b'')} bytes" in header(last.outputs[0].headers, "error")
-    assert header(last.outputs[0].headers, "offset") == "102"
+    answer = BatchWork(explainer, codec, settings).answer(received)
+    refuse(answer, received, 2, "the audit record (too large)")
+    assert set(answer.slates) == {0, 1, 3, 4, 5}
+    assert stages(answer) == {"deliver": 1}
+    assert letter_of(answer, 2).value == received[2].value
+    assert "the audit record (too large)" in header(letter_of(answer, 2), "error")
+
+
+class Limited:
+    """Dead letters of which the topic takes none with a value of more than ``limit`` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.taken: list[Output] = []
+
+    def send(self, outputs: Sequence[Output]) -> Receipt:
+        receipt = Receipt(len(outputs))
+        for index, output in enumerate(outputs):
+            fits = len(output.value or b"") <= self.limit
+            self.taken += [output] if fits else []
+            receipt.report(index, None if fits else KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+        return receipt
+
+
+def test_a_dead_letter_that_is_too_large_names_the_place_of_the_message() -> None:
+    topic = Limited(100)
+    messages = [Received("t", 1, offset, b"key", b"v" * size, [("h", b"v")]) for offset, size in ((7, 50), (8, 500))]
+    dead_letters.deliver([DeadLetter("t", each, "decode", "garbage") for each in messages], topic, "dead-letters")
+    whole, notice = topic.taken
+    assert (whole.key, whole.value, whole.headers[0]) == (b"key", b"v" * 50, ("h", b"v"))
+    assert (notice.key, notice.value) == (None, None)
+    assert [name for name, _ in notice.headers] == ["topic", "partition", "offset", "stage", "error"]
+    assert (header(notice, "partition"), header(notice, "offset")) == ("1", "8")
+    assert "500 bytes" in header(notice, "error")
+
+
+def test_a_topic_that_takes_not_even_a_notice_is_an_error() -> None:
+    letter = DeadLetter("t", Received("t", 0, 0, None, b"v", []), "decode", "garbage")
+    with pytest.raises(DeliveryError, match="even without key and value"):
+        dead_letters.deliver([letter], Limited(-1), "dead-letters")
 
 
 class AbsentRegistry(Codec):
@@ -182,10 +287,10 @@ def test_a_registry_that_is_away_for_a_moment_costs_no_slate(
     explainer: Explainer, settings: Settings, received: list[Received]
 ) -> None:
     answer = BatchWork(explainer, AbsentRegistry(2), settings).answer(received)
-    assert answer.explained == 6
+    assert len(answer.slates) == 6
 
 
-def test_a_registry_that_stays_away_is_no_reason_to_bury_anything(
+def test_a_registry_that_stays_away_makes_no_dead_letters(
     explainer: Explainer, settings: Settings, received: list[Received]
 ) -> None:
     impatient = settings.model_copy(update={"delivery_timeout_s": 0.05})

@@ -15,7 +15,7 @@ from tests.worker.bus import Bus, kafka_bus
 
 
 def test_a_batch_is_acknowledged_once_all_of_it_lies_on_the_broker(bus: Bus) -> None:
-    delivery = Delivery(bus.settings.bootstrap_servers)
+    delivery = Delivery(bus.settings)
     topic = bus.settings.topic("explanations")
     receipt = delivery.send([Output(topic, b"user", b"%d" % n, [("h", b"1")]) for n in range(500)])
     assert receipt.future.result(30) == []
@@ -28,7 +28,7 @@ def test_a_batch_is_acknowledged_once_all_of_it_lies_on_the_broker(bus: Bus) -> 
 
 
 def test_an_output_goes_to_the_partition_it_names(bus: Bus) -> None:
-    delivery = Delivery(bus.settings.bootstrap_servers)
+    delivery = Delivery(bus.settings)
     topic = bus.settings.topic("audit")
     assert delivery.send([Output(topic, b"same", b"v", partition=n % 4) for n in range(8)]).future.result(30) == []
     with bus.reader("audit") as reader:
@@ -38,13 +38,13 @@ def test_an_output_goes_to_the_partition_it_names(bus: Bus) -> None:
 
 
 def test_a_batch_of_nothing_is_acknowledged_at_once(bus: Bus) -> None:
-    delivery = Delivery(bus.settings.bootstrap_servers)
+    delivery = Delivery(bus.settings)
     assert delivery.send([]).future.result(0) == []
     delivery.close(10)
 
 
 def test_a_partition_that_is_not_there_is_an_error_of_the_batch(bus: Bus) -> None:
-    delivery = Delivery(bus.settings.bootstrap_servers, timeout_s=5)
+    delivery = Delivery(bus.settings.model_copy(update={"delivery_timeout_s": 5}))
     topic = bus.settings.topic("audit")
     receipt = delivery.send([Output(topic, None, b"good"), Output(topic, None, b"lost", partition=77)])
     with pytest.raises(DeliveryError, match="UNKNOWN_PARTITION"):
@@ -54,7 +54,7 @@ def test_a_partition_that_is_not_there_is_an_error_of_the_batch(bus: Bus) -> Non
 
 def test_a_message_too_large_is_refused_by_its_place_and_the_rest_delivered(settings: Settings, kafka: Kafka) -> None:
     with kafka_bus(settings, kafka.bootstrap) as bus:
-        delivery = Delivery(bus.settings.bootstrap_servers)
+        delivery = Delivery(bus.settings)
         topic = bus.settings.topic("explanations")
         noise = random.Random(1).randbytes(4_000_000)  # the broker takes 1 MB
         receipt = delivery.send([Output(topic, b"a", b"1"), Output(topic, b"b", noise), Output(topic, b"c", b"3")])
@@ -70,7 +70,7 @@ def test_a_message_too_large_is_refused_by_its_place_and_the_rest_delivered(sett
 def test_a_broker_that_stays_away_is_reported_after_the_time_given() -> None:
     with EmbeddedBroker(["t"]) as broker:
         address = broker.bootstrap_servers
-    delivery = Delivery(address, timeout_s=1)
+    delivery = Delivery(Settings(bootstrap_servers=address, delivery_timeout_s=1))
     receipt = delivery.send([Output("t", None, b"v")])
     with pytest.raises(DeliveryError, match="did not acknowledge"):
         receipt.future.result(30)

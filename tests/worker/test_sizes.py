@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
-from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from models.bundle import Bundle
 from schemas.codec import Codec
-from stream.agents.sink import SinkAgent
-from stream.archive.objects import MemoryStore
-from stream.archive.writing.decode import Record, Unreadable
-from stream.errors import DeliveryError, ProducerBroken
+from stream.errors import ProducerBroken
 from stream.kafka.delivery import Output, Receipt
 from stream.kafka.embedded import EmbeddedBroker
 from stream.kafka.lookup import limits_of
 from stream.kafka.topics import TopicRole
-from stream.metrics import Metrics
 from stream.settings import Settings
 from tests.archive.checks import eventually
 from tests.bundles import tiny_impression
@@ -49,11 +42,11 @@ def test_what_a_topic_takes_is_known_beforehand(output: Output, fits: bool) -> N
 
 def test_the_embedded_broker_tells_no_limits() -> None:
     with EmbeddedBroker(["t"]) as broker:
-        assert limits_of(broker.bootstrap_servers, ["t"]) == {}
+        assert limits_of(Settings(bootstrap_servers=broker.bootstrap_servers), ["t"]) == {}
 
 
 @pytest.mark.parametrize(("role", "limit"), [("explanations", 3_000), ("audit", 1_000)])
-def test_a_slate_of_which_one_output_is_too_large_is_buried_whole(
+def test_a_slate_of_which_one_output_is_too_large_becomes_a_dead_letter(
     settings: Settings, kafka: Kafka, bundle: Bundle, codec: Codec, tmp_path: Path, role: TopicRole, limit: int
 ) -> None:
     small = tiny_impression(bundle, items=2)
@@ -62,7 +55,7 @@ def test_a_slate_of_which_one_output_is_too_large_is_buried_whole(
     with kafka_bus(settings, kafka.bootstrap) as bus:
         _limit(bus.settings, role, limit)
         topic = bus.settings.topic(role)
-        assert eventually(lambda: limits_of(kafka.bootstrap, [topic]) == {topic: limit})
+        assert eventually(lambda: limits_of(bus.settings, [topic]) == {topic: limit})
         with running(bus.settings, tmp_path / "log") as worker:
             bus.send_all([(each.value, each.headers) for each in made])
             with bus.reader("dead_letters") as reader:
@@ -76,6 +69,43 @@ def test_a_slate_of_which_one_output_is_too_large_is_buried_whole(
         assert headers["stage"] == b"deliver"
         assert f"for {topic}, which takes {limit}".encode() in headers["error"]
         assert archived_rows(bus.settings).total() == 4
+
+
+@pytest.mark.parametrize(("role", "limit", "rows"), [("audit", 1_000, 4), ("explanations", 3_000, 64)])
+def test_a_slate_is_not_shown_when_its_audit_record_is_refused_and_only_what_is_shown_is_counted(
+    settings: Settings, kafka: Kafka, bundle: Bundle, codec: Codec, tmp_path: Path, role: TopicRole, limit: int,
+    rows: int,
+) -> None:  # fmt: skip
+    """Somebody lowers a topic's limit while the worker runs, which still knows the old one."""
+    slates = [tiny_impression(bundle, items=items, seed=seed) for seed, items in enumerate((2, 60, 2))]
+    made = [codec.encode("impression", slate, "recommendation-impressions") for slate in slates]
+    with kafka_bus(settings, kafka.bootstrap) as bus:
+        one_by_one = {"batch_max_slates": "1", "batches_in_flight": "1"}
+        with running(bus.settings, tmp_path / "log", **one_by_one) as worker:
+            _limit(bus.settings, role, limit)
+            topic = bus.settings.topic(role)
+            assert eventually(lambda: limits_of(bus.settings, [topic]) == {topic: limit})
+            bus.send_all([(each.value, each.headers) for each in made])
+            with bus.reader("dead_letters") as reader:
+                [letter] = reader.until(lambda got: len(got) >= 1)
+            until_archived(bus.settings, rows)
+            assert eventually(lambda: bus.committed() == [1, 1, 1, 0])
+            metrics = worker.metrics()
+            assert worker.stop() == 0
+        with bus.reader("explanations") as reader:
+            shown = reader.until(lambda got: len(got) >= 2)
+        archived = archived_rows(bus.settings)
+    found = {codec.decode("explanation", each.value(), each.headers() or ())["request_id"] for each in shown}
+    assert found == {slates[0]["request_id"], slates[2]["request_id"]}
+    assert letter.value() == made[1].value
+    assert b"the broker refuses the " in dict(letter.headers() or ())["error"]
+    assert archived.total() == rows
+    counted = {
+        name: float(value) for name, value in (line.rsplit(" ", 1) for line in metrics.splitlines() if line[0] != "#")
+    }
+    assert counted["whyrec_explanations_total"] == 2
+    assert sum(value for name, value in counted.items() if name.startswith("whyrec_items_explained_total")) == 4
+    assert counted['whyrec_dead_letters_total{stage="deliver"}'] == 1
 
 
 class _Fatal:
@@ -99,44 +129,6 @@ def test_a_producer_that_cannot_go_on_says_so() -> None:
     receipt.report(0, _Fatal())  # type: ignore[arg-type]
     with pytest.raises(ProducerBroken, match="start anew"):
         receipt.future.result(0)
-
-
-class Full:
-    """Dead letters of which the topic takes none above so many bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.taken: list[Output] = []
-
-    def send(self, outputs: list[Output]) -> Receipt:
-        receipt = Receipt(len(outputs))
-        for index, output in enumerate(outputs):
-            fits = len(output.value or b"") <= self.limit
-            self.taken += [output] if fits else []
-            receipt.report(index, None if fits else KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
-        return receipt
-
-
-def test_an_unreadable_record_too_large_for_the_dead_letters_is_named_there(settings: Settings) -> None:
-    topic = Full(100)
-    agent = _sink_agent(settings, topic)
-    records = [Record(1, offset, b"key", NOISE[:size], [("h", b"v")]) for offset, size in ((7, 50), (8, 500))]
-    agent._bury([Unreadable(record, "garbage") for record in records])
-    assert [output.value for output in topic.taken] == [NOISE[:50], None]
-    headers = dict(topic.taken[1].headers)
-    assert (headers["partition"], headers["offset"], headers["stage"]) == (b"1", b"8", b"archive")
-
-
-def test_a_record_that_even_so_reaches_no_dead_letters_is_not_called_rejected(settings: Settings) -> None:
-    agent = _sink_agent(settings, Full(-1))
-    with pytest.raises(DeliveryError, match="not even a message without value"):
-        agent._bury([Unreadable(Record(0, 0, None, b"v", []), "garbage")])
-
-
-def _sink_agent(settings: Settings, delivery: Full) -> SinkAgent:
-    app = SimpleNamespace(settings=settings, metrics=Metrics(), give_up=None)
-    decoder = SimpleNamespace(decode=None)
-    return SinkAgent(cast("Any", app), MemoryStore(), cast("Any", decoder), cast("Any", delivery))
 
 
 def _limit(settings: Settings, role: TopicRole, limit: int) -> None:

@@ -1,7 +1,7 @@
-"""A steady load of impressions for ``whyrec produce``: made ahead by one thread, sent on time by another.
+"""A steady load of impressions for ``whyrec produce``: one thread makes slates ahead of time, another sends them.
 
-The load is open-loop: slate number k is due k / rate seconds after the start, whatever became of those before it, and
-its timestamp is the moment it was due. A producer or a broker that falls behind therefore shows as latency.
+The load is open-loop: slate number k is due k / rate seconds after the start, even if earlier slates are late, and its
+timestamp is the time at which it is due. A producer or a broker that falls behind therefore shows as latency.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stream.errors import ConfigurationError
 from stream.kafka.delivery import Delivery, Output, Refused
 
 SIMULATED_USERS: Final = 8_000
-"""Simulated at a time: enough for every item's statistics to mean something."""
+"""Users simulated together, enough for meaningful statistics of every item."""
 
 _AHEAD: Final = 512
 _BATCH: Final = 32
@@ -33,7 +33,7 @@ _TICK_S: Final = 0.005
 
 
 def simulated(bundle: Bundle, *, items: int, seed: int) -> Iterator[Impression]:
-    """Yield slates for simulated users, each user once, without end."""
+    """Yield slates for simulated users without end, one slate per user."""
     from models.data.simulator import simulate
 
     for number in itertools.count(seed):
@@ -42,13 +42,13 @@ def simulated(bundle: Bundle, *, items: int, seed: int) -> Iterator[Impression]:
 
 
 def movielens(bundle: Bundle, directory: Path, *, items: int, seed: int) -> Iterator[Impression]:
-    """Yield slates for real users that no model has learnt from, without end.
+    """Yield slates for real users that no model was trained on, without end.
 
-    One round makes a slate per history, each round one event further back in time; after the shortest history they
-    begin anew, under new request ids.
+    A round makes one slate per history, and each round is one event further back in time. After as many rounds as the
+    histories allow, the rounds begin again, with new request ids.
 
     Raises:
-        UnreadableMovieLens: the folder is no copy of MovieLens 100K.
+        UnreadableMovieLens: the folder is not a copy of MovieLens 100K.
         UnfitBundle: the bundle was not trained on it.
 
     """
@@ -70,7 +70,7 @@ def _rounds(sessions: Sessions) -> int:
 
 
 class Ahead:
-    """Slates made ahead in a thread of their own; an error there is raised where the next slate is asked for."""
+    """Slates made ahead of time in a thread. :meth:`take` raises an error of that thread."""
 
     def __init__(self, slates: Iterator[Impression]) -> None:
         self._slates = slates
@@ -80,12 +80,12 @@ class Ahead:
         self._thread.start()
 
     def fill(self, count: int) -> None:
-        """Wait until `count` slates are ready, or as many as are ever held, or none will follow."""
+        """Wait until ``count`` slates are ready, or the queue is full, or no slate will follow."""
         while self._ready.qsize() < min(count, _AHEAD) and self._thread.is_alive():
             time.sleep(_TICK_S)
 
     def take(self) -> Impression:
-        """Return the next slate, waiting for it if it must."""
+        """Wait for the next slate and return it."""
         made = self._ready.get()
         if isinstance(made, BaseException):
             raise made
@@ -105,13 +105,13 @@ class Ahead:
                 self._ready.put(slate)
                 if self._closing.is_set():
                     return
-        except BaseException as error:  # noqa: BLE001 - raised again by whoever takes the next slate
+        except BaseException as error:  # noqa: BLE001 (raised again where the next slate is taken)
             self._ready.put(error)
 
 
 @dataclass(slots=True)
 class Totals:
-    """What became of a load; changed by the sending thread and by the one that collects acknowledgements."""
+    """The outcome of a load so far. The sending thread and the thread that collects acknowledgements change it."""
 
     sent: int = 0
     items: int = 0
@@ -122,7 +122,7 @@ class Totals:
     error: str = ""
 
     def settle(self, future: Future[list[Refused]]) -> None:
-        """Count one acknowledgement."""
+        """Count the outcome of one slate."""
         error = future.exception()
         if error is None and not future.result():
             self.delivered += 1
@@ -132,7 +132,7 @@ class Totals:
 
 
 def limit_of(rate: float, count: int | None, duration_s: float | None) -> int:
-    """Return how many slates are due: the smaller number, where both a count and a duration are given."""
+    """Return how many slates are due: the smaller number where both a count and a duration are given."""
     limits = [] if count is None else [count]
     if duration_s is not None:
         limits.append(max(1, round(duration_s * rate)))
@@ -152,9 +152,10 @@ def send(
     duration_s: float | None,
     report: Callable[[Totals], None] = lambda _: None,
 ) -> Totals:
-    """Send slates at `rate` per second until `count` are sent or `duration_s` is over, whichever comes first.
+    """Send slates at ``rate`` per second until ``count`` are sent or ``duration_s`` is over, whichever is first.
 
-    An interrupt (Ctrl-C) ends it early; what was sent is still accounted for by the caller's `Delivery.close`.
+    An interrupt (Ctrl-C) ends the load early. The caller's ``Delivery.close`` waits for the acknowledgements of the
+    slates that were sent.
     """
     totals = Totals()
     limit = limit_of(rate, count, duration_s)
