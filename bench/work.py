@@ -66,7 +66,7 @@ def forward_flop(size: Size, length: Ints, fresh: Ints) -> npt.NDArray[np.float6
 
 
 def watch(model: SessionModel) -> Work:
-    """Count from now on the work of a model: whole runs, and runs that take a session up again."""
+    """Count from now on the work of a model: complete runs, and the runs of edited sessions."""
     work, size = Work(), Size(model.layers, model.heads, model.dimension)
     call, incremental = model._call, model.incremental  # noqa: SLF001 - the two places where every run passes
 

@@ -1,8 +1,8 @@
-"""The slow truth about a session model, in PyTorch: what tests and audits compare the quick methods with.
+"""Reference attribution in PyTorch, slow and independent: tests and evaluation compare the quick methods with it.
 
-Three meanings of taking an event away, and integrated gradients (Sundararajan, Taly and Yan, "Axiomatic Attribution for
-Deep Networks", ICML 2017). All of them run the model as a black box, once per event; none shares code with the exported
-graph.
+It has the three ablations of events and integrated gradients (Sundararajan, Taly and Yan, "Axiomatic Attribution for
+Deep Networks", ICML 2017). An ablation runs the model once per event. No code is shared with the exported graph or with
+``models/attribution/ablation.py``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Index = npt.NDArray[np.int64]
 class Attribution:
     """Contributions of L events to the scores of N items in B sessions.
 
-    values float64 [B, N, L], 0 at padding; residual float64 [B, N], what the values miss of the score's difference to
-    the baseline: 0 for an exact integral.
+    values float64 [B, N, L], 0 at padding; residual float64 [B, N], the sum of the values minus the difference between
+    score and baseline score: 0 for an exact integral.
     """
 
     values: npt.NDArray[np.float64]
@@ -40,9 +40,9 @@ def session_vectors(model: SessionTransformer, item_index: Index, engagement_ind
 
 
 def masked(model: SessionTransformer, item_index: Index, engagement_index: Index) -> npt.NDArray[np.float32]:
-    """[B, L, d]: the session vector when an event is hidden as attention key, the others keeping their positions.
+    """Session vector with each event masked, float32 [B, L, d]: hidden as attention key, all others in their positions.
 
-    The newest event is the one that asks; without it, the one before it asks. At padding: the session vector.
+    The newest event is the query; without it, the event before it is the query. At padding: the session vector.
     """
     items, engagements = torch.from_numpy(item_index), torch.from_numpy(engagement_index)
     length = items.shape[1]
@@ -58,9 +58,9 @@ def masked(model: SessionTransformer, item_index: Index, engagement_index: Index
 
 
 def deleted(model: SessionTransformer, item_index: Index, engagement_index: Index) -> npt.NDArray[np.float32]:
-    """[B, L, d]: the session vector when an event never happened, the later ones moving up by one position.
+    """Session vector with each event deleted, float32 [B, L, d]: later events have their position reduced by one.
 
-    This is what the recommender itself would do. At padding: the session vector.
+    The recommender would compute the same for a session without the event. At padding: the session vector.
     """
     items, engagements = torch.from_numpy(item_index), torch.from_numpy(engagement_index)
 
@@ -72,7 +72,10 @@ def deleted(model: SessionTransformer, item_index: Index, engagement_index: Inde
 
 
 def zeroed(model: SessionTransformer, item_index: Index, engagement_index: Index) -> npt.NDArray[np.float32]:
-    """[B, L, d]: the session vector when an event leaves only its position behind. At padding: the session vector."""
+    """Session vector with each event blanked, float32 [B, L, d]: only its position is left, its embedding is zero.
+
+    At padding: the session vector.
+    """
     items, engagements = torch.from_numpy(item_index), torch.from_numpy(engagement_index)
 
     def without(event: int) -> Tensor:
@@ -87,9 +90,10 @@ def zeroed(model: SessionTransformer, item_index: Index, engagement_index: Index
 def integrated_gradients(
     model: SessionTransformer, item_index: Index, engagement_index: Index, candidates: Index, *, steps: int = 32
 ) -> Attribution:
-    """Integrated gradients of the scores of candidates int64 [B, N], from a session of blank events at its positions.
+    """Integrated gradients of the scores of candidates int64 [B, N]; the baseline is a session of blank events.
 
-    The integral is the midpoint rule with that many steps; attribution to an event is the sum over its embedding.
+    The integral is computed by the midpoint rule with so many steps. The attribution of an event is the sum over its
+    embedding.
     """
     items, engagements = torch.from_numpy(item_index), torch.from_numpy(engagement_index)
     wanted = model.item_vectors[torch.from_numpy(candidates)].detach()  # [B, N, d]
@@ -112,7 +116,7 @@ def integrated_gradients(
 
 
 def _parts(model: SessionTransformer, items: Tensor, engagements: Tensor) -> tuple[Tensor, Tensor]:
-    """First rows as the sum of what the events say and where they stand."""
+    """Split the input of the first layer into the embeddings of the events and those of their positions."""
     tokens = (model.item(items) + model.engagement(engagements)) * model.input_scale
     return tokens, model.embed(items, engagements) - tokens
 

@@ -82,10 +82,10 @@ def test_the_ground_truth_deletes_events_as_plain_lists_do(shipped: Bundle, case
     impressions = [case.impression for case in cases[:3]]
     for impression, effects in zip(impressions, GroundTruth(shipped).effects(impressions), strict=True):
         for event in range(len(impression["session"])):
-            fall, relative = plain.fall(impression, event)
-            expected = np.minimum(list(fall.values()), np.array(list(relative.values())) / 0.25)
+            drop, centred = plain.drop(impression, event)
+            expected = np.minimum(list(drop.values()), np.array(list(centred.values())) / 0.25)
             np.testing.assert_allclose(effects.least_drop[0, :, event], expected, atol=4e-3)
-            np.testing.assert_allclose(effects.centred_drop[:, event], list(relative.values()), atol=1e-3)
+            np.testing.assert_allclose(effects.centred_drop[:, event], list(centred.values()), atol=1e-3)
 
 
 def test_the_number_of_events_cited_in_a_slate_is_bounded(shipped: Bundle, cases: list[Case]) -> None:

@@ -45,8 +45,8 @@ class Judge:
         del left["session"][event]
         return left
 
-    def fall(self, impression: Mapping[str, Any], event: int) -> tuple[dict[str, float], dict[str, float]]:
-        """Fall of each item's score without an event: in itself, and minus the slate's mean."""
-        fall = self.ranking(impression) - self.ranking(self.without(impression, event))
+    def drop(self, impression: Mapping[str, Any], event: int) -> tuple[dict[str, float], dict[str, float]]:
+        """Score drop of each item without an event, and the drop minus the mean drop of the slate."""
+        drop = self.ranking(impression) - self.ranking(self.without(impression, event))
         ids = [item["item_id"] for item in impression["items"]]
-        return dict(zip(ids, fall.tolist(), strict=True)), dict(zip(ids, (fall - fall.mean()).tolist(), strict=True))
+        return dict(zip(ids, drop.tolist(), strict=True)), dict(zip(ids, (drop - drop.mean()).tolist(), strict=True))

@@ -75,9 +75,9 @@ def test_the_effect_of_an_event_is_what_deleting_it_does(
 ) -> None:
     for impression, explanation in zip(asking[:4], explained, strict=False):
         for event in range(len(impression["session"])):
-            fall, _ = judge.fall(impression, event)
+            drop, _ = judge.drop(impression, event)
             for told in explanation["items"]:
-                assert told["detail"]["events"][event]["effect"] == pytest.approx(fall[told["item_id"]], abs=NOISE)
+                assert told["detail"]["events"][event]["effect"] == pytest.approx(drop[told["item_id"]], abs=NOISE)
 
 
 def test_the_effect_of_a_cited_event_is_its_score_drop(asking: list[Record], explained: list[Record]) -> None:

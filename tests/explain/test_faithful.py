@@ -1,4 +1,4 @@
-"""Every citation is deleted again here, by other code, and must hold."""
+"""Every cited event is deleted again here, by independent code, and the citation must hold."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.explain.judge import Judge
 from tests.graphs import reduced
 
 NOISE = 1e-4
-RELATIVE = 0.25  # of the margin, relative to the slate
-SECOND = 0.5  # of what the first does, for a second citation, once the first is gone
+RELATIVE = 0.25  # share of the margin that the centred score drop must exceed
+SECOND = 0.5  # share of the first citation's drop that the second must have after the first is deleted
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def by_deletion_only(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def margin_of(explainer: Explainer, impression: dict[str, Any], event: int) -> float:
-    """What an event must do, in itself: the older, the more."""
+    """Return the score drop that a cited event must exceed, which is larger for older events."""
     manifest, nth_newest = explainer.bundle.manifest, len(impression["session"]) - event
     assert manifest.citation_ageing > 0
     return float(manifest.citation_margin * nth_newest**manifest.citation_ageing)
@@ -58,11 +58,11 @@ def test_deleting_a_cited_event_lowers_the_item_in_itself_and_in_the_slate(
     cited = list(citations(slates, used.explain(slates)))
     assert len(cited) > 20
     for impression, item, citation in cited:
-        fall, relative = judge.fall(impression, citation["event"])
+        drop, centred = judge.drop(impression, citation["event"])
         margin = margin_of(used, impression, citation["event"])
-        assert fall[item["item_id"]] > margin - NOISE
-        assert relative[item["item_id"]] > margin * RELATIVE - NOISE
-        assert citation["score_drop"] == pytest.approx(fall[item["item_id"]], abs=NOISE)
+        assert drop[item["item_id"]] > margin - NOISE
+        assert centred[item["item_id"]] > margin * RELATIVE - NOISE
+        assert citation["score_drop"] == pytest.approx(drop[item["item_id"]], abs=NOISE)
 
 
 def test_what_was_skipped_is_never_a_reason(judge: Judge, explainer: Explainer, slates: list[dict[str, Any]]) -> None:
@@ -70,9 +70,9 @@ def test_what_was_skipped_is_never_a_reason(judge: Judge, explainer: Explainer, 
     for impression in slates:
         for event, each in enumerate(impression["session"]):
             if each["engagement"] == "skip":
-                fall, relative = judge.fall(impression, event)
+                drop, centred = judge.drop(impression, event)
                 margin = margin_of(explainer, impression, event) + NOISE
-                tempting += sum(fall[item] > margin and relative[item] > margin * RELATIVE for item in fall)
+                tempting += sum(drop[item] > margin and centred[item] > margin * RELATIVE for item in drop)
     assert tempting > 0
     for impression, _, citation in citations(slates, explainer.explain(slates)):
         assert impression["session"][citation["event"]]["engagement"] != "skip"
@@ -104,11 +104,11 @@ def test_the_second_citation_still_does_half_of_what_the_first_did_once_that_is_
 ) -> None:
     margin, pairs = explainer.bundle.manifest.citation_margin, 0
 
-    def least(impression: dict[str, Any], event: int, older: int) -> float:
-        """By deletion, as the newest event's margin has it; older by so many events that are gone."""
-        fall, relative = judge.fall(impression, event)
-        return min(fall[item["item_id"]], relative[item["item_id"]] / RELATIVE) / (
-            margin_of(explainer, impression, event - older) / margin
+    def least_drop(impression: dict[str, Any], event: int, newer_deleted: int) -> float:
+        """Drop by deletion, to be compared with the margin of the newest event."""
+        drop, centred = judge.drop(impression, event)
+        return min(drop[item["item_id"]], centred[item["item_id"]] / RELATIVE) / (
+            margin_of(explainer, impression, event - newer_deleted) / margin
         )
 
     for impression, explanation in zip(slates, explainer.explain(slates), strict=True):
@@ -117,8 +117,8 @@ def test_the_second_citation_still_does_half_of_what_the_first_did_once_that_is_
                 continue
             first, second = (citation["event"] for citation in item["evidence"]["history"])
             left = judge.without(impression, first)
-            again = least(left, second - (second > first), older=int(second < first))
-            assert again > max(margin, SECOND * least(impression, first, older=0)) - NOISE
+            again = least_drop(left, second - (second > first), newer_deleted=int(second < first))
+            assert again > max(margin, SECOND * least_drop(impression, first, newer_deleted=0)) - NOISE
             pairs += 1
     assert pairs
 
@@ -170,10 +170,10 @@ def test_the_reference_s_citations_are_measured_too_and_called_verified_only_whe
         for item in explanation["items"]:
             holds = []
             for citation in item["evidence"]["history"]:
-                fall, relative = judge.fall(impression, citation["event"])
-                assert citation["score_drop"] == pytest.approx(fall[item["item_id"]], abs=NOISE)
+                drop, centred = judge.drop(impression, citation["event"])
+                assert citation["score_drop"] == pytest.approx(drop[item["item_id"]], abs=NOISE)
                 lifted = citation["rank_without"] < citation["rank"]
-                least = min(fall[item["item_id"]], relative[item["item_id"]] / RELATIVE)
+                least = min(drop[item["item_id"]], centred[item["item_id"]] / RELATIVE)
                 holds.append(least > margin_of(reference, impression, citation["event"]) and not lifted)
             if item["type"] == "watch_history":
                 # By deletion it may hold, and fail all the same by one of the other removals (see tests/evaluation).
