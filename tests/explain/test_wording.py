@@ -117,7 +117,7 @@ def test_titles_are_quoted_as_the_locale_does(locale: str, title: str, quoted: s
 
 
 @given(st.text(max_size=30), st.sampled_from(sorted(LOCALES)))
-def test_any_title_can_be_said(title: str, locale: str) -> None:
+def test_any_title_fits_into_a_message(title: str, locale: str) -> None:
     words = wording_for(locale)
     plain = set(title).isdisjoint('"“”„«»‟「」『』')
     assert not plain or shorten(title) in words.say("action.view", titles=words.quoted(title))
@@ -148,7 +148,7 @@ def test_lists_and_percentages_follow_the_locale() -> None:
     assert wording_for("de").percent(97) == "97\N{NO-BREAK SPACE}%"
 
 
-def test_an_action_without_a_word_of_its_own_is_still_said() -> None:
+def test_an_unknown_action_uses_the_words_of_other() -> None:
     assert wording_for("en").say("action.purchase", titles="“Up”") == "opened “Up”"
 
 
@@ -162,7 +162,7 @@ def test_an_action_without_a_word_of_its_own_is_still_said() -> None:
         ("«Ágora»", "«Roma» y «Ágora»"),
     ],
 )
-def test_spanish_says_e_before_the_sound_of_an_i(last: str, joined: str) -> None:
+def test_the_spanish_and_is_e_before_the_sound_of_i(last: str, joined: str) -> None:
     assert wording_for("es").join(["«Roma»", last]) == joined
 
 

@@ -1,4 +1,4 @@
-"""A bundle opens when all of its parts belong together, and otherwise says what is wrong with it."""
+"""A bundle loads if its parts fit together; otherwise the error names the part and the fault."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from tests.bundles import CATEGORIES, ITEMS, tiny_bundle, tiny_reranker
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("sound"))
+def valid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("valid"))
 
 
 @pytest.fixture
-def folder(sound: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(sound, tmp_path / "bundle"))
+def folder(valid: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(valid, tmp_path / "bundle"))
 
 
 def pin(folder: Path, file: str, data: bytes) -> None:
-    """Replace a file the honest way: with its hash."""
+    """Replace a file and its hash in the manifest."""
     (folder / file).write_bytes(data)
     alter(folder, files=json.loads((folder / "manifest.json").read_text())["files"] | {file: sha256(data)})
 
@@ -65,7 +65,7 @@ def features(**changes: Any) -> bytes:
     return json.dumps([records[0] | changes, *records[1:]]).encode()
 
 
-def test_a_sound_bundle_opens_with_all_its_parts(folder: Path) -> None:
+def test_a_valid_bundle_loads_with_all_its_parts(folder: Path) -> None:
     bundle = Bundle.load(folder)
     assert (bundle.name, bundle.version, bundle.model_version) == ("tiny", "1", "tiny@1")
     assert bundle.item_vectors.shape == (ITEMS + 1, 16)
@@ -75,7 +75,7 @@ def test_a_sound_bundle_opens_with_all_its_parts(folder: Path) -> None:
     assert bundle.card.startswith("# tiny")
 
 
-def test_the_catalogue_looks_up_items_both_ways(folder: Path) -> None:
+def test_the_catalogue_maps_ids_and_categories(folder: Path) -> None:
     catalog = Bundle.load(folder).catalog
     assert catalog.index(["s002", "nobody", "s060", ""]).tolist() == [2, 0, 60, 0]
     assert catalog.category_names == ("", *CATEGORIES)
@@ -85,14 +85,14 @@ def test_the_catalogue_looks_up_items_both_ways(folder: Path) -> None:
     assert len(catalog) == ITEMS
 
 
-def test_writing_the_same_bundle_twice_gives_the_same_bytes(sound: Path, tmp_path: Path) -> None:
+def test_writing_the_same_bundle_twice_gives_the_same_bytes(valid: Path, tmp_path: Path) -> None:
     again = tiny_bundle(tmp_path)
     for file in (*FILES, "manifest.json"):
-        assert (again / file).read_bytes() == (sound / file).read_bytes(), file
+        assert (again / file).read_bytes() == (valid / file).read_bytes(), file
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_one_altered_byte_in_any_file_is_noticed(folder: Path, file: str) -> None:
+def test_an_altered_byte_in_any_file_is_detected(folder: Path, file: str) -> None:
     data = bytearray((folder / file).read_bytes())
     data[len(data) // 2] ^= 1
     (folder / file).write_bytes(data)
@@ -107,20 +107,20 @@ def test_a_missing_file_is_named(folder: Path, file: str) -> None:
         Bundle.load(folder)
 
 
-def test_a_folder_that_is_no_bundle_says_so(tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="expected a bundle's manifest, got No such file"):
         Bundle.load(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "3"])
-def test_a_manifest_that_is_no_manifest_is_refused(folder: Path, text: str) -> None:
+def test_an_invalid_manifest_is_rejected(folder: Path, text: str) -> None:
     (folder / "manifest.json").write_text(text)
     with pytest.raises(BundleError, match=r"manifest.json: expected"):
         Bundle.load(folder)
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"contract": 2}, "expected contract 1, got 2"),
         ({"contract": ...}, "expected contract 1, got None"),
@@ -139,18 +139,18 @@ def test_a_manifest_that_is_no_manifest_is_refused(folder: Path, text: str) -> N
         ({"files": {}}, "expected files to be the SHA-256 of each of session.onnx"),
     ],
 )
-def test_a_wrong_manifest_entry_is_named(folder: Path, changes: dict[str, Any], says: str) -> None:
+def test_a_wrong_manifest_entry_is_named(folder: Path, changes: dict[str, Any], message: str) -> None:
     alter(folder, **changes)
-    with pytest.raises(BundleError, match=says):
+    with pytest.raises(BundleError, match=message):
         Bundle.load(folder)
 
 
-def test_a_bundle_that_says_nothing_of_ageing_asks_the_same_of_all_events(folder: Path) -> None:
+def test_citation_ageing_is_zero_by_default(folder: Path) -> None:
     alter(folder, citation_ageing=...)
     assert Bundle.load(folder).manifest.citation_ageing == 0
 
 
-def test_a_manifest_cannot_reach_outside_its_folder(folder: Path) -> None:
+def test_a_manifest_cannot_name_files_outside_its_folder(folder: Path) -> None:
     (folder.parent / "secret").write_text("x")
     files = json.loads((folder / "manifest.json").read_text())["files"]
     alter(folder, files=files | {"../secret": sha256(b"x")})
@@ -159,7 +159,7 @@ def test_a_manifest_cannot_reach_outside_its_folder(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("array", "says"),
+    ("array", "message"),
     [
         (
             np.zeros((ITEMS, 16), dtype=np.float32),
@@ -175,14 +175,14 @@ def test_a_manifest_cannot_reach_outside_its_folder(folder: Path) -> None:
         (np.array([object()]), "item_vectors.npy: expected a numpy array"),
     ],
 )
-def test_item_vectors_that_do_not_fit_are_refused(folder: Path, array: npt.NDArray[Any], says: str) -> None:
+def test_invalid_item_vectors_are_rejected(folder: Path, array: npt.NDArray[Any], message: str) -> None:
     pin(folder, "item_vectors.npy", npy(array))
-    with pytest.raises(BundleError, match=says):
+    with pytest.raises(BundleError, match=message):
         Bundle.load(folder)
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (b"item_id,title", "catalog.parquet: expected Parquet"),
         (parquet(title=...), "expected the columns item_id, title, category, popularity, got .*: add title"),
@@ -193,14 +193,14 @@ def test_item_vectors_that_do_not_fit_are_refused(folder: Path, array: npt.NDArr
         (parquet(item_id=["i"] * ITEMS), "expected distinct, non-empty item_ids, got 1 in 60 rows"),
     ],
 )
-def test_a_catalogue_that_does_not_fit_is_refused(folder: Path, data: bytes, says: str) -> None:
+def test_an_invalid_catalogue_is_rejected(folder: Path, data: bytes, message: str) -> None:
     pin(folder, "catalog.parquet", data)
-    with pytest.raises(BundleError, match=says):
+    with pytest.raises(BundleError, match=message):
         Bundle.load(folder)
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (b"{", "features.json: expected a list of"),
         (b'[{"name": "x"}]', "features.json: expected a list of"),
@@ -213,26 +213,26 @@ def test_a_catalogue_that_does_not_fit_is_refused(folder: Path, data: bytes, say
         (features(name="renamed"), "the first difference: expected renamed, got history_length"),
     ],
 )
-def test_a_feature_list_that_does_not_fit_is_refused(folder: Path, data: bytes, says: str) -> None:
+def test_an_invalid_feature_list_is_rejected(folder: Path, data: bytes, message: str) -> None:
     pin(folder, "features.json", data)
-    with pytest.raises(BundleError, match=says):
+    with pytest.raises(BundleError, match=message):
         Bundle.load(folder)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("pickle", "reranker.txt: expected LightGBM's text format"),
         (tiny_reranker(FEATURES[1:]), "expected the 41 features of features.json, got 40 features"),
     ],
 )
-def test_a_reranker_that_reads_other_features_is_refused(folder: Path, text: str, says: str) -> None:
+def test_a_reranker_with_other_features_is_rejected(folder: Path, text: str, message: str) -> None:
     pin(folder, "reranker.txt", text.encode())
-    with pytest.raises(BundleError, match=says):
+    with pytest.raises(BundleError, match=message):
         Bundle.load(folder)
 
 
-def test_a_reranker_without_feature_names_is_taken_by_position(folder: Path) -> None:
+def test_a_reranker_without_feature_names_is_matched_by_position(folder: Path) -> None:
     text = (folder / "reranker.txt").read_text()
     for number, feature in enumerate(FEATURES):
         text = text.replace(f" {feature.name} ", f" Column_{number} ", 1)

@@ -1,4 +1,4 @@
-"""The card says what was measured, and checks say what does not fit."""
+"""The card of a trained bundle, and the checks of bundles."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUICK = replace(SIMULATED, recipe=Recipe(epochs=1, events_per_batch=4096), comma
 
 
 class Built:
-    """A real build, small and hardly trained."""
+    """A small bundle, trained for one epoch, and the progress reports of its build."""
 
     def __init__(self, directory: Path, plan: Plan, sessions: Sessions) -> None:
         self.stages: list[tuple[str, int, int]] = []
@@ -54,7 +54,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, sessions: Sessions) -> Built
 
 @pytest.fixture
 def movielens(tmp_path: Path) -> Path:
-    """Invented ratings in GroupLens' layout: after each film, most people see the one 7 further on."""
+    """Invented ratings in GroupLens' layout: most users rate film k + 7 after film k."""
     folder, invented = tmp_path / "ml", walks(400, seed=6, length=14)
     folder.mkdir()
     genres = "|".join("0" * 18)
@@ -72,7 +72,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_build_gives_a_bundle_that_fits_and_serves(built: Built, sessions: Sessions) -> None:
+def test_a_build_gives_a_bundle_that_passes_all_checks(built: Built, sessions: Sessions) -> None:
     assert [finding for finding in check(built.bundle.path) if finding.fits is False] == []
     slate = next(impressions(built.bundle, sessions, items=5))
     assert slate["model_version"] == "streamrec@1"
@@ -85,7 +85,7 @@ def test_a_build_reports_every_stage_to_its_end(built: Built) -> None:
     assert all(done == total for done, total in last.values())
 
 
-def test_the_card_names_data_figures_limits_and_the_command(built: Built, sessions: Sessions) -> None:
+def test_the_card_has_data_metrics_limits_and_the_command(built: Built, sessions: Sessions) -> None:
     text = built.bundle.card
     for line in (
         "# streamrec@1",
@@ -100,7 +100,7 @@ def test_the_card_names_data_figures_limits_and_the_command(built: Built, sessio
     assert {"transformer", "LSTM of the same size", "popularity"} <= set(ranked)
 
 
-def test_the_card_says_when_another_model_ranks_better() -> None:
+def test_the_card_states_if_another_model_ranks_better() -> None:
     better, worse = Metrics(0.5, 0.3, 0.2, 100), Metrics(0.4, 0.2, 0.1, 100)
     facts = Facts(
         model_version="m@1",
@@ -130,7 +130,7 @@ def test_the_same_build_gives_the_same_models(built: Built, tmp_path: Path, sess
     assert "LSTM" not in again.bundle.card
 
 
-def test_a_sound_bundle_passes_and_the_command_says_so(tiny: Path) -> None:
+def test_a_valid_bundle_passes_all_checks(tiny: Path) -> None:
     result = RUN.invoke(app, ["check", str(tiny)], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     assert "does not fit" not in result.output
@@ -138,7 +138,7 @@ def test_a_sound_bundle_passes_and_the_command_says_so(tiny: Path) -> None:
         assert name in result.output
 
 
-def test_a_foreign_model_passes_with_notes_on_what_it_lacks(tmp_path: Path) -> None:
+def test_a_foreign_model_passes_with_notes_on_missing_outputs(tmp_path: Path) -> None:
     findings = {each.check: each for each in check(tiny_bundle(tmp_path, session_onnx=foreign_graph()))}
     assert all(each.fits is not False for each in findings.values())
     assert findings["without"].fits is None
@@ -146,7 +146,7 @@ def test_a_foreign_model_passes_with_notes_on_what_it_lacks(tmp_path: Path) -> N
     assert findings["engagements"].fits is None
 
 
-def test_a_model_that_attends_to_its_padding_is_found_out(tmp_path: Path) -> None:
+def test_a_model_that_attends_to_padding_does_not_pass(tmp_path: Path) -> None:
     findings = {each.check: each for each in check(tiny_bundle(tmp_path, session_onnx=foreign_graph(masked=False)))}
     assert findings["padding"].fits is False
     assert "mask it" in findings["padding"].detail
@@ -161,7 +161,9 @@ def test_a_model_that_attends_to_its_padding_is_found_out(tmp_path: Path) -> Non
         ("features.json", b"[]", "bundle"),
     ],
 )
-def test_a_misfit_is_named_and_the_command_fails(tiny: Path, tmp_path: Path, file: str, data: bytes, what: str) -> None:
+def test_an_invalid_part_is_named_and_the_command_fails(
+    tiny: Path, tmp_path: Path, file: str, data: bytes, what: str
+) -> None:
     folder = Path(shutil.copytree(tiny, tmp_path / "bundle"))
     (folder / file).write_bytes(data)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -180,7 +182,7 @@ def test_trees_that_do_not_load_are_named(tiny: Path, tmp_path: Path) -> None:
     assert [each.check for each in check(folder) if each.fits is False] == ["re-ranker"]
 
 
-def test_a_probability_that_is_none_is_found_out(tmp_path: Path) -> None:
+def test_scores_outside_0_to_1_are_no_probabilities(tmp_path: Path) -> None:
     folder = tiny_bundle(tmp_path, reranker_output="probability")
     assert [each.check for each in check(folder) if each.fits is False] == ["scores"]
 
@@ -192,7 +194,7 @@ def test_the_card_is_printed(tiny: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_shipped_bundle_fits_and_is_small() -> None:
+def test_the_shipped_bundle_passes_all_checks_and_is_small() -> None:
     bundle = Bundle.load(Path(__file__).parents[2] / "models" / "bundles" / "streamrec")
     assert sum(path.stat().st_size for path in bundle.path.iterdir()) <= 8_000_000
     assert [finding for finding in check(bundle.path) if finding.fits is False] == []
@@ -200,8 +202,8 @@ def test_the_shipped_bundle_fits_and_is_small() -> None:
 
 
 @pytest.mark.slow
-def test_the_shipped_bundle_ranks_what_comes_next(tmp_path: Path) -> None:
-    """A tenth of what its card says would be far above popularity; the full figures take a training to reproduce."""
+def test_the_shipped_bundle_predicts_the_next_item(tmp_path: Path) -> None:
+    """The threshold is far above popularity; the card has the exact metrics, which need the training data."""
     bundle = Bundle.load(Path(__file__).parents[2] / "models" / "bundles" / "streamrec")
     users = simulate(400, seed=77)
     model = SessionModel(bundle)
@@ -221,7 +223,7 @@ def test_training_needs_one_source(tmp_path: Path, options: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_training_by_command_writes_a_bundle_that_says_how_to_repeat_it(tmp_path: Path, movielens: Path) -> None:
+def test_training_by_command_writes_a_bundle_with_its_command(tmp_path: Path, movielens: Path) -> None:
     out = tmp_path / "bundle"
     result = RUN.invoke(
         app, ["train", "--movielens", str(movielens), "--out", str(out), "--epochs", "1", "--no-baseline"]

@@ -80,7 +80,7 @@ def agrees(
 
 @SETTINGS
 @given(sessions=batches, extra=st.integers(0, 3))
-def test_vectors_with_and_without_each_event_equal_those_of_torch(
+def test_vectors_and_masked_vectors_equal_those_of_torch(
     pair: Pair, sessions: list[list[tuple[int, int]]], extra: int
 ) -> None:
     items, engagements = columns(sessions, extra)
@@ -89,7 +89,7 @@ def test_vectors_with_and_without_each_event_equal_those_of_torch(
 
 @SETTINGS
 @given(sessions=batches, extra=st.integers(1, 6))
-def test_padding_changes_nothing(pair: Pair, sessions: list[list[tuple[int, int]]], extra: int) -> None:
+def test_padding_has_no_effect(pair: Pair, sessions: list[list[tuple[int, int]]], extra: int) -> None:
     plain, padded = (pair.onnx.run(*columns(sessions, more)) for more in (0, extra))
     np.testing.assert_allclose(padded.vector, plain.vector, **CLOSE)
     np.testing.assert_allclose(padded.attention[..., extra:], plain.attention, **CLOSE)
@@ -100,7 +100,7 @@ def test_padding_changes_nothing(pair: Pair, sessions: list[list[tuple[int, int]
 
 @SETTINGS
 @given(sessions=batches)
-def test_a_session_says_the_same_alone_as_in_a_batch(pair: Pair, sessions: list[list[tuple[int, int]]]) -> None:
+def test_a_session_has_the_same_output_alone_and_in_a_batch(pair: Pair, sessions: list[list[tuple[int, int]]]) -> None:
     together = pair.onnx.run(*columns(sessions))
     for row, session in enumerate(sessions):
         alone = pair.onnx.run(*columns([session]))
@@ -116,7 +116,7 @@ def test_full_length_sessions_agree_over_several_runs(pair: Pair) -> None:
     agrees(pair.onnx.run(items, engagements), pair.torch, items, engagements)
 
 
-def test_without_the_newest_event_the_model_answers_the_shorter_session(pair: Pair) -> None:
+def test_masking_the_newest_event_equals_deletion(pair: Pair) -> None:
     items, engagements = columns([[(4, 1), (9, 2), (7, 5)]])
     got = pair.onnx.run(items, engagements)
     shorter = pair.onnx.run(items[:, :-1], engagements[:, :-1])
@@ -155,7 +155,7 @@ def test_attention_is_that_of_the_newest_event(pair: Pair) -> None:
     np.testing.assert_allclose(attention[0, 0], torch.softmax(scores, -1)[0, :, 0], **CLOSE)
 
 
-def test_without_stays_exact_where_one_event_has_nearly_all_attention(tmp_path: Path) -> None:
+def test_without_is_exact_if_one_event_has_nearly_all_attention(tmp_path: Path) -> None:
     weights = random_weights(TINY, seed=4)
     for depth in range(TINY.layers):
         weights[f"layers.{depth}.query.weight"] *= 12
@@ -168,20 +168,20 @@ def test_without_stays_exact_where_one_event_has_nearly_all_attention(tmp_path: 
 
 
 @pytest.mark.parametrize("layers", [3, 4])
-def test_deeper_models_export_too(tmp_path: Path, layers: int) -> None:
+def test_deeper_models_are_exported(tmp_path: Path, layers: int) -> None:
     config = SessionConfig(items=ITEMS, d=16, layers=layers, heads=4, d_ff=24)
     pair = Pair(tmp_path, config)
     items, engagements = columns([[(4, 1), (9, 2), (7, 5), (8, 3), (1, 1)], [(1, 1), (2, 2)], [(3, 4)]])
     agrees(pair.onnx.run(items, engagements), pair.torch, items, engagements)
 
 
-def test_a_model_of_one_layer_is_refused() -> None:
+def test_a_model_of_one_layer_is_rejected() -> None:
     config = SessionConfig(items=ITEMS, d=16, layers=1, heads=4, d_ff=24)
     with pytest.raises(BundleError, match="at least 2 layers, got 1"):
         export_onnx(config, random_weights(config))
 
 
-def test_without_is_left_out_when_it_is_not_asked_for(pair: Pair) -> None:
+def test_without_is_computed_on_demand_only(pair: Pair) -> None:
     items, engagements = columns([[(4, 1), (9, 2)], [(7, 5)]])
     whole, less = (pair.onnx.run(items, engagements, without=each) for each in (True, False))
     assert less.without is None
@@ -189,7 +189,7 @@ def test_without_is_left_out_when_it_is_not_asked_for(pair: Pair) -> None:
     np.testing.assert_array_equal(less.attention, whole.attention)
 
 
-def test_the_exported_graph_reads_back_into_torch(pair: Pair) -> None:
+def test_the_exported_graph_is_restored_to_torch(pair: Pair) -> None:
     items, engagements = columns([[(4, 1), (9, 2), (7, 5), (8, 3)], [(1, 1), (2, 2)]])
     restored = restore(pair.bundle)
     for method in (reference.session_vectors, reference.deleted, reference.zeroed):

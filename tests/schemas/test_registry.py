@@ -1,4 +1,4 @@
-"""The Confluent wire format through a real schema registry, and the commands that look after the schemas there."""
+"""The Confluent wire format with a schema registry, and the commands that register and check schemas."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def codec(url: str) -> Iterator[Codec]:
 
 @pytest.fixture(scope="module")
 def topics() -> dict[str, str]:
-    """Names of this run, so that an existing registry may be used again and again."""
+    """Topic names of this run, so that the tests can use an existing registry."""
     run = uuid.uuid4().hex[:8]
     return {event: f"test-{run}-{event}" for event in EVENT_NAMES}
 
@@ -68,7 +68,7 @@ def client(url: str) -> Iterator[SchemaRegistryClient]:
 
 @pytest.fixture
 def registry(url: str) -> Iterator[Registry]:
-    """One that has seen nothing yet, as in another process."""
+    """A registry client without cached schemas, as in another process."""
     with Registry(url) as registry:
         yield registry
 
@@ -105,7 +105,7 @@ def test_a_record_survives_the_confluent_format(
 
 
 @pytest.mark.parametrize("event", EVENT_NAMES)
-def test_the_bytes_carry_the_id_that_the_registry_gave(
+def test_encoded_bytes_have_the_schema_id_of_the_registry(
     codec: Codec, client: SchemaRegistryClient, topics: dict[str, str], event: EventName
 ) -> None:
     encoded = codec.encode(event, golden(event), topics[event])
@@ -126,7 +126,7 @@ def test_another_process_learns_the_schema_from_the_registry(
     ("status", "kind"),
     [(400, UndecodableEvent), (422, UndecodableEvent), (401, RegistryUnavailable), (429, RegistryUnavailable)],
 )
-def test_a_refused_id_is_the_messages_fault_and_a_refused_question_is_not(
+def test_only_an_invalid_id_makes_a_message_undecodable(
     monkeypatch: pytest.MonkeyPatch, status: int, kind: type[Exception]
 ) -> None:
     def refuse(*_: object) -> Schema:
@@ -138,9 +138,7 @@ def test_a_refused_id_is_the_messages_fault_and_a_refused_question_is_not(
             Codec(odd).decode("impression", b"\x00\xff\xff\xff\xffrest")
 
 
-def test_confluents_own_serializer_and_ours_read_each_other(
-    codec: Codec, client: SchemaRegistryClient, topic: str
-) -> None:
+def test_confluents_serializer_and_ours_are_compatible(codec: Codec, client: SchemaRegistryClient, topic: str) -> None:
     at = SerializationContext(topic, MessageField.VALUE)
     theirs = AvroSerializer(client, json.dumps(schema("impression")))(golden("impression"), at)
     ours = codec.encode("impression", golden("impression"), topic).value
@@ -177,21 +175,21 @@ def test_a_schema_that_is_not_avro_is_undecodable(codec: Codec, client: SchemaRe
         codec.decode("impression", b"\x00" + number.to_bytes(4, "big") + b"{}")
 
 
-def test_an_event_cut_anywhere_is_undecodable(codec: Codec, topics: dict[str, str]) -> None:
-    whole = codec.encode("impression", golden("impression"), topics["impression"]).value
-    for end in range(len(whole)):
+def test_a_truncated_event_is_undecodable(codec: Codec, topics: dict[str, str]) -> None:
+    encoded = codec.encode("impression", golden("impression"), topics["impression"]).value
+    for end in range(len(encoded)):
         with pytest.raises(UndecodableEvent):
-            codec.decode("impression", whole[:end])
+            codec.decode("impression", encoded[:end])
 
 
 @pytest.mark.slow
-def test_a_registry_that_is_away_does_not_condemn_the_event() -> None:
+def test_an_unreachable_registry_does_not_make_a_message_undecodable() -> None:
     with Registry(f"http://127.0.0.1:{free_port()}") as registry, pytest.raises(RegistryUnavailable):
         Codec(registry).decode("impression", b"\x00\x00\x00\x00\x01rest")
 
 
 @pytest.mark.slow
-def test_a_registry_that_takes_questions_and_says_nothing_is_waited_for_only_so_long(
+def test_a_request_without_a_response_times_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("schemas.registry._TIMEOUT_S", 0.1)
@@ -218,7 +216,7 @@ def test_register_then_check_passes(url: str, client: SchemaRegistryClient) -> N
     assert checked.stdout.count("FULL_TRANSITIVE") == len(ROLES)
 
 
-def test_register_twice_makes_no_second_version(url: str, client: SchemaRegistryClient) -> None:
+def test_registering_twice_adds_no_version(url: str, client: SchemaRegistryClient) -> None:
     names = _names()
     assert [_whyrec(url, names, "register").returncode for _ in range(2)] == [0, 0]
     assert client.get_versions(subject(names["impressions"])) == [1]
@@ -232,7 +230,7 @@ def test_register_twice_makes_no_second_version(url: str, client: SchemaRegistry
         pytest.param(lambda other: other["fields"].pop(0), id="a field gone that had no default"),
     ],
 )
-def test_once_registered_an_incompatible_schema_is_refused(
+def test_an_incompatible_schema_is_rejected_after_registration(
     url: str, registry: Registry, change: Callable[[dict[str, Any]], None], topic: str
 ) -> None:
     names = _names() | {"impressions": topic}
@@ -242,14 +240,14 @@ def test_once_registered_an_incompatible_schema_is_refused(
         registry.id_of(topic, changed("impression", change))
 
 
-def test_once_registered_a_new_field_with_a_default_is_welcome(url: str, registry: Registry) -> None:
+def test_a_new_field_with_a_default_is_compatible(url: str, registry: Registry) -> None:
     names = _names()
     assert _whyrec(url, names, "register").returncode == 0
     newer = changed("audit", with_field(name="experiment", type="string", default=""))
     assert registry.is_compatible(names["audit"], newer)
 
 
-def test_where_somebody_elses_schema_stands_register_and_check_fail_and_say_where(
+def test_register_and_check_fail_for_a_foreign_schema_and_name_the_subject(
     url: str, registry: Registry, topic: str
 ) -> None:
     names = _names() | {"impressions": topic}
@@ -267,7 +265,7 @@ def test_where_somebody_elses_schema_stands_register_and_check_fail_and_say_wher
     assert "Traceback" not in registered.stderr
 
 
-def test_check_says_that_a_subject_is_not_guarded(url: str, topic: str) -> None:
+def test_check_reports_a_subject_without_compatibility_level(url: str, topic: str) -> None:
     names = _names() | {"impressions": topic}
     with SchemaRegistryClient({"url": url}) as client:
         client.register_schema(subject(topic), Schema(json.dumps(schema("impression")), "AVRO"))
@@ -276,10 +274,10 @@ def test_check_says_that_a_subject_is_not_guarded(url: str, topic: str) -> None:
     assert "whyrec schemas register" in " ".join(checked.stderr.split())
 
 
-def test_without_a_registry_the_commands_say_what_to_set() -> None:
-    said = _whyrec(None, _names(), "check")
-    assert said.returncode == 1
-    assert "WHYREC_SCHEMA_REGISTRY_URL" in said.stderr
+def test_without_a_registry_the_commands_name_the_setting() -> None:
+    result = _whyrec(None, _names(), "check")
+    assert result.returncode == 1
+    assert "WHYREC_SCHEMA_REGISTRY_URL" in result.stderr
 
 
 def _names() -> dict[str, str]:
