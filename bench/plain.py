@@ -14,7 +14,6 @@ from typing import Any
 import fastavro
 import numpy as np
 import numpy.typing as npt
-import shap
 
 from models.bundle import Bundle
 from models.reranker.runtime import Reranker
@@ -30,6 +29,8 @@ class PlainAssembly:
         self._bundle = bundle
         self._session = SessionModel(bundle)
         self._booster = Reranker.load(bundle).booster
+        import shap  # takes seconds, which most of what imports this module does without
+
         self._shap = shap.TreeExplainer(self._booster)  # which, for LightGBM, calls LightGBM's own contributions
         self._explanation = fastavro.parse_schema(schema("explanation"))
 
