@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.compiled import compiled, compiled_sum
+from models.compiled import compiled, compiled_sum, empty
 from stream.explain.columns import Floats, Ints, Slates
 from stream.explain.score import Scores
 
@@ -23,7 +23,7 @@ def score_drops(slates: Slates, scores: Scores, item: Ints, before: Vectors, aft
     The drop of item i is (before - after) · item_vector; the centred drop subtracts the mean drop of the slate's known
     items. item int64 [n] are rows of the slates' items.
     """
-    drop, centred = np.empty(len(item), dtype=np.float32), np.empty(len(item), dtype=np.float32)
+    drop, centred = empty(len(item), np.float32), empty(len(item), np.float32)
     _drops(item, slates.slate[item], *before, *after, scores.items, scores.mean, drop, centred)
     return drop, centred
 
@@ -53,7 +53,7 @@ def ranks(offsets: Ints, score: Floats | Ints, position: Ints) -> Ints:
 
     offsets int64 [G + 1]: the boundaries of the groups; score float32 or int64 [n]; position int64 [n].
     """
-    rank = np.empty(len(score), dtype=np.int64)
+    rank = empty(len(score), np.int64)
     _rank(offsets, score.astype(np.float64), position, rank)
     return rank
 
@@ -72,7 +72,7 @@ def counterfactual_ranks(slates: Slates, scores: Scores, slate: Ints, vectors: F
     again = np.flatnonzero(scores.matches[row])
     for begin in range(0, len(again), MAX_RERANKED_ROWS):
         part = again[begin : begin + MAX_RERANKED_ROWS]
-        session_score = np.empty(len(part))
+        session_score = empty(len(part), np.float64)
         _score(group[part], row[part], vectors, scores.items, session_score)
         score[part] = scores.rescorer.score(row[part], session_score)
     return offsets, ranks(offsets, score, slates.position[row])
@@ -81,7 +81,7 @@ def counterfactual_ranks(slates: Slates, scores: Scores, slate: Ints, vectors: F
 @compiled
 def _rank(offsets: Any, score: Any, position: Any, rank: Any) -> None:
     """Sort each group by insertion: rows come in the order shown, which is nearly that of their scores."""
-    order = np.empty_like(rank)
+    order = empty(len(rank), np.int64)
     for group in range(len(offsets) - 1):
         first = offsets[group]
         for row in range(first, offsets[group + 1]):
