@@ -3,7 +3,7 @@
 The product knows nothing of this. A step is a place in the life of a record, before or after one call::
 
     explain   1 gathered ─ 2 answered ─ 3 audits sent ─ 4 explanations sent ─ 5 delivered ─ 6 acknowledged ─ committed
-    sink      1 decoded ─ 2 objects, one by one ─ 3 entry ─ 4 Kafka told
+    sink      1 decoded ─ 2 objects, one by one ─ 3 entry ─ 4 committed to Kafka
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ SINK: Final[dict[str, Point]] = {
     "decode": Point(Decoder, "decode", lambda _self, records: len(records) > 0),
     "object": Point(Retrying, "put"),
     "entry": Point(Retrying, "put_if_absent", _is_entry),
-    "told": Point(WorkerConsumer, "commit_offsets"),
+    "committed to Kafka": Point(WorkerConsumer, "commit_offsets"),
 }
 EXPLAIN: Final[dict[str, Point]] = {
     "answer": Point(BatchWork, "answer"),

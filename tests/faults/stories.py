@@ -27,7 +27,7 @@ OBJECTS: Final = 3
 MOMENTS: Final[tuple[Moment, ...]] = ("before", "after")
 SINK_STEPS: Final = [
     *(Fault("object", moment, nth) for nth, moment in product(range(OBJECTS), MOMENTS)),
-    *(Fault(point, moment) for point, moment in product(("decode", "entry", "told"), MOMENTS)),
+    *(Fault(point, moment) for point, moment in product(("decode", "entry", "committed to Kafka"), MOMENTS)),
 ]
 EXPLAIN_STEPS: Final = [Fault(point, moment, nth) for point, moment, nth in product(EXPLAIN, MOMENTS, (0, 2))]
 KILLED: Final = -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""What a worker does when it cannot go on: it says why, ends with status 1, and has let go of nothing unfinished."""
+"""What a worker does when it cannot go on: it logs why, ends with status 1, and acknowledges nothing unfinished."""
 
 from __future__ import annotations
 

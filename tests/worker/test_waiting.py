@@ -1,4 +1,4 @@
-"""A message that is taken at once costs no task; one that is not can still be let go of."""
+"""A message that a stream takes at once needs no task; a message that waits can still be cancelled."""
 
 from __future__ import annotations
 
