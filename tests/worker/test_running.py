@@ -122,7 +122,9 @@ def test_a_worker_told_to_end_in_mid_stream_finishes_its_batches_and_the_next_re
     assert set(archived_rows(bus.settings).values()) == {ITEMS}
 
 
-@pytest.mark.parametrize("bus", ["kafka"], indirect=True)  # the embedded broker's groups take one member
+@pytest.mark.parametrize(
+    "bus", [pytest.param("kafka", marks=pytest.mark.server("kafka"))], indirect=True
+)  # the embedded broker's groups take one member
 def test_workers_that_come_and_go_share_the_stream_and_lose_nothing(
     bus: Bus, codec: Codec, encoded: list[Any], slates: list[dict[str, Any]], tmp_path: Path
 ) -> None:
