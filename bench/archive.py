@@ -21,11 +21,12 @@ import pyarrow.compute as pc
 
 from bench.machine import describe, headline
 from schemas.codec import Codec
+from schemas.columnar import from_records
 from schemas.events import EXPLANATION_TYPES, STATUSES, Audit
 from stream.archive.log.commitlog import Chain
 from stream.archive.objects import MemoryStore
 from stream.archive.rows.segment import Layout, write
-from stream.archive.rows.slates import arrange, fields_of, joined
+from stream.archive.rows.slates import joined, to_slates
 from stream.archive.writing.decode import Decoder, Record
 from stream.archive.writing.writer import Batch, ChainWriter
 
@@ -117,7 +118,7 @@ def sizes(records: Sequence[Audit], messages: Sequence[Record]) -> dict[str, flo
     """Bytes per impression: on the bus, as flushed, and compacted (a day sorted by user, zstd 9)."""
     rows = SLATE * len(records)
     found = {"Avro on the bus": sum(len(message.value or b"") for message in messages) / rows}
-    whole = arrange(fields_of(records, np.arange(len(records), dtype=np.int64)))
+    whole = to_slates(from_records("audit", records), np.arange(len(records), dtype=np.int64))
     for name, slates in FLUSHES.items():
         keep = np.arange(len(whole)) < slates
         part = whole.only(keep)

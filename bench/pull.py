@@ -28,6 +28,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from bench.cost import monthly
 from bench.machine import describe, headline
+from schemas.columnar import arrow_schema
 from stream.archive.aging import compact
 from stream.archive.log import changes, commitlog
 from stream.archive.log.changes import Done, State
@@ -40,7 +41,7 @@ from stream.archive.proof import snapshot
 from stream.archive.reading import pull, view
 from stream.archive.reading.pull import Counted, Query, Reads, Scope
 from stream.archive.rows import partitioner, segment
-from stream.archive.rows.slates import Fields, arrange
+from stream.archive.rows.slates import rows_of
 from stream.archive.store import open_store
 
 SLATE = 20
@@ -69,8 +70,10 @@ def users_of(count: int, partition: int, partitions: int) -> npt.NDArray[np.uint
     return np.asarray(drawn[partitioner.numbers(drawn) % partitions == partition][:count])
 
 
-def fields(rng: np.random.Generator, slates: int, users: npt.NDArray[np.uint8], partition: int, day: int) -> Fields:
-    """Draw slates of 20 as columns: nothing here is done item by item."""
+def audits(
+    rng: np.random.Generator, slates: int, users: npt.NDArray[np.uint8], partition: int, day: int
+) -> pa.RecordBatch:
+    """Draw audit records of 20 impressions each, as columns, with no Python object for an impression."""
     m = SLATE * slates
     items = pa.array([f"item-{number:05d}" for number in range(ITEMS)])
     popularity = 1 / np.arange(1, ITEMS + 1) ** 0.8
@@ -88,40 +91,56 @@ def fields(rng: np.random.Generator, slates: int, users: npt.NDArray[np.uint8], 
     kinds = rng.choice(4, m, p=[0.55, 0.2, 0.05, 0.2]).astype(np.int32)
     cited = (kinds == 0).astype(np.int32)
     weights = np.sort(rng.random((slates, 2)).astype(np.float32) / 2, axis=1)[:, ::-1]
-    return Fields(
-        offset=np.arange(slates, dtype=np.int64),
-        request_id=rng.bytes(16 * slates),
-        timestamp_ms=np.sort(rng.integers(0, segment.DAY_MS, slates)) + (FIRST_DAY + day) * segment.DAY_MS,
-        user_id_hash=users[rng.integers(0, len(users), slates)].tobytes(),
-        region=same("EU"),
-        model_version=same("streamrec@1.0.0"),
-        policy=same("evidence"),
-        wording_hash=b"wordhash" * slates,
-        source_topic_id=same("AAAAAAAAAAAAAAAAAAAAAA"),
-        source_partition=np.full(slates, partition, np.int32),
-        source_offset=np.arange(slates, dtype=np.int64) + day * slates,
-        computation_time_ms=rng.random(slates).astype(np.float32),
-        histories=np.full(slates, HISTORY, np.int32),
-        history=items.take(pa.array(drawn(HISTORY * slates))),
-        entries=np.full(slates, SLATE, np.int32),
-        item_id=items.take(pa.array(drawn(m) // SLATE * SLATE + place)),  # none twice in a slate
-        position=place + 1,
-        ranking_score=rng.normal(size=m).astype(np.float32),
-        reranking_score=rng.normal(size=m).astype(np.float32),
-        explanation_type=kinds,
-        status=np.array([0, 1, 1, 2], np.int32)[kinds],
-        explanation_text_hash=texts[said].tobytes(),
-        shap=np.full(m, 3, np.int32),
-        shap_feature=pa.array([f"feature_{number}" for number in range(FEATURES)]).take(
-            pa.array(rng.integers(0, FEATURES, 3 * m))
-        ),
-        shap_value=rng.normal(size=3 * m).astype(np.float32),
-        attention=np.full(m, 2, np.int32),
-        attention_event=np.repeat(rng.integers(0, HISTORY, (slates, 2)), SLATE, axis=0).ravel().astype(np.int32),
-        attention_weight=np.repeat(weights, SLATE, axis=0).ravel().astype(np.float32),
-        cited=cited,
-        cited_event=rng.integers(0, HISTORY, int(cited.sum())).astype(np.int32),
-    )
+    features = pa.array([f"feature_{number}" for number in range(FEATURES)])
+    shap = {
+        "feature": features.take(pa.array(rng.integers(0, FEATURES, 3 * m))),
+        "value": rng.normal(size=3 * m).astype(np.float32),
+    }
+    attention = {
+        "event": np.repeat(rng.integers(0, HISTORY, (slates, 2)), SLATE, axis=0).ravel().astype(np.int32),
+        "weight": np.repeat(weights, SLATE, axis=0).ravel(),
+    }
+    entries = {
+        "item_id": items.take(pa.array(drawn(m) // SLATE * SLATE + place)),  # none twice in a slate
+        "position": place + 1,
+        "ranking_score": rng.normal(size=m).astype(np.float32),
+        "reranking_score": rng.normal(size=m).astype(np.float32),
+        "explanation_type": kinds,
+        "status": np.array([0, 1, 1, 2], np.int32)[kinds],
+        "explanation_text_hash": _fixed(texts[said].tobytes(), 8),
+        "shap_top_3": _lists(np.full(m, 3), _structs(shap)),
+        "attention_top_2": _lists(np.full(m, 2), _structs(attention)),
+        "cited": _lists(cited, pa.array(rng.integers(0, HISTORY, int(cited.sum())).astype(np.int32))),
+    }
+    records = {
+        "request_id": _fixed(rng.bytes(16 * slates), 16),
+        "timestamp_ms": np.sort(rng.integers(0, segment.DAY_MS, slates)) + (FIRST_DAY + day) * segment.DAY_MS,
+        "user_id_hash": _fixed(users[rng.integers(0, len(users), slates)].tobytes(), 8),
+        "region": same("EU"),
+        "model_version": same("streamrec@1.0.0"),
+        "policy": same("evidence"),
+        "wording_hash": _fixed(b"wordhash" * slates, 8),
+        "source_topic_id": same("AAAAAAAAAAAAAAAAAAAAAA"),
+        "source_partition": np.full(slates, partition, np.int32),
+        "source_offset": np.arange(slates, dtype=np.int64) + day * slates,
+        "computation_time_ms": rng.random(slates).astype(np.float32),
+        "history": _lists(np.full(slates, HISTORY), items.take(pa.array(drawn(HISTORY * slates)))),
+        "entries": _lists(np.full(slates, SLATE), _structs(entries)),
+    }
+    return pa.RecordBatch.from_pydict(records, schema=arrow_schema("audit"))
+
+
+def _fixed(joined: bytes, width: int) -> pa.FixedSizeBinaryArray:
+    count = len(joined) // width
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), count, [None, pa.py_buffer(joined)])
+
+
+def _structs(columns: dict[str, Any]) -> pa.StructArray:
+    return pa.StructArray.from_arrays([pa.array(column) for column in columns.values()], names=list(columns))
+
+
+def _lists(lengths: npt.NDArray[np.integer[Any]], values: pa.Array) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)), values)
 
 
 def generate(store: Store, rows: int, partitions: int, days: int, seed: int = 7) -> int:
@@ -139,7 +158,7 @@ def generate(store: Store, rows: int, partitions: int, days: int, seed: int = 7)
         for day in range(days):
             place = Place(str(np.datetime64(FIRST_DAY + day, "D")), "EU")
             state = states.get(place, State())
-            tables = [arrange(fields(rng, slates, owners, partition, day)).table]
+            tables = [rows_of(audits(rng, slates, owners, partition, day))]
             made = compact.merged(tables, place, chain, state.number)
             store.put_if_absent(made.ref.key, made.data)
             flushed = ObjectName("", place, chain, tail.next, None, made.ref.sha256[:16]).key

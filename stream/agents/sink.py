@@ -279,7 +279,6 @@ def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], S
     """
     store = open_archive(settings)
     decoder = Decoder(codec_of(settings))
-    decoder.warm_up()
     delivery = Delivery(settings)
     resources.callback(delivery.close, settings.shutdown_timeout_s)
     origin = origin_of(settings, settings.topic("audit"))

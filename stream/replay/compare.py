@@ -16,13 +16,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
-import numpy as np
-
 from models.bundle import Bundle
 from models.session.runtime import SessionModel
+from schemas.columnar import from_records
 from schemas.errors import WhyrecError
-from schemas.events import Audit, Detail, Impression, ItemExplanation
-from stream.archive.rows.slates import SCHEMA, arrange, fields_of
+from schemas.events import Detail, Impression, ItemExplanation
+from stream.archive.rows.slates import SCHEMA, rows_of
 from stream.explain.columns import to_columns
 from stream.explain.pipeline import Explainer, Rejected
 from stream.replay.archived import ArchivedSlate
@@ -120,7 +119,7 @@ def replay(archived: ArchivedSlate, impression: Impression, explainer: Explainer
     if isinstance(outcome, Rejected):
         raise NotReplayable(f"the impression cannot be explained ({outcome.stage}): {outcome.error}")
     explained = {item["item_id"]: item for item in outcome.explanation["items"]}
-    recomputed = {row["item_id"]: row for row in _rows(outcome.audit)}
+    recomputed = {row["item_id"]: row for row in rows_of(from_records("audit", [outcome.audit])).to_pylist()}
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in archived.rows:
         rows.setdefault(row["item_id"], []).append(row)
@@ -145,12 +144,6 @@ def attention_heads(impression: Impression, bundle: Bundle) -> Heads:
     attention = SessionModel(bundle).run(histories.item, histories.engagement, without=False).attention[0]
     there = slates.event[0] >= 0
     return Heads(slates.event[0][there].tolist(), attention[:, :, there].tolist())
-
-
-def _rows(audit: Audit) -> list[dict[str, Any]]:
-    """Return the rows that the sink would archive."""
-    rows: list[dict[str, Any]] = arrange(fields_of([audit], np.zeros(1, np.int64))).table.to_pylist()
-    return rows
 
 
 def _compare(

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from schemas.columnar import from_records
 from schemas.events import Audit
-from stream.archive.rows.slates import Slates, arrange, fields_of
+from stream.archive.rows.slates import Slates, to_slates
 
 DAY_MS = 86_400_000
 START_MS = 1_790_000_000_000
@@ -57,4 +58,4 @@ def audit(
 
 def slates(records: Sequence[Audit | dict[str, Any]], first: int = 0) -> Slates:
     """The records as columns, at consecutive offsets of the audit partition."""
-    return arrange(fields_of(records, np.arange(first, first + len(records), dtype=np.int64)))  # type: ignore[arg-type]
+    return to_slates(from_records("audit", records), np.arange(first, first + len(records), dtype=np.int64))

@@ -1,4 +1,4 @@
-"""Audit messages to columns: the quick reader and the codec agree on everything, and nothing unreadable is dropped."""
+"""Audit messages to slates: the framing of a message changes nothing, and no message that is unreadable is dropped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import json
 from typing import Any
 
-import numpy as np
 import pytest
 from fastavro import schemaless_writer
 from hypothesis import given, settings
@@ -15,9 +14,6 @@ from hypothesis import strategies as st
 from schemas.codec import FINGERPRINT_HEADER, Codec
 from schemas.json_form import to_json
 from schemas.versions import schema, schema_fingerprint
-from stream.archive.rows.segment import placeable
-from stream.archive.rows.slates import arrange, fields_of, unsound
-from stream.archive.writing.avro import decode_newest
 from stream.archive.writing.decode import Decoder, Record
 from tests.archive.slates_of import audit
 from tests.strategies import audits
@@ -34,41 +30,93 @@ def message(offset: int, value: bytes | None, headers: list[tuple[str, bytes]] |
     return Record(0, offset, None, value, framing if headers is None else headers)
 
 
+def in_json(offset: int, record: Any) -> Record:
+    return message(offset, to_json(record).encode(), [])
+
+
+def decoded(messages: list[Record]) -> tuple[Any, list[tuple[int, str]]]:
+    """Decode messages: the columns of their slates, and offset and error of the messages that are unreadable."""
+    slates, unreadable = Decoder(CODEC).decode(messages)
+    columns = (slates.offset, slates.source_topic, slates.source_partition, slates.source_offset, slates.rows)
+    # Compared as text, since NaN is not equal to itself.
+    found = repr([slates.table.to_pydict(), *(column.tolist() for column in columns)])
+    return found, [(each.record.offset, each.error) for each in unreadable]
+
+
+def storable(record: Any) -> Any:
+    """Give a drawn record a date, a region and a history with which it can be archived."""
+    history = ["first", *record["history"]]
+    entries = [
+        {
+            **entry,
+            "attention_top_2": [
+                {**weight, "event": weight["event"] % len(history)} for weight in entry["attention_top_2"]
+            ],
+            "cited": [event % len(history) for event in entry["cited"]],
+        }
+        for entry in record["entries"]
+    ]
+    return {**record, "timestamp_ms": 0, "region": "EU", "history": history, "entries": entries}
+
+
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None)
-@given(st.lists(audits, max_size=5))
-def test_the_quick_reader_reads_what_the_codec_reads(records: list[Any]) -> None:
-    offsets = np.arange(len(records), dtype=np.int64)
-    quick = decode_newest([body(record) for record in records], offsets)
-    assert quick is not None
-    slow = fields_of(records, offsets)
-    assert unsound(quick).tolist() == unsound(slow).tolist()
-    if not unsound(slow).any():
-        # Bytes, since NaN is not equal to itself.
-        assert arrange(quick).table.to_pydict().__repr__() == arrange(slow).table.to_pydict().__repr__()
+@given(st.lists(audits | audits.map(storable), max_size=5), st.data())
+def test_avro_and_json_give_the_same_slates_and_errors(records: list[Any], data: st.DataObject) -> None:
+    avro = [message(offset, body(record)) for offset, record in enumerate(records)]
+    json_ = [in_json(offset, record) for offset, record in enumerate(records)]
+    mixed = [data.draw(st.sampled_from(pair)) for pair in zip(avro, json_, strict=True)]
+    assert decoded(avro) == decoded(json_) == decoded(mixed)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
-@given(audits, st.data())
-def test_the_quick_reader_declines_what_the_codec_cannot_read(record: Any, data: st.DataObject) -> None:
+@given(audits.map(storable), st.data())
+def test_a_damaged_message_leaves_its_neighbours_alone(record: Any, data: st.DataObject) -> None:
     damaged = bytearray(body(record))
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(damaged) - 1))
         damaged[place] = data.draw(st.integers(0, 255))
-    damaged = damaged[: data.draw(st.integers(0, len(damaged)))] + data.draw(st.binary(max_size=2))
-    quick = decode_newest([bytes(damaged)], np.zeros(1, np.int64))
-    slates, unreadable = Decoder(CODEC).decode([message(0, bytes(damaged))])
-    assert len(slates) + len(unreadable) == 1
-    if quick is not None and not unsound(quick).any() and placeable(quick.timestamp_ms, quick.region).all():
-        assert not unreadable
+    odd = bytes(damaged[: data.draw(st.integers(0, len(damaged)))]) + data.draw(st.binary(max_size=2))
+    alone, _ = Decoder(CODEC).decode([message(1, odd)])
+    slates, unreadable = Decoder(CODEC).decode(
+        [message(0, body(audit(0))), message(1, odd), message(2, body(audit(2)))]
+    )
+    assert slates.offset.tolist() == [0, *alone.offset.tolist(), 2]
+    assert [each.record.value for each in unreadable] == [odd] * (1 - len(alone))
+    assert len(slates.table) == 4 + len(alone.table)
 
 
-def test_every_truncation_is_declined() -> None:
-    whole = body(audit(5))
-    assert decode_newest([whole], np.zeros(1, np.int64)) is not None
-    for length in range(len(whole)):
-        assert decode_newest([whole[:length]], np.zeros(1, np.int64)) is None
-        assert decode_newest([body(audit(1)), whole[:length]], np.arange(2)) is None
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        (b"first-past", b"first-\xff\xfe\xfd\xfc"),
+        (b"the-feature", b"the-featur\x80"),
+        (bytes(8) + b"\x02\x04", bytes(8) + b"\x08\x04"),
+        (bytes(8) + b"\x02\x04", bytes(8) + b"\x02\x08"),
+        (b"\xaa\xaa\x0f", b"\xaa\xaa\xaa\xaa\xaa\x0f"),
+    ],
+    ids=["UTF-8 of an item", "UTF-8 of a feature", "type 4", "status 4", "position of 35 bits"],
+)
+def test_a_value_outside_its_type_is_unreadable(was: bytes, becomes: bytes) -> None:
+    record = audit(5, items=1)
+    record["history"][0] = "first-past"
+    entry = record["entries"][0]
+    entry.update(ranking_score=0.0, reranking_score=0.0, explanation_type="category_match", status="generic")
+    entry.update(position=125_589, shap_top_3=[{"feature": "the-feature", "value": 0.0}])
+    sound = body(record)
+    assert sound.count(was) == 1
+    hostile = sound.replace(was, becomes)
+    slates, unreadable = Decoder(CODEC).decode([message(0, sound), message(1, hostile), message(2, sound + b"\0")])
+    assert slates.offset.tolist() == [0]
+    assert [each.record.value for each in unreadable] == [hostile, sound + b"\0"]
+
+
+def test_every_truncation_is_unreadable() -> None:
+    complete = body(audit(5))
+    for length in range(len(complete)):
+        slates, unreadable = Decoder(CODEC).decode([message(0, complete[:length]), message(1, complete)])
+        assert (slates.offset.tolist(), [each.record.offset for each in unreadable]) == ([1], [0])
 
 
 def test_arrays_in_several_blocks_and_with_sizes_are_read() -> None:
@@ -85,14 +133,7 @@ def test_arrays_in_several_blocks_and_with_sizes_are_read() -> None:
     past = [_string(name) for name in one["history"]]
     entry = plain[len(head) + len(_long(2)) + len(b"".join(past)) + 1 + 1 : -1]
     blocks = block(past[0], 1) + block(past[1], 1) + b"\x00" + block(entry, 1) + b"\x00"
-    quick = decode_newest([head + blocks], np.zeros(1, np.int64))
-    usual = decode_newest([plain], np.zeros(1, np.int64))
-    assert quick is not None
-    assert usual is not None
-    assert arrange(quick).table.equals(arrange(usual).table)
-    assert CODEC.decode("audit", head + blocks, message(0, b"").headers) == CODEC.decode(
-        "audit", plain, message(0, b"").headers
-    )
+    assert decoded([message(0, head + blocks)]) == decoded([message(0, plain)])
 
 
 def test_good_and_bad_messages_are_told_apart_and_keep_their_offsets() -> None:
@@ -121,7 +162,7 @@ def test_good_and_bad_messages_are_told_apart_and_keep_their_offsets() -> None:
     assert "outside the history" in found[12]
     assert "name no folder" in found[13]
     assert "name no folder" in found[14]
-    assert "larger than its Avro type" in found[18]
+    assert "larger than its type" in found[18]
     assert [each.record for each in unreadable] == [records[offset - 10] for offset in sorted(found)]
 
 

@@ -14,7 +14,8 @@ from models.data.slates import impressions
 from models.selector.features import TYPES
 from models.selector.runtime import MAX_EXPLORATION, Selector
 from models.selector.train import train
-from stream.archive.rows.slates import arrange, fields_of
+from schemas.columnar import from_records
+from stream.archive.rows.slates import rows_of
 from stream.errors import ConfigurationError
 from stream.explain.feedback import simulated
 from stream.explain.pipeline import Explained, Explainer
@@ -68,7 +69,7 @@ def test_a_slate_explained_alone_has_the_same_texts(learned: Explainer, slates: 
 def test_a_replay_finds_the_chosen_types(learned: Explainer, slates: list[Any]) -> None:
     for outcome, slate in zip(learned.run(slates[:2]), slates[:2], strict=True):
         assert isinstance(outcome, Explained)
-        rows = arrange(fields_of([outcome.audit], np.zeros(1, np.int64))).table.to_pylist()
+        rows = rows_of(from_records("audit", [outcome.audit])).to_pylist()
         archived = ArchivedSlate(Source("", 0, 0), rows)
         assert replay(archived, slate, explainer_for(archived, learned.bundle, "evidence")).proven
 

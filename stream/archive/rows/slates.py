@@ -1,25 +1,26 @@
-"""Audit records as columns: one row for each impression, one small array element for each slate.
+"""Audit records as the archive's rows: one row for each impression.
 
-``Fields`` is what a decoder fills: flat arrays, in the order of the Avro schema. :func:`arrange` turns them into
-``Slates``: the Arrow table that a segment is cut from, and per slate what the commit log needs to know.
+An audit record describes one slate; its entries are the slate's impressions. :func:`rows_of` turns records, as
+columns of ``schemas.columnar``, into the Arrow table that a segment is cut from. ``Slates`` adds, for each slate, what
+the commit log needs to know.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from schemas.events import EXPLANATION_TYPES, STATUSES, Audit
+from schemas.columnar import from_records
+from schemas.events import EXPLANATION_TYPES, STATUSES
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
-Float32s = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
 SHAP_VALUE: Final = pa.struct([pa.field("feature", pa.string(), False), pa.field("value", pa.float32(), False)])
@@ -55,54 +56,25 @@ SCHEMA: Final = pa.schema(
         pa.field("source_topic_id", pa.string()),
     ]
 )
-"""The columns of a segment. ``event`` is an index into the session as it was sent, oldest first. What may be null came
-with version 2 of the audit schema: older objects lack the column, and reading them gives nulls."""
+"""The columns of a segment. ``event`` is an index into the session as it was sent, oldest first. The nullable columns
+came with version 2 of the audit schema; objects written before lack them, and are read with nulls there."""
 
 _TYPES = pa.array(EXPLANATION_TYPES)
 _STATUSES = pa.array(STATUSES)
-_TYPE_CODES = {name: code for code, name in enumerate(EXPLANATION_TYPES)}
-_STATUS_CODES = {name: code for code, name in enumerate(STATUSES)}
-
-
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """``n`` slates with ``m`` entries in all, field by field; strings are Arrow arrays, hashes are joined bytes."""
-
-    offset: Int64s  # of the audit record in its partition [n]
-    request_id: bytes  # [16 n]
-    timestamp_ms: Int64s
-    user_id_hash: bytes  # [8 n]
-    region: pa.StringArray
-    model_version: pa.StringArray
-    policy: pa.StringArray
-    wording_hash: bytes  # [8 n]
-    source_topic_id: pa.StringArray
-    source_partition: Int32s
-    source_offset: Int64s
-    computation_time_ms: Float32s
-    histories: Int32s  # length of each slate's history [n]
-    history: pa.StringArray
-    entries: Int32s  # entries of each slate [n]
-    item_id: pa.StringArray  # [m]
-    position: Int32s
-    ranking_score: Float32s
-    reranking_score: Float32s
-    explanation_type: Int32s  # index into EXPLANATION_TYPES
-    status: Int32s  # index into STATUSES
-    explanation_text_hash: bytes  # [8 m]
-    shap: Int32s  # SHAP values of each entry [m]
-    shap_feature: pa.StringArray
-    shap_value: Float32s
-    attention: Int32s  # attention weights of each entry [m]
-    attention_event: Int32s
-    attention_weight: Float32s
-    cited: Int32s  # citations of each entry [m]
-    cited_event: Int32s
+_ONCE_A_RECORD: Final = [
+    *("timestamp_ms", "request_id", "user_id_hash", "region", "model_version", "computation_time_ms"),
+    *("source_partition", "source_offset", "policy", "wording_hash", "source_topic_id"),
+]
+"""Fields that an audit record has once, and each of its rows repeats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slates:
-    """``n`` slates and the table of their impressions, in the order of their offsets."""
+    """``n`` slates and the table of their impressions, in the order of their offsets.
+
+    offset int64 [n]: of the audit record in its partition. source_topic string [n], source_partition int32 [n],
+    source_offset int64 [n]: of the impression event. rows int64 [n]: how many rows of ``table`` the slate has.
+    """
 
     offset: Int64s
     source_topic: pa.StringArray
@@ -116,7 +88,7 @@ class Slates:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the columns take, in bytes."""
+        """Memory of the columns, in bytes."""
         return int(self.table.nbytes + self.source_topic.nbytes) + 28 * len(self)
 
     def only(self, kept: Bools) -> Slates:
@@ -134,9 +106,9 @@ class Slates:
 
 
 def joined(parts: Sequence[Slates]) -> Slates:
-    """Put several runs of slates behind one another."""
+    """Concatenate slates, keeping their order."""
     if not parts:
-        return arrange(fields_of([], np.empty(0, np.int64)))
+        return to_slates(from_records("audit", []), np.empty(0, np.int64))
     return Slates(
         np.concatenate([part.offset for part in parts]),
         pa.concat_arrays([part.source_topic for part in parts]),
@@ -147,116 +119,88 @@ def joined(parts: Sequence[Slates]) -> Slates:
     )
 
 
-def unsound(fields: Fields) -> Bools:
-    """Say of each slate (bool [n]) whether an entry points outside its history; such a record can't be arranged."""
-    slate = np.repeat(np.arange(len(fields.offset)), fields.entries)
-    bad = np.zeros(len(fields.offset), np.bool_)
-    for counts, events in ((fields.attention, fields.attention_event), (fields.cited, fields.cited_event)):
-        owner = np.repeat(slate, counts)
-        bad[owner[(events < 0) | (events >= fields.histories[owner])]] = True
-    return bad
+def points_outside_history(records: pa.RecordBatch) -> Bools:
+    """Say of each audit record whether an entry names an event that the record's history lacks: bool [n]."""
+    lengths = _lengths(records["history"])
+    slate = _parents(records["entries"])
+    entries = _items(records["entries"])
+    outside = np.zeros(len(records), np.bool_)
+    for lists, event in (
+        (entries["attention_top_2"], _items(entries["attention_top_2"])["event"].to_numpy()),
+        (entries["cited"], entries["cited"].flatten().to_numpy()),
+    ):
+        owner = slate[_parents(lists)]
+        outside[owner[(event < 0) | (event >= lengths[owner])]] = True
+    return outside
 
 
-def arrange(fields: Fields) -> Slates:
-    """Build the table: what a slate has once is repeated for each of its impressions, indices become item ids."""
-    slate = np.repeat(np.arange(len(fields.offset)), fields.entries)
-    each = pa.array(slate)
-    history_start = np.cumsum(fields.histories, dtype=np.int64) - fields.histories
+def to_slates(records: pa.RecordBatch, offset: Int64s) -> Slates:
+    """Turn n audit records, none of which :func:`points_outside_history`, into slates.
 
-    def past_items(counts: Int32s, events: Int32s) -> pa.StringArray:
-        return fields.history.take(pa.array(history_start[np.repeat(slate, counts)] + events))
-
-    shap = pa.StructArray.from_arrays([fields.shap_feature, pa.array(fields.shap_value)], fields=list(SHAP_VALUE))
-    attention = pa.StructArray.from_arrays(
-        [
-            past_items(fields.attention, fields.attention_event),
-            pa.array(fields.attention_event),
-            pa.array(fields.attention_weight),
-        ],
-        fields=list(ATTENTION),
-    )
-    columns = {
-        "timestamp_ms": pa.array(fields.timestamp_ms[slate]),
-        "request_id": pa.ExtensionArray.from_storage(pa.uuid(), _fixed(fields.request_id, 16).take(each)),
-        "user_id_hash": _fixed(fields.user_id_hash, 8).take(each),
-        "region": fields.region.take(each),
-        "item_id": fields.item_id,
-        "model_version": fields.model_version.take(each),
-        "position": pa.array(fields.position),
-        "ranking_score": pa.array(fields.ranking_score),
-        "reranking_score": pa.array(fields.reranking_score),
-        "explanation_type": _TYPES.take(pa.array(fields.explanation_type)),
-        "status": _STATUSES.take(pa.array(fields.status)),
-        "explanation_text_hash": _fixed(fields.explanation_text_hash, 8),
-        "shap_top_3": _lists("shap_top_3", fields.shap, shap),
-        "attention_top_2": _lists("attention_top_2", fields.attention, attention),
-        "cited_items": _lists("cited_items", fields.cited, past_items(fields.cited, fields.cited_event)),
-        "computation_time_ms": pa.array(fields.computation_time_ms[slate]),
-        "source_partition": pa.array(fields.source_partition[slate]),
-        "source_offset": pa.array(fields.source_offset[slate]),
-        "policy": fields.policy.take(each),
-        "wording_hash": _fixed(fields.wording_hash, 8).take(each),
-        "source_topic_id": fields.source_topic_id.take(each),
-    }
+    ``offset`` int64 [n]: of each record in its partition of the audit topic.
+    """
     return Slates(
-        fields.offset,
-        fields.source_topic_id,
-        fields.source_partition,
-        fields.source_offset,
-        fields.entries.astype(np.int64),
-        pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA),
+        offset,
+        records["source_topic_id"],
+        records["source_partition"].to_numpy(),
+        records["source_offset"].to_numpy(),
+        _lengths(records["entries"]).astype(np.int64),
+        rows_of(records),
     )
 
 
-def fields_of(records: Sequence[Audit], offsets: Int64s) -> Fields:
-    """Take decoded records apart; ``offsets`` int64 [n] are theirs in the audit partition."""
-    entries = [entry for record in records for entry in record["entries"]]
-    shap = [value for entry in entries for value in entry["shap_top_3"]]
-    attention = [weight for entry in entries for weight in entry["attention_top_2"]]
-    return Fields(
-        offset=offsets,
-        request_id=b"".join(record["request_id"] for record in records),
-        timestamp_ms=_numbers([record["timestamp_ms"] for record in records], np.int64),
-        user_id_hash=b"".join(record["user_id_hash"] for record in records),
-        region=pa.array([record["region"] for record in records], pa.string()),
-        model_version=pa.array([record["model_version"] for record in records], pa.string()),
-        policy=pa.array([record["policy"] for record in records], pa.string()),
-        wording_hash=b"".join(record["wording_hash"] for record in records),
-        source_topic_id=pa.array([record["source_topic_id"] for record in records], pa.string()),
-        source_partition=_numbers([record["source_partition"] for record in records], np.int32),
-        source_offset=_numbers([record["source_offset"] for record in records], np.int64),
-        computation_time_ms=_numbers([record["computation_time_ms"] for record in records], np.float32),
-        histories=_numbers([len(record["history"]) for record in records], np.int32),
-        history=pa.array(list(chain.from_iterable(record["history"] for record in records)), pa.string()),
-        entries=_numbers([len(record["entries"]) for record in records], np.int32),
-        item_id=pa.array([entry["item_id"] for entry in entries], pa.string()),
-        position=_numbers([entry["position"] for entry in entries], np.int32),
-        ranking_score=_numbers([entry["ranking_score"] for entry in entries], np.float32),
-        reranking_score=_numbers([entry["reranking_score"] for entry in entries], np.float32),
-        explanation_type=_numbers([_TYPE_CODES[entry["explanation_type"]] for entry in entries], np.int32),
-        status=_numbers([_STATUS_CODES[entry["status"]] for entry in entries], np.int32),
-        explanation_text_hash=b"".join(entry["explanation_text_hash"] for entry in entries),
-        shap=_numbers([len(entry["shap_top_3"]) for entry in entries], np.int32),
-        shap_feature=pa.array([value["feature"] for value in shap], pa.string()),
-        shap_value=_numbers([value["value"] for value in shap], np.float32),
-        attention=_numbers([len(entry["attention_top_2"]) for entry in entries], np.int32),
-        attention_event=_numbers([weight["event"] for weight in attention], np.int32),
-        attention_weight=_numbers([weight["weight"] for weight in attention], np.float32),
-        cited=_numbers([len(entry["cited"]) for entry in entries], np.int32),
-        cited_event=_numbers([event for entry in entries for event in entry["cited"]], np.int32),
-    )
+def rows_of(records: pa.RecordBatch) -> pa.Table:
+    """Turn audit records, none of which :func:`points_outside_history`, into rows of SCHEMA, one for each entry.
+
+    Fields of the record are repeated for each of its rows, and indices into its history become item ids.
+    """
+    lengths = _lengths(records["history"])
+    history, first = records["history"].flatten(), np.cumsum(lengths, dtype=np.int64) - lengths
+    slate = _parents(records["entries"])
+    entries = _items(records["entries"])
+    shap, attention, cited = (entries[name] for name in ("shap_top_3", "attention_top_2", "cited"))
+    weights = _items(attention)
+
+    def item_ids(lists: pa.ListArray, event: pa.Int32Array) -> pa.StringArray:
+        return history.take(pa.array(first[slate[_parents(lists)]] + event.to_numpy()))
+
+    attended = [item_ids(attention, weights["event"]), weights["event"], weights["weight"]]
+    repeated = records.select(_ONCE_A_RECORD).take(pa.array(slate))
+    columns = {
+        **dict(zip(repeated.schema.names, repeated.columns, strict=True)),
+        **dict(zip(entries.schema.names, entries.columns, strict=True)),
+        "request_id": pa.ExtensionArray.from_storage(pa.uuid(), repeated["request_id"]),
+        "explanation_type": _TYPES.take(entries["explanation_type"]),
+        "status": _STATUSES.take(entries["status"]),
+        "shap_top_3": _lists("shap_top_3", shap, _structs(SHAP_VALUE, _items(shap).columns)),
+        "attention_top_2": _lists("attention_top_2", attention, _structs(ATTENTION, attended)),
+        "cited_items": _lists("cited_items", cited, item_ids(cited, cited.flatten())),
+    }
+    return pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def _numbers(values: list[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
-    return np.array(values, dtype=dtype)
+def _lengths(lists: pa.ListArray) -> Int32s:
+    lengths: Int32s = lists.value_lengths().to_numpy()
+    return lengths
 
 
-def _fixed(joined_bytes: bytes, width: int) -> pa.FixedSizeBinaryArray:
-    buffers = [None, pa.py_buffer(joined_bytes)]
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(joined_bytes) // width, buffers)
+def _parents(lists: pa.ListArray) -> Int64s:
+    """Return the index of the list that each item is in."""
+    parents: Int64s = pc.list_parent_indices(lists).to_numpy()
+    return parents
 
 
-def _lists(name: str, counts: Int32s, values: pa.Array) -> pa.ListArray:
-    edges = np.zeros(len(counts) + 1, np.int32)
-    np.cumsum(counts, out=edges[1:])
+def _items(lists: pa.ListArray) -> pa.RecordBatch:
+    """Return the records of all lists as columns."""
+    return pa.RecordBatch.from_struct_array(lists.flatten())
+
+
+def _structs(kind: pa.StructType, columns: Sequence[pa.Array]) -> pa.StructArray:
+    return pa.StructArray.from_arrays(columns, fields=list(kind))
+
+
+def _lists(name: str, like: pa.ListArray, values: pa.Array) -> pa.ListArray:
+    """Build a column of lists that are as long as the lists of ``like``."""
+    edges = np.zeros(len(like) + 1, np.int32)
+    np.cumsum(_lengths(like), out=edges[1:])
     return pa.ListArray.from_arrays(pa.array(edges), values, type=SCHEMA.field(name).type)

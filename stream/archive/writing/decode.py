@@ -1,19 +1,16 @@
-"""Messages of the audit topic to slates. What can't be read comes back with the reason, still in its original bytes."""
+"""Messages of the audit topic to slates; a message that cannot be archived comes back with the reason."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
+import pyarrow as pa
 
 from schemas.codec import Codec
-from schemas.errors import UndecodableEvent, WhyrecError
-from schemas.events import Audit
 from stream.archive.rows.segment import placeable
-from stream.archive.rows.slates import Bools, Fields, Slates, arrange, fields_of, unsound
-from stream.archive.writing.avro import decode_newest
+from stream.archive.rows.slates import Slates, points_outside_history, to_slates
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +33,10 @@ class Unreadable:
 
 
 class Decoder:
-    """Decode batches of messages; safe to call from one thread at a time."""
+    """Decode batches of messages; to be called from one thread at a time."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-
-    def warm_up(self) -> None:
-        """Compile what reads the newest schema, or load it from numba's cache: seconds, once on a machine."""
-        decode_newest([], np.empty(0, np.int64))
 
     def decode(self, records: Sequence[Record]) -> tuple[Slates, list[Unreadable]]:
         """Decode messages of one partition, in the order of their offsets.
@@ -52,60 +45,29 @@ class Decoder:
             RegistryUnavailable: the schema registry could not be asked; nothing was decoded.
 
         """
-        fields = self._at_once(records)
-        if fields is not None and not _faulty(fields).any():
-            return arrange(fields), []
-        return self._one_by_one(records)
-
-    def _at_once(self, records: Sequence[Record]) -> Fields | None:
-        bodies = []
-        for record in records:
-            try:
-                body = self._codec.newest_body("audit", record.value, record.headers)
-            except Exception:  # noqa: BLE001 (whatever is wrong with it, it is said one by one)
-                return None
-            if body is None:
-                return None
-            bodies.append(body)
-        return decode_newest(bodies, np.array([record.offset for record in records], np.int64))
-
-    def _one_by_one(self, records: Sequence[Record]) -> tuple[Slates, list[Unreadable]]:
-        audits: list[Audit] = []
-        offsets: list[int] = []
-        unreadable: list[Unreadable] = []
-        for record in records:
-            try:
-                audit = cast("Audit", self._codec.decode("audit", record.value, record.headers))
-                fault = _fault(audit)
-            except UndecodableEvent as error:
-                fault = str(error)
-            except (WhyrecError, MemoryError):
-                raise
-            except Exception as error:  # noqa: BLE001 (no message, however odd, may stop the archive)
-                fault = f"{type(error).__name__}: {error}"
-            if fault is not None:
-                unreadable.append(Unreadable(record, fault))
-            else:
-                audits.append(audit)
-                offsets.append(record.offset)
-        return arrange(fields_of(audits, np.array(offsets, np.int64))), unreadable
+        decoded = self._codec.decode_batch("audit", [(record.value, record.headers) for record in records])
+        # A copy: each column of the decoded batch holds the memory of the whole batch, and slates are kept for minutes.
+        audits = pa.concat_batches([decoded.batch])
+        errors, message = dict(decoded.errors), np.array(decoded.rows, np.int64)
+        faults = _faults(audits)
+        if faults:
+            errors.update((int(message[row]), fault) for row, fault in faults.items())
+            sound = np.ones(len(audits), np.bool_)
+            sound[list(faults)] = False
+            audits, message = audits.filter(pa.array(sound)), message[sound]
+        offset = np.array([record.offset for record in records], np.int64)[message]
+        return to_slates(audits, offset), [Unreadable(records[row], errors[row]) for row in sorted(errors)]
 
 
-def _fault(audit: Audit) -> str | None:
-    """Say why a decoded record has no place in the archive, if it has none."""
-    try:
-        fields = fields_of([audit], np.zeros(1, np.int64))
-    except OverflowError as error:
-        return f"a number is larger than its Avro type allows: {error}"
-    if unsound(fields)[0]:
-        return f"an entry names an event outside the history, which has {len(audit['history'])}"
-    if _faulty(fields)[0]:
-        return (
-            f"timestamp_ms {audit['timestamp_ms']} and region {audit['region'][:64]!r} name no folder; expected a date "
-            "of the years 1 to 9999 and a region of 200 characters at most"
-        )
-    return None
-
-
-def _faulty(fields: Fields) -> Bools:
-    return unsound(fields) | ~placeable(fields.timestamp_ms, fields.region)
+def _faults(audits: pa.RecordBatch) -> dict[int, str]:
+    """Say by row why audit records have no place in the archive; records without a fault are left out."""
+    timestamp_ms, regions = audits["timestamp_ms"].to_numpy(), audits["region"]
+    faults = {
+        row: f"timestamp_ms {timestamp_ms[row]} and region {regions[row].as_py()[:64]!r} name no folder; expected a "
+        "date of the years 1 to 9999 and a region of 200 characters at most"
+        for row in np.flatnonzero(~placeable(timestamp_ms, regions)).tolist()
+    }
+    histories = audits["history"].value_lengths()
+    for row in np.flatnonzero(points_outside_history(audits)).tolist():
+        faults[row] = f"an entry names an event outside the history, which has {histories[row]}"
+    return faults
