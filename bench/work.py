@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from models.session.histories import Histories, Reading
 from models.session.incremental import IncrementalInference
-from models.session.incremental.kernel import BEGIN, LAST, OWN
+from models.session.incremental.kernel import BEGIN, COMPUTED, END
 from models.session.runtime import SessionModel
 
 Ints = npt.NDArray[np.int64]
@@ -92,8 +92,8 @@ class _Counted:
         return self.incremental.read(histories)
 
     def vectors(self, cache: Any, item: Any, engagement: Any, runs: Ints) -> Any:
-        begin, own, last = (runs[:, column] for column in (BEGIN, OWN, LAST))
-        self.work.add(self.size, last - begin, np.where(begin < last, last - own, 0))
+        begin, computed, end = (runs[:, column] for column in (BEGIN, COMPUTED, END))
+        self.work.add(self.size, end - begin, np.where(begin < end, end - computed, 0))
         return self.incremental.vectors(cache, item, engagement, runs)
 
 

@@ -99,6 +99,7 @@ def package(tmp_path: Path) -> Package:
     return Package(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_kernel_is_compiled_again_when_a_file_that_it_uses_changes(package: Package) -> None:
     assert package.double_and_add(3) == (7, True)
     assert package.double_and_add(3) == (7, False)
@@ -109,6 +110,7 @@ def test_a_kernel_is_compiled_again_when_a_file_that_it_uses_changes(package: Pa
     assert package.double_and_add(3) == (65, False)
 
 
+@pytest.mark.slow
 def test_a_kernel_is_not_compiled_again_for_files_that_it_does_not_use(package: Package) -> None:
     package.double_and_add(3)
     package.write("unrelated", "UNRELATED = 2")
@@ -117,6 +119,7 @@ def test_a_kernel_is_not_compiled_again_for_files_that_it_does_not_use(package: 
     assert package.double_and_add(3) == (7, False)
 
 
+@pytest.mark.slow
 def test_the_checked_build_has_a_cache_of_its_own(package: Package) -> None:
     assert package.double_and_add(3) == (7, True)
     assert package.double_and_add(3, checked=True) == (7, True)
@@ -124,6 +127,7 @@ def test_the_checked_build_has_a_cache_of_its_own(package: Package) -> None:
     assert package.double_and_add(3, checked=True) == (7, False)
 
 
+@pytest.mark.slow
 def test_the_checked_build_refuses_access_out_of_bounds(package: Package) -> None:
     program = """
 import json, numpy
@@ -145,6 +149,7 @@ print(json.dumps(refused))
     assert all("out of bounds: a defect of the kernel" in refused[case] for case in unchecked)
 
 
+@pytest.mark.slow
 def test_the_checked_build_fills_unset_arrays(package: Package) -> None:
     program = """
 import json, numpy

@@ -15,7 +15,7 @@ from models.bundle import Bundle, BundleError
 from models.session.config import SessionConfig
 from models.session.histories import Histories, Reading
 from models.session.incremental import plan
-from models.session.incremental.kernel import KNOWN, OWN
+from models.session.incremental.kernel import COMPUTED, PREFIX
 from models.session.incremental.product import LANES, ROWS, multiply, packed
 from models.session.runtime import SessionModel
 from tests.bundles import ITEMS, TINY, tiny_bundle
@@ -159,13 +159,24 @@ def test_ablations_in_any_company_and_order_give_what_the_graph_gives(
         order = random.permutation(len(runs))
         together = np.empty((len(runs), model.dimension), np.float32)
         together[order] = model.incremental.vectors(cache, changed[order], received[order], runs[order])
-        shown = runs[:, OWN] == runs[:, KNOWN]  # the graph cannot mask one event alone
+        shown = runs[:, COMPUTED] == runs[:, PREFIX]  # the graph cannot mask one event alone
         expected = model.run(changed[shown], received[shown], without=False).vector
         np.testing.assert_allclose(together[shown], expected, **CLOSE)
         for each in random.permutation(len(runs))[:12]:
             part = slice(each, each + 1)
             alone = model.incremental.vectors(cache, changed[part], received[part], runs[part])
             np.testing.assert_array_equal(alone[0], together[each])
+
+
+def test_many_histories_without_events_are_read(models: list[SessionModel]) -> None:
+    item, engagement, length = sessions([0] * 300 + [2], 0)
+    for model in models:
+        assert model.incremental is not None
+        reading = model.incremental.read(Histories(item, engagement, length))
+        assert not reading.vector[:-1].any()
+        assert reading.vector[-1].any()
+        only = model.incremental.read(Histories(item[:-1], engagement[:-1], length[:-1]))
+        assert not only.vector.any()
 
 
 def test_without_any_event_the_vector_is_zero(models: list[SessionModel]) -> None:

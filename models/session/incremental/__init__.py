@@ -26,7 +26,7 @@ from onnx import numpy_helper
 from models.bundle import Bundle
 from models.errors import BundleError, SessionInputError
 from models.session.histories import Histories, Reading
-from models.session.incremental.kernel import BEGIN, GAP, KNOWN, LAST, MOVED, OWN, READ, Told, rerun
+from models.session.incremental.kernel import BEGIN, COMPUTED, END, MASKED, PREFIX, SESSION, SHIFT, Batch, Output, infer
 from models.session.incremental.product import LANES, STEP, packed
 
 Floats = npt.NDArray[np.float32]
@@ -101,17 +101,18 @@ class IncrementalInference:
                 "ones."
             )
         output = self._complete(histories)
-        return Reading(histories, output.vector, output.attention, output.state, None)
+        return Reading(histories, output.vector, output.attention, output.cache, None)
 
-    def _complete(self, histories: Histories) -> Told:
+    def _complete(self, histories: Histories) -> Output:
         count, width = histories.item.shape
         output = self._output(count, count, width)
         if count:
             order, begin = np.arange(count), width - histories.length
             runs = plan(order, begin, np.zeros_like(begin), histories.length, width, np.full_like(begin, -1))
-            runs[:, KNOWN] = runs[:, OWN] = begin
-            no_cache = np.zeros((1, 1, output.state.shape[2]), dtype=np.float32)
-            rerun(output, no_cache, runs, order, histories.item, histories.engagement, self.heads, self.weights)
+            runs[:, PREFIX] = runs[:, COMPUTED] = begin
+            no_cache = np.zeros((1, 1, output.cache.shape[2]), dtype=np.float32)
+            batch = Batch(runs, order, histories.item, histories.engagement, no_cache)
+            infer(output, batch, self.heads, self.weights)
         return output
 
     def vectors(self, cache: Floats, item: Ints, engagement: Ints, runs: Ints) -> Floats:
@@ -124,14 +125,15 @@ class IncrementalInference:
         output = self._output(len(runs), 0, 0)
         if len(runs):
             # Edits of one session share most of the first layer's input.
-            order = np.argsort(runs[:, READ], kind="stable")
-            rerun(output, np.ascontiguousarray(cache), runs[order], order, item, engagement, self.heads, self.weights)
+            order = np.argsort(runs[:, SESSION], kind="stable")
+            batch = Batch(runs[order], order, item, engagement, np.ascontiguousarray(cache))
+            infer(output, batch, self.heads, self.weights)
         return output.vector
 
-    def _output(self, runs: int, histories: int, width: int) -> Told:
+    def _output(self, runs: int, histories: int, width: int) -> Output:
         size = (2 * len(self.weights.feed_in_bias) - 1) * self.dimension
         shapes = (runs, self.dimension), (histories, width, size), (histories, width)
-        return Told(*(np.zeros(shape, dtype=np.float32) for shape in shapes))
+        return Output(*(np.zeros(shape, dtype=np.float32) for shape in shapes))
 
     def self_check(self, graph: Callable[[Histories], Reading], max_length: int) -> float:
         """Compare with the graph on random sessions, complete and edited, and return the largest difference.
@@ -160,9 +162,9 @@ class IncrementalInference:
         complete = self._complete(histories)
         pairs = (
             (complete.vector, expected.vector),
-            (complete.state * there[..., None], expected.cache * there[..., None]),
+            (complete.cache * there[..., None], expected.cache * there[..., None]),
             (complete.attention, expected.attention),
-            (self.vectors(complete.state, other, engagement, runs), graph(edited).vector),
+            (self.vectors(complete.cache, other, engagement, runs), graph(edited).vector),
         )
         worst = max(
             float(np.abs(ours - theirs).max()) / max(1.0, float(np.abs(theirs).max())) for ours, theirs in pairs
@@ -183,13 +185,13 @@ def plan(session: Ints, kept: Ints, moved: Ints, length: Ints, width: int, maske
     before it.
     """
     runs = np.empty((len(session), 7), dtype=np.int64)
-    known = kept + moved
-    runs[:, READ], runs[:, MOVED] = session, moved
-    runs[:, BEGIN], runs[:, LAST] = width - length, width
+    prefix = kept + moved
+    runs[:, SESSION], runs[:, SHIFT] = session, moved
+    runs[:, BEGIN], runs[:, END] = width - length, width
     # At least the newest position is computed: it gives the session vector.
-    runs[:, KNOWN] = np.minimum(known, width - 1)
-    runs[:, OWN] = np.minimum(known + (masked == known), width - 1)
-    runs[:, GAP] = np.where(masked == known, -1, masked)
+    runs[:, PREFIX] = np.minimum(prefix, width - 1)
+    runs[:, COMPUTED] = np.minimum(prefix + (masked == prefix), width - 1)
+    runs[:, MASKED] = np.where(masked == prefix, -1, masked)
     return runs
 
 
