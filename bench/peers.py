@@ -53,7 +53,6 @@ _READY: Final = "ready"
 
 def _job(settings: Settings) -> tuple[BatchWork, Delivery]:
     explainer = Explainer.load(settings.bundle_dir, policy=settings.policy)
-    explainer.encode(explainer.read([]))
     return BatchWork(explainer, codec_of(settings), settings), Delivery(settings)
 
 

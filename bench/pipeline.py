@@ -33,7 +33,7 @@ from models.data.slates import impressions
 from models.trees.forest import ROWS
 from schemas.codec import Codec, Encoded
 from schemas.events import Impression
-from stream.explain.encode import Encoded as Answer
+from stream.explain.encode import with_source
 from stream.explain.pipeline import Explainer
 from stream.settings import BUNDLED_MODEL
 
@@ -65,18 +65,18 @@ class Ours:
     def __call__(self, messages: Sequence[Encoded]) -> None:
         """Answer messages."""
         self._last = time.thread_time()
-        received = self.explainer.read(
-            [self._codec.newest_body("impression", each.value, each.headers) for each in messages]
-        )
-        answers = self.explainer.encode(received)
-        for message, answer in zip(messages, answers, strict=True):
-            if not isinstance(answer, Answer):
-                raise SystemExit(f"a slate was rejected: {answer}")
-            said = self._codec.frame("explanation", answer.explanation, "explanations")
-            kept = self._codec.frame("audit", answer.audit("", 0, 0), "audit")
-            self.bytes_in += len(message.value)
-            self.bytes_out += len(said.value) + len(kept.value)
-        self._observe("frame")
+        decoded = self._codec.decode_batch("impression", [(each.value, each.headers) for each in messages])
+        self._observe("avro decode")
+        explained = self.explainer.run(decoded.batch)
+        if explained.rejected:
+            raise SystemExit(f"slates were rejected: {explained.rejected}")
+        offsets = np.arange(len(explained.rows))
+        audits = with_source(explained.audits, "", np.zeros_like(offsets), offsets)
+        explanations = self._codec.encode_batch("explanation", explained.explanations, "explanations")
+        said = [*explanations, *self._codec.encode_batch("audit", audits, "audit")]
+        self.bytes_out += sum(len(each.value) for each in said)
+        self.bytes_in += sum(len(each.value) for each in messages)
+        self._observe("avro encode")
 
     def _observe(self, stage: str, _elapsed_s: float = 0.0) -> None:
         now = time.thread_time()
@@ -147,10 +147,10 @@ def budget(bundle: Bundle, slates: Sequence[Impression], batch: int) -> list[dic
         return f"{size / count:.0f} bytes {what} at {bandwidth / 1e9:.1f} GB/s", size / count / bandwidth * 1e6
 
     limits = {
-        "read": byte_limit(ours.bytes_in, "in"),
+        "avro decode": byte_limit(ours.bytes_in, "in"),
         "score": flop_limit(ours.works["score"]),
-        "verify": flop_limit(ours.works["verify"]),
-        "record": byte_limit(ours.bytes_out, "out"),
+        "ablate": flop_limit(ours.works["ablate"]),
+        "avro encode": byte_limit(ours.bytes_out, "out"),
     }
     return [
         {
@@ -158,7 +158,7 @@ def budget(bundle: Bundle, slates: Sequence[Impression], batch: int) -> list[dic
             "us": spent / count * 1e6,
             "limit_us": limits.get(stage, ("", None))[1],
             "work": limits.get(stage, ("", None))[0]
-            + (f"; {met / count:.1f} rows of {trees} trees, {sums / count:.1f} sums" if stage == "verify" else ""),
+            + (f"; {met / count:.1f} rows of {trees} trees, {sums / count:.1f} sums" if stage == "ablate" else ""),
         }
         for stage, spent in ours.seconds.items()
     ]

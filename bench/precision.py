@@ -27,9 +27,10 @@ from bench.pipeline import slates_of
 from models.bundle import Bundle
 from models.session.incremental import IncrementalInference, _arrange
 from stream.explain.ablate import ablate
-from stream.explain.columns import Slates, to_columns
+from stream.explain.decode import decode_records
 from stream.explain.models import Models
 from stream.explain.score import score
+from stream.explain.slates import Slates
 from stream.settings import BUNDLED_MODEL
 
 Floats = npt.NDArray[np.float32]
@@ -99,7 +100,7 @@ def compare(bundle: Bundle, count: int) -> dict[str, dict[str, float]]:
     """Shares of impressions, by what is rounded."""
     models = Models.open(bundle, 1)
     slates = slates_of(bundle, 20, count)
-    batches = [to_columns(slates[start : start + _BATCH], bundle) for start in range(0, len(slates), _BATCH)]
+    batches = [decode_records(slates[start : start + _BATCH], bundle) for start in range(0, len(slates), _BATCH)]
     exact = models.session.incremental
     if exact is None:
         raise SystemExit("this bundle's graph has no kernel, whose weights could be rounded")

@@ -22,7 +22,7 @@ from bench.pipeline import slates_of
 from models.bundle import Bundle
 from models.session.runtime import SessionModel
 from stream.explain.ablate import ablate
-from stream.explain.columns import to_columns
+from stream.explain.decode import decode_records
 from stream.explain.models import Models
 from stream.explain.score import score
 from stream.settings import BUNDLED_MODEL
@@ -35,7 +35,7 @@ def compare(models: Models, slates: Sequence[Any]) -> dict[str, float]:
     exact = replace(models, session=SessionModel(models.bundle, incremental=False))
     found: list[tuple[npt.NDArray[Any], ...]] = []
     for start in range(0, len(slates), _BATCH):
-        columns = to_columns(slates[start : start + _BATCH], models.bundle)
+        columns = decode_records(slates[start : start + _BATCH], models.bundle)
         ours, truth = (ablate("evidence", columns, score(columns, each), each) for each in (models, exact))
         found.append((ours.column[:, 0], truth.column[:, 0], ours.drop_centred[:, 0], truth.drop_centred[:, 0]))
     near, best, near_drop, best_drop = (np.concatenate(each) for each in zip(*found, strict=True))

@@ -28,7 +28,7 @@ class Node:
     """One type of a schema, with the field that holds it.
 
     kind: the Avro type; children: the fields of a record, or the one item type of an array; symbols: of an enum;
-    size: bytes of a fixed; has_symbols: whether an enum stands here or further in.
+    size: bytes of a fixed; has_symbols and has_fixed: whether an enum or a fixed is part of the type.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Node:
     has_default: bool = False
     default: Any = None
     has_symbols: bool = False
+    has_fixed: bool = False
 
     @property
     def field(self) -> pa.Field:
@@ -95,13 +96,19 @@ def _plain(avro: dict[str, Any], _named: dict[str, Any]) -> dict[str, Any]:
 
 def _record(avro: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
     children = tuple(_field(each, named) for each in avro["fields"])
-    has_symbols = any(child.has_symbols for child in children)
-    return {"arrow": pa.struct([child.field for child in children]), "children": children, "has_symbols": has_symbols}
+    return {"arrow": pa.struct([child.field for child in children]), "children": children, **_parts(children)}
 
 
 def _array(avro: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
     item = _node("item", avro["items"], named)
-    return {"arrow": pa.list_(item.field), "children": (item,), "has_symbols": item.has_symbols}
+    return {"arrow": pa.list_(item.field), "children": (item,), **_parts((item,))}
+
+
+def _parts(children: tuple[Node, ...]) -> dict[str, bool]:
+    return {
+        "has_symbols": any(child.has_symbols for child in children),
+        "has_fixed": any(child.has_fixed for child in children),
+    }
 
 
 def _enum(avro: dict[str, Any], _named: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +118,7 @@ def _enum(avro: dict[str, Any], _named: dict[str, Any]) -> dict[str, Any]:
 def _fixed(avro: dict[str, Any], _named: dict[str, Any]) -> dict[str, Any]:
     if avro["size"] % 8:
         raise TypeError(f"{avro['name']}: expected a fixed of a multiple of 8 bytes, got {avro['size']}")
-    return {"arrow": pa.binary(avro["size"]), "size": avro["size"]}
+    return {"arrow": pa.binary(avro["size"]), "size": avro["size"], "has_fixed": True}
 
 
 _BUILDERS: Final[dict[str, Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]]] = {

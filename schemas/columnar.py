@@ -24,6 +24,7 @@ from functools import cache
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyruhvro
@@ -107,6 +108,25 @@ def from_records(event: EventName, records: Sequence[Mapping[str, Any]]) -> pa.R
     return pa.RecordBatch.from_arrays(whole.flatten(), schema=arrow_schema(event))
 
 
+def list_offsets(lists: pa.ListArray) -> npt.NDArray[np.int64]:
+    """Return where each list begins and the last one ends in ``lists.flatten()``, int64 [len(lists) + 1]."""
+    offsets: npt.NDArray[np.int64] = lists.offsets.to_numpy().astype(np.int64)
+    return offsets - int(offsets[0])
+
+
+def nested_records(event: EventName, path: Sequence[str], records: Sequence[Mapping[str, Any] | None]) -> pa.Array:
+    """Turn records of a type inside an event into columns; ``path``: the fields that lead to it, "item" into a list."""
+    node = event_node(event)
+    for name in path:
+        node = next(child for child in node.children if child.name == name)
+    present = [record for record in records if record is not None]
+    if not present:
+        return pa.nulls(len(records), node.arrow)
+    places = iter(range(len(present)))
+    rows = pa.array([None if record is None else next(places) for record in records], pa.int32())
+    return _array(present, node, node.name).take(rows)
+
+
 def to_records(event: EventName, batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """Turn columns into records with the shape of ``schemas.events``: enums by name, fixed as bytes."""
     node = event_node(event)
@@ -186,6 +206,8 @@ def _narrow(array: pa.Array, node: Node) -> pa.Array:
 
 def _wire_array(array: pa.Array, node: Node) -> pa.Array:
     """Turn a column of the event into a column that the library writes: the inverse of ``_narrow``."""
+    if not node.has_fixed and array.type == node.arrow:
+        return array
     if node.kind == "fixed":
         width = node.size // _DOUBLE_BYTES
         data = np.frombuffer(array.buffers()[1], np.float64)
@@ -218,6 +240,8 @@ def _column(parent: Any, child: Node, rows: int, place: int) -> pa.Array:
     """Return a column, or its default where the parent lacks it."""
     if place >= 0:
         return parent.field(place) if isinstance(parent, pa.StructArray) else parent.column(place)
+    if child.has_default and child.default is None:
+        return pa.nulls(rows, child.arrow)
     return _array([child.default] * rows, child, child.name)
 
 

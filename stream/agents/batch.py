@@ -6,21 +6,20 @@ Synchronous and without Kafka, so that it runs in a thread beside the event loop
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
+import numpy as np
 import structlog
 
 from schemas.codec import Codec
-from schemas.errors import InvalidEvent, UndecodableEvent, WhyrecError
 from schemas.registry import RegistryUnavailable
 from stream.agents.dead_letters import DeadLetter
-from stream.agents.isolation import SYSTEM_FAULTS, SlateExplainer
-from stream.explain.encode import Encoded
-from stream.explain.pipeline import Explained, Rejected
+from stream.agents.isolation import SlateExplainer
+from stream.explain.encode import with_source
+from stream.explain.pipeline import Explained
 from stream.kafka.delivery import Output
 from stream.settings import Settings
 
@@ -97,75 +96,45 @@ class BatchWork:
 
         """
         answer = Answer()
-        sheet = self._explainer.read(
-            [self._codec.newest_body("impression", each.value, each.headers) for each in batch]
+        decoded = self._with_registry(
+            lambda: self._codec.decode_batch("impression", [(each.value, each.headers) for each in batch])
         )
-        outcomes = dict(zip(sheet.places, self._explainer.encode(sheet), strict=True))
-        decoded: dict[int, dict[str, Any]] = {}
-        for place, received in enumerate(batch):
-            if place in outcomes:
-                continue
-            try:
-                decoded[place] = self._decode(received)
-            except UndecodableEvent as error:
-                answer.dead_letters[place] = _dead_letter(received, "decode", str(error))
-            except (WhyrecError, *SYSTEM_FAULTS):
-                raise
-            except Exception as error:
-                # No message may stop the stream, however odd.
-                log.exception("decoding failed unexpectedly")
-                answer.dead_letters[place] = _dead_letter(received, "decode", f"{type(error).__name__}: {error}")
-        outcomes |= zip(decoded, self._explainer.encode(list(decoded.values())), strict=True)
-        for place, outcome in sorted(outcomes.items(), key=itemgetter(0)):
-            received = batch[place]
-            if isinstance(outcome, Rejected):
-                answer.dead_letters[place] = _dead_letter(received, outcome.stage, outcome.error)
-                continue
-            try:
-                slate = self._encode(received, outcome)
-            except InvalidEvent as error:
-                answer.dead_letters[place] = _dead_letter(received, "encode", str(error))
-                continue
+        for place, error in sorted(decoded.errors.items()):
+            answer.dead_letters[place] = _dead_letter(batch[place], "decode", error)
+        explained = self._explainer.run(decoded.batch)
+        for row, rejected in sorted(explained.rejected.items()):
+            place = decoded.rows[row]
+            answer.dead_letters[place] = _dead_letter(batch[place], rejected.stage, rejected.error)
+        places = [decoded.rows[row] for row in explained.rows.tolist()]
+        for place, slate in zip(places, self._encoded([batch[place] for place in places], explained), strict=True):
             # If the broker refused one of the two, an explanation would be shown without an audit record, or the
             # reverse. Both are checked before either is sent.
             if (reason := self._too_large(slate)) is not None:
-                answer.dead_letters[place] = _dead_letter(received, "deliver", reason)
-                continue
-            answer.slates[place] = slate
+                answer.dead_letters[place] = _dead_letter(batch[place], "deliver", reason)
+            else:
+                answer.slates[place] = slate
         return answer
 
-    def _decode(self, received: Received) -> dict[str, Any]:
-        return self._with_registry(lambda: self._codec.decode("impression", received.value, received.headers))
-
-    def _encode(self, received: Received, outcome: Encoded | Explained) -> AnsweredSlate:
-        """Frame what was explained; the sink recognises a repeat by where the impression was."""
-        if isinstance(outcome, Encoded):
-            user, items = outcome.user_id_hash, outcome.items
-            audit_body = outcome.audit(self._source_topic_id, received.partition, received.offset)
-            explanation, audit = self._with_registry(
-                lambda: (
-                    self._codec.frame("explanation", outcome.explanation, self._explanations),
-                    self._codec.frame("audit", audit_body, self._audit),
-                )
+    def _encoded(self, messages: Sequence[Received], explained: Explained) -> Iterator[AnsweredSlate]:
+        """Encode what was explained of some messages, one by one; the sink recognises a repeat by its message."""
+        sources = np.array([(each.partition, each.offset) for each in messages], dtype=np.int64).reshape(-1, 2)
+        audits = with_source(explained.audits, self._source_topic_id, sources[:, 0], sources[:, 1])
+        encoded = self._with_registry(
+            lambda: (
+                self._codec.encode_batch("explanation", explained.explanations, self._explanations),
+                self._codec.encode_batch("audit", audits, self._audit),
             )
-        else:
-            user = outcome.explanation["user_id_hash"]
-            items = [(item["type"], item["status"]) for item in outcome.explanation["items"]]
-            outcome.audit["source_topic_id"] = self._source_topic_id
-            outcome.audit["source_partition"] = received.partition
-            outcome.audit["source_offset"] = received.offset
-            explanation, audit = self._with_registry(
-                lambda: (
-                    self._codec.encode("explanation", outcome.explanation, self._explanations),
-                    self._codec.encode("audit", outcome.audit, self._audit),
-                )
-            )
-        key = user.encode()
-        return AnsweredSlate(
-            Output(self._explanations, key, explanation.value, explanation.headers),
-            Output(self._audit, key, audit.value, audit.headers, partition=received.partition),
-            items,
         )
+        users = explained.explanations.column("user_id_hash").to_pylist()
+        for received, user, items, explanation, audit in zip(
+            messages, users, explained.item_outcomes(), *encoded, strict=True
+        ):
+            key = user.encode()
+            yield AnsweredSlate(
+                Output(self._explanations, key, explanation.value, explanation.headers),
+                Output(self._audit, key, audit.value, audit.headers, partition=received.partition),
+                items,
+            )
 
     def _too_large(self, slate: AnsweredSlate) -> str | None:
         for output in (slate.explanation, slate.audit):

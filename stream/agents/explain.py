@@ -236,7 +236,6 @@ def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], E
     )
     # Explaining the reference slate also compiles the kernels, or loads them from the cache, before partitions come.
     isolating = IsolatingExplainer(explainer, reference_slate(explainer.bundle))
-    isolating.encode(isolating.read([]))
     origin = origin_of(settings, settings.topic("impressions"))
     topic_id = "" if origin is None else origin.topic
     limits = limits_of(settings, [settings.topic(role) for role in TOPICS])

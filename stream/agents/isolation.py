@@ -4,7 +4,7 @@ A dead letter is acknowledged and nobody repeats it. A worker whose memory or mo
 slate, so a failure alone proves nothing about a slate. The steps:
 
 1. A failure that no slate can cause (memory, files, the registry) is raised at once.
-2. After any other failure the batch is halved until each slate that fails stands alone.
+2. After any other failure the pipeline halves the batch until each slate that fails stands alone.
 3. The worker then explains its reference slate, which it explained at its start. If that fails, it raises
    :class:`stream.errors.WorkerUnfit`.
 4. A slate that failed is tried once more. The explainer is deterministic: if the slate is the cause, it fails again.
@@ -13,19 +13,15 @@ slate, so a failure alone proves nothing about a slate. The steps:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
+import pyarrow as pa
 import structlog
 
-from schemas.registry import RegistryUnavailable
+from schemas.columnar import from_records
 from stream.errors import WorkerUnfit
-from stream.explain.columns import Sheet
-from stream.explain.pipeline import Answer as Outcome
-from stream.explain.pipeline import Rejected
-
-SYSTEM_FAULTS: Final = (MemoryError, OSError, RegistryUnavailable)
-"""Failures that say nothing about the slate at hand."""
+from stream.explain.pipeline import Explained
 
 _INPUT_STAGE: Final = "validate"
 """The stage of the pipeline that rejects a slate for its content; all others fail in ways that nobody foresaw."""
@@ -36,11 +32,8 @@ log = structlog.get_logger("whyrec.explain")
 class SlateExplainer(Protocol):
     """The part of :class:`stream.explain.pipeline.Explainer` that the agent needs."""
 
-    def read(self, bodies: Sequence[bytes | memoryview | None]) -> Sheet:
-        """Read the impressions of the newest version that need no decoding one by one."""
-
-    def encode(self, impressions: Sequence[Mapping[str, Any]]) -> list[Outcome]:
-        """Return one outcome per impression, in order."""
+    def run(self, impressions: pa.RecordBatch) -> Explained:
+        """Explain a batch, ``impression.avsc`` in Arrow; raise only what no impression can cause."""
 
 
 class IsolatingExplainer:
@@ -54,34 +47,30 @@ class IsolatingExplainer:
 
         """
         self._explainer = explainer
-        self._reference = reference
+        self._reference = from_records("impression", [reference])
         self.require_fit()
 
-    def read(self, bodies: Sequence[bytes | memoryview | None]) -> Sheet:
-        """Read the impressions of the newest version; those left out must be decoded one by one."""
-        try:
-            return self._explainer.read(bodies)
-        except SYSTEM_FAULTS:
-            raise
-        except Exception:
-            log.exception("reading a batch failed unexpectedly; its messages are decoded one by one")
-            return self._explainer.read([])
-
-    def encode(self, impressions: Sequence[Mapping[str, Any]]) -> list[Outcome]:
-        """Explain a batch: one outcome per impression, in order.
+    def run(self, impressions: pa.RecordBatch) -> Explained:
+        """Explain a batch, as :meth:`stream.explain.pipeline.Explainer.run` does.
 
         Raises:
             WorkerUnfit: the reference slate cannot be explained any more; no slate of the batch may be rejected.
-            MemoryError, OSError, RegistryUnavailable: as raised by the explainer.
+            MemoryError, OSError: as raised by the explainer.
 
         """
-        outcomes = self._halved(impressions)
-        suspects = [place for place, outcome in enumerate(outcomes) if _is_unforeseen(outcome)]
-        if suspects:
-            self.require_fit()
-            for place in suspects:
-                [outcomes[place]] = self._halved(impressions[place : place + 1])
-        return outcomes
+        explained = self._explainer.run(impressions)
+        suspects = {row: why for row, why in explained.rejected.items() if why.stage != _INPUT_STAGE}
+        if not suspects:
+            return explained
+        self.require_fit()
+        certain = {row: why for row, why in explained.rejected.items() if row not in suspects}
+        parts = [
+            (Explained(explained.rows, certain, explained.explanations, explained.audits), range(impressions.num_rows))
+        ]
+        for row, why in suspects.items():
+            log.error("explaining a slate failed; it is tried once more", stage=why.stage, error=why.error)
+            parts.append((self._explainer.run(impressions.slice(row, 1)), range(row, row + 1)))
+        return Explained.joined(parts)
 
     def require_fit(self) -> None:
         """Explain the reference slate.
@@ -90,28 +79,9 @@ class IsolatingExplainer:
             WorkerUnfit: it cannot be explained.
 
         """
-        [outcome] = self._halved([self._reference])
-        if isinstance(outcome, Rejected):
+        for why in self._explainer.run(self._reference).rejected.values():
             raise WorkerUnfit(
-                f"this worker cannot explain its reference slate ({outcome.stage}: {outcome.error}), so the fault lies "
-                "with the worker and not with a message: check its memory and its model bundle (whyrec models check), "
-                "and start it again"
+                f"this worker cannot explain its reference slate ({why.stage}: {why.error}), so the fault lies with "
+                "the worker and not with a message: check its memory and its model bundle (whyrec models check), and "
+                "start it again"
             )
-
-    def _halved(self, impressions: Sequence[Mapping[str, Any]]) -> list[Outcome]:
-        if not impressions:
-            return []
-        try:
-            return self._explainer.encode(impressions)
-        except SYSTEM_FAULTS:
-            raise
-        except Exception as error:
-            if len(impressions) == 1:
-                log.exception("explaining a slate failed", request_id=impressions[0].get("request_id"))
-                return [Rejected("explain", f"{type(error).__name__}: {error}")]
-            middle = len(impressions) // 2
-            return self._halved(impressions[:middle]) + self._halved(impressions[middle:])
-
-
-def _is_unforeseen(outcome: Outcome) -> bool:
-    return isinstance(outcome, Rejected) and outcome.stage != _INPUT_STAGE

@@ -12,9 +12,10 @@ from typing import Final
 from models.bundle import Bundle
 from schemas.events import Impression
 from stream.explain.ablate import ablate
-from stream.explain.columns import Slates, to_columns
+from stream.explain.decode import decode_records
 from stream.explain.models import Models
 from stream.explain.score import Scores, score
+from stream.explain.slates import Slates
 
 _MARGINS: Final = (0.0, *(float(f"{digits}e{power}") for power in (-4, -3, -2, -1) for digits in range(10, 100)))
 _BATCH: Final = 64
@@ -41,7 +42,7 @@ def calibrate(bundle: Bundle, slates: Sequence[Impression], share: float) -> Cal
     models = Models.open(replace(bundle, manifest=replace(bundle.manifest, citation_margin=0.0)))
     batches = []
     for start in range(0, len(slates), _BATCH):
-        columns = to_columns(slates[start : start + _BATCH], bundle)
+        columns = decode_records(slates[start : start + _BATCH], bundle)
         batches.append((columns, score(columns, models)))
     low, high = 0, len(_MARGINS)  # a bisection: the share never grows with the margin
     confirmed = _confirmed_share(models, batches, 0.0)

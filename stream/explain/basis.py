@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from schemas.events import Basis
-from stream.explain.columns import Floats, Ints
-from stream.explain.signals import Signals
+from stream.explain.attribute import Signals
+from stream.explain.slates import Floats, Ints
 from stream.explain.wording import Wording
 
 PERSONAL_FROM: Final = 0.8

@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 
 from models.compiled import compiled, compiled_sum, empty
-from stream.explain.columns import Floats, Ints, Slates
 from stream.explain.score import Scores
+from stream.explain.slates import Floats, Ints, Slates
 
 MAX_RERANKED_ROWS: Final = 65_536
 """Rows that are scored in one call; large slates with long histories need more."""

@@ -1,237 +1,281 @@
-"""Encode: explanations and audit records as Avro, straight from the columns, without an object for each item.
+"""Encode: the columns of all stages as explanation and audit events in Arrow.
 
-The bytes are those that the codec makes of :mod:`stream.explain.records`' dictionaries; that is the one truth, and what
-this is tested against. Whatever is out of the ordinary (a number that no float holds, half a character) is left to
-them: nothing comes back. Avro 1.12 specification, "Binary Encoding".
+``schemas.columnar`` turns the events into Avro bytes or records. Whatever stands once in the bundle (titles, feature
+names) is taken from arrays by index; whatever was sent is passed through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from hashlib import sha256
-from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from models.bundle import Bundle
-from schemas.events import EXPLANATION_TYPES, STATUSES, EventName, ExplanationType, Status
-from stream.explain import records
-from stream.explain.ablate import CITED
+from schemas.columnar import nested_records
+from schemas.events import Detail
 from stream.explain.findings import Findings
-from stream.explain.layout import require
-from stream.explain.put import Bytes, put_audits, put_explanations
-from stream.explain.signals import TOP_FEATURES
+from stream.explain.select import MISMATCH, Selection
+from stream.explain.slates import Bools, Ints, Slates
+from stream.explain.word import Texts
 from stream.explain.wording import wording_hash
 
-Int64s = npt.NDArray[np.int64]
+AUDITED_FEATURES: Final = 3
+AUDITED_EVENTS: Final = 2
+TEXT_HASH_BYTES: Final = 8
 
-LAYOUT: Final[dict[EventName, str]] = {
-    "explanation": "request_id:string timestamp_ms:long user_id_hash:string region:string locale:string "
-    "model_version:string policy:string produced_at_ms:long items:array<item_id:string position:int "
-    "type:enum status:enum text:string basis_text:string evidence:record<history:array<item_id:string title:string "
-    "event:int attention:float attribution:float score_drop:float rank:int rank_without:int> "
-    "features:array<name:string display_name:string value:float contribution:float> personal_share:float? "
-    "category_match:float? residual:float? basis:enum?> detail:record?>",
-    "audit": "request_id:fixed timestamp_ms:long user_id_hash:fixed region:string model_version:string policy:string "
-    "wording_hash:fixed source_topic_id:string source_partition:int source_offset:long computation_time_ms:float "
-    "history:array<string> entries:array<item_id:string position:int ranking_score:float reranking_score:float "
-    "explanation_type:enum status:enum explanation_text_hash:fixed shap_top_3:array<feature:string value:float> "
-    "attention_top_2:array<event:int weight:float> cited:array<int>>",
-}
-"""What is written, in its order. The schemas must say the same."""
-
-_NUMBERS_AT_MOST: Final = 128
-"""Bytes of a slate, and of an item, beside strings, features and citations; of each of these beside its strings, 64."""
-
-_TOLD: Final = [(kind, status) for kind in EXPLANATION_TYPES for status in STATUSES]
-"""Type and status of an item, by the number of both."""
+Columns = dict[str, pa.Array]
 
 
-for _event, _written in LAYOUT.items():
-    require(_event, _written, "stream/explain/encode.py")
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A slate's explanation and audit record as Avro bodies, without any framing.
-
-    The audit is in two parts: between them stands where the impression came from, for its reader to say.
-    ``items``: type and status of each.
-    """
-
-    user_id_hash: str
-    explanation: bytes
-    audit_head: bytes
-    audit_tail: bytes
-    items: Sequence[tuple[ExplanationType, Status]]
-
-    def audit(self, topic_id: str, partition: int, offset: int) -> bytes:
-        """Return the whole audit record of an impression that stood there."""
-        return b"".join((self.audit_head, _string(topic_id), _long(partition), _long(offset), self.audit_tail))
-
-
-class Strings(NamedTuple):
-    """Byte strings one after another; number k is data[starts[k] : starts[k + 1]]."""
-
-    data: Bytes
-    starts: Int64s
-
-    @classmethod
-    def of(cls, parts: Sequence[bytes]) -> Strings:
-        """Lay them side by side."""
-        starts = np.zeros(len(parts) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=starts[1:])
-        return cls(np.frombuffer(b"".join(parts), np.uint8), starts)
-
-    @property
-    def longest(self) -> int:
-        """Bytes of the longest of them."""
-        return int(np.diff(self.starts).max(initial=0))
-
-    def size(self, numbers: Int64s) -> int:
-        """Bytes of some of them together."""
-        return int((self.starts[numbers + 1] - self.starts[numbers]).sum())
-
-
-class _Page:
-    """A buffer into which kernels write all slates; ``odd[0]`` says whether they met a number that no float holds."""
-
-    def __init__(self, room: int) -> None:
-        self._out = np.empty(room, np.uint8)
-        self.odd = np.zeros(1, np.bool_)
-
-    def written(self, kernel: Any, *columns: Any) -> list[bytes]:
-        """Have a kernel write, and cut what it wrote where each slate ends."""
-        ends = kernel(self._out, self.odd, *map(np.ascontiguousarray, columns)).tolist()
-        return [self._out[start:end].tobytes() for start, end in pairwise((0, *ends))]
+def text_hash(text: str) -> bytes:
+    """Return the first 8 bytes of SHA-256 of the exact text in UTF-8, which pin the text in the audit record."""
+    return sha256(text.encode()).digest()[:TEXT_HASH_BYTES]
 
 
 class Encoder:
-    """Knows the strings of one bundle; safe to use from one thread at a time."""
+    """Lays out explanations and audit records of one bundle and policy."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        catalog = bundle.catalog
-        ids = [_string(item_id) for item_id in catalog.item_ids]
-        self._id_parts = [b"", *ids]
-        self._ids = Strings.of(self._id_parts)
-        self._cited = Strings.of([b"", *(one + _string(title) for one, title in zip(ids, catalog.titles, strict=True))])
-        names = [_string(feature.name) for feature in bundle.features]
-        self._names = Strings.of(names)
-        shown = [_string(feature.display_name) for feature in bundle.features]
-        self._shown = Strings.of([one + other for one, other in zip(names, shown, strict=True)])
-        self._model_version = _string(bundle.model_version)
-        self._room = _NUMBERS_AT_MOST + TOP_FEATURES * (64 + self._shown.longest) + CITED * (64 + self._cited.longest)
+    def __init__(self, bundle: Bundle, policy: str) -> None:
+        self._model_version = bundle.model_version
+        self._policy = policy
+        # Index 0 of the catalogue is the unknown item.
+        self._item_ids = pa.array(["", *bundle.catalog.item_ids])
+        self._titles = pa.array(["", *bundle.catalog.titles])
+        self._feature_names = pa.array([feature.name for feature in bundle.features])
+        self._display_names = pa.array([feature.display_name for feature in bundle.features])
 
-    def encode(
+    def explanations(
         self,
         findings: Findings,
-        said: records.Said,
-        policy: str,
+        selection: Selection,
+        texts: Texts,
+        details: Sequence[Detail | None],
         produced_at_ms: int,
-        computation_time_ms: float,
-    ) -> list[Encoded] | None:
-        """Encode each slate; None: leave them to the records. ``computation_time_ms`` is per item."""
+    ) -> pa.RecordBatch:
+        """Lay out one explanation per slate (``explanation.avsc``); ``produced_at_ms``: milliseconds since 1970."""
         slates = findings.slates
-        try:
-            texts, text = _distinct(said.texts)
-            own, own_id = self._ids_of(slates.item, slates.unknown_items)
-            past, past_id = self._ids_of(slates.event_item, slates.unknown_events)
-            heads, audit_heads = self._heads(findings, policy, produced_at_ms)
-        except (ValueError, OverflowError):
-            return None
-        basis_texts, basis_text = _distinct(said.basis_texts)
-        digests = b"".join([sha256(each).digest()[: records.TEXT_HASH_BYTES] for each in texts])
-        hashes = np.frombuffer(digests, np.uint8).reshape(-1, records.TEXT_HASH_BYTES)
-        signals, citations, histories = findings.signals, findings.citations, slates.histories
-        per_slate = (slates.offsets, histories.item, slates.event, findings.scores.reading.attention)
-        words = ((Strings.of(texts), text), (Strings.of(basis_texts), basis_text))
-        out = _Page(
-            len(text) * self._room
-            + sum(strings.size(numbers) for strings, numbers in ((own, own_id), (past, past_id), *words))
-            + sum(map(len, heads))
-            + len(heads) * _NUMBERS_AT_MOST
+        count = len(slates)
+        item = {
+            "item_id": slates.item_id,
+            "position": _int32(slates.position),
+            "type": _int32(selection.kind),
+            "status": _int32(selection.status),
+            "text": pa.array(texts.text, pa.string()),
+            "basis_text": pa.array(texts.basis_text, pa.string()),
+            "evidence": self._evidence(findings, texts),
+            "detail": nested_records("explanation", ("items", "item", "detail"), details),
+        }
+        columns = {
+            **_as_sent(slates, "request_id", "timestamp_ms", "user_id_hash", "region", "locale"),
+            "model_version": _constant(self._model_version, count),
+            "policy": _constant(self._policy, count),
+            "produced_at_ms": pa.array(np.full(count, produced_at_ms)),
+            "items": _lists(slates.offsets, _struct(item)),
+        }
+        return pa.RecordBatch.from_pydict(columns)
+
+    def audits(
+        self, findings: Findings, selection: Selection, texts: Texts, computation_time_ms: float
+    ) -> pa.RecordBatch:
+        """Lay out one audit record per slate (``audit.avsc``); ``computation_time_ms`` is per item.
+
+        Where the impression came from is left to :func:`with_source`.
+        """
+        slates = findings.slates
+        count = len(slates)
+        wording = [wording_hash(locale) for locale in slates.texts("locale")]
+        entries = {
+            "item_id": slates.item_id,
+            "position": _int32(slates.position),
+            "ranking_score": _float32(slates.ranking_score),
+            "reranking_score": _float32(slates.reranking_score),
+            "explanation_type": _int32(selection.kind),
+            "status": _int32(selection.status),
+            "explanation_text_hash": _text_hashes(texts.text),
+            "shap_top_3": self._top_features(findings),
+            "attention_top_2": _top_attention(findings, selection.status != MISMATCH),
+            "cited": _cited_events(findings),
+        }
+        columns = {
+            "request_id": _from_hex("".join(slates.texts("request_id")).replace("-", ""), 16),
+            **_as_sent(slates, "timestamp_ms"),
+            "user_id_hash": _from_hex("".join(slates.texts("user_id_hash")), 8),
+            **_as_sent(slates, "region"),
+            "model_version": _constant(self._model_version, count),
+            "policy": _constant(self._policy, count),
+            "wording_hash": pa.array(wording, pa.binary(8)),
+            "computation_time_ms": pa.array(np.full(count, computation_time_ms, np.float32)),
+            "history": _lists(slates.sessions, slates.event_id),
+            "entries": _lists(slates.offsets, _struct(entries)),
+        }
+        return with_source(pa.RecordBatch.from_pydict(columns), "", np.full(count, -1), np.full(count, -1))
+
+    def _evidence(self, findings: Findings, texts: Texts) -> pa.StructArray:
+        signals = findings.signals
+        has_history = findings.slates.histories.length[findings.slates.slate] > 0
+        # A share of contributions is a claim about them: it is not made where they do not add up.
+        return _struct(
+            {
+                "history": self._citations(findings),
+                "features": self._features(findings),
+                "personal_share": _optional(signals.personal_share, signals.sound),
+                "category_match": _optional(signals.category_match, findings.scores.matches & has_history),
+                "residual": _optional(signals.residual, np.ones(len(signals.residual), np.bool_)),
+                "basis": pa.array(texts.basis.astype(np.int32), mask=texts.basis < 0),
+            }
         )
-        explanations = out.written(
-            put_explanations,
-            *(*Strings.of(heads), *own, own_id),
-            *(part for strings, numbers in words for part in (*strings, numbers)),
-            *(*self._shown, *self._cited),
-            *(*per_slate, slates.position, said.kinds, said.statuses, said.bases),
-            *(citations.column, citations.attribution, citations.drop, citations.rank, citations.rank_without),
-            *(signals.top, slates.features, signals.contribution, signals.personal_share, signals.sound),
-            *(signals.category_match, findings.scores.matches, histories.length, signals.residual),
+
+    def _citations(self, findings: Findings) -> pa.ListArray:
+        """List the cited events of each item."""
+        citations, slates = findings.citations, findings.slates
+        cited, item, place = _cited(findings)
+        slate, column = slates.slate[item], citations.column[item, place]
+        known = pa.array(slates.histories.item[slate, column])
+        return _lists(
+            _offsets(cited),
+            _struct(
+                {
+                    "item_id": self._item_ids.take(known),
+                    "title": self._titles.take(known),
+                    "event": _int32(slates.event[slate, column]),
+                    "attention": _float32(findings.scores.reading.attention[slate, column]),
+                    "attribution": _float32(citations.attribution[item, place]),
+                    "score_drop": _float32(citations.drop[item, place]),
+                    "rank": _int32(citations.rank[item]),
+                    "rank_without": _int32(citations.rank_without[item, place]),
+                }
+            ),
         )
-        audits = out.written(
-            put_audits,
-            *(*past, past_id, *own, own_id, *self._names, np.array([computation_time_ms]), slates.sessions, *per_slate),
-            *(slates.position, slates.ranking_score, slates.reranking_score, said.kinds, said.statuses, hashes, text),
-            *(citations.column, signals.top, signals.contribution),
+
+    def _features(self, findings: Findings) -> pa.ListArray:
+        """List the largest contributions of each item."""
+        shown, item, feature = _largest(findings)
+        return _lists(
+            _offsets(shown),
+            _struct(
+                {
+                    "name": self._feature_names.take(pa.array(feature)),
+                    "display_name": self._display_names.take(pa.array(feature)),
+                    "value": _float32(findings.slates.features[item, feature]),
+                    "contribution": _float32(findings.signals.contribution[item, feature]),
+                }
+            ),
         )
-        if out.odd[0]:
-            return None
-        edges = slates.offsets.tolist()
-        told = [_TOLD[number] for number in (said.kinds * len(STATUSES) + said.statuses).tolist()]
-        return [
-            Encoded(slate["user_id_hash"], explanation, head, tail, told[start:end])
-            for slate, explanation, head, tail, start, end in zip(
-                slates.impressions, explanations, audit_heads, audits, edges[:-1], edges[1:], strict=True
-            )
-        ]
 
-    def _ids_of(self, known: Int64s, unknown: Mapping[int, str]) -> tuple[Strings, Int64s]:
-        """Item ids as Avro, and the number of each; where the catalogue knows them all, none is made again."""
-        if not unknown:
-            return self._ids, known
-        ids = [
-            self._id_parts[index] if index else _string(unknown[place]) for place, index in enumerate(known.tolist())
-        ]
-        return Strings.of(ids), np.arange(len(ids))
-
-    def _heads(self, findings: Findings, policy: str, produced_at_ms: int) -> tuple[list[bytes], list[bytes]]:
-        """Explanations up to their items, and audit records up to where the impression came from."""
-        by, at = self._model_version + _string(policy), _long(produced_at_ms)
-        heads, audit_heads = [], []
-        for slate, items in zip(findings.slates.impressions, np.diff(findings.slates.offsets).tolist(), strict=True):
-            request, user, locale = slate["request_id"], slate["user_id_hash"], slate["locale"]
-            when, region = _long(slate["timestamp_ms"]), _string(slate["region"])
-            heads.append(
-                b"".join((_string(request), when, _string(user), region, _string(locale), by, at, _count(items)))
-            )
-            ids = bytes.fromhex(request.replace("-", "")), bytes.fromhex(user)
-            audit_heads.append(b"".join((ids[0], when, ids[1], region, by, wording_hash(locale))))
-        return heads, audit_heads
+    def _top_features(self, findings: Findings) -> pa.ListArray:
+        """List the contributions of each item that the archive keeps."""
+        shown, item, feature = _largest(findings, AUDITED_FEATURES)
+        values = {
+            "feature": self._feature_names.take(pa.array(feature)),
+            "value": _float32(findings.signals.contribution[item, feature]),
+        }
+        return _lists(_offsets(shown), _struct(values))
 
 
-def _distinct(texts: Sequence[str]) -> tuple[list[bytes], Int64s]:
-    """Each text once, in UTF-8, and the number of each among them: items have reasons in common."""
-    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    return [text.encode() for text in numbers], np.fromiter(map(numbers.__getitem__, texts), np.int64, len(texts))
+def with_source(audits: pa.RecordBatch, topic_id: str, partition: Ints, offset: Ints) -> pa.RecordBatch:
+    """Say where on the bus the impression of each audit record stood: its topic's id, partition and offset, [S] each.
+
+    The sink recognises a repeated audit record by its source.
+    """
+    sources: Columns = {
+        "source_topic_id": _constant(topic_id, audits.num_rows),
+        "source_partition": _int32(partition),
+        "source_offset": pa.array(offset.astype(np.int64)),
+    }
+    for name, column in sources.items():
+        place = audits.schema.get_field_index(name)
+        audits = audits.append_column(name, column) if place < 0 else audits.set_column(place, name, column)
+    return audits
 
 
-def _string(text: str) -> bytes:
-    data = text.encode()
-    return _long(len(data)) + data
+def _cited(findings: Findings) -> tuple[Ints, Ints, Ints]:
+    """Find the citations: their number per item int64 [T], and of each citation its item and its place among them."""
+    there = findings.citations.column >= 0
+    item, place = there.nonzero()
+    return there.sum(axis=1), item, place
 
 
-def _count(number: int) -> bytes:
-    """Begin an array's only block; an empty array has none, and its end is written by whoever writes it."""
-    return _long(number) if number else b""
+def _cited_events(findings: Findings) -> pa.ListArray:
+    """List the cited events of each item by their index in the session."""
+    cited, item, place = _cited(findings)
+    column = findings.citations.column[item, place]
+    return _lists(_offsets(cited), _int32(findings.slates.event[findings.slates.slate[item], column]))
 
 
-_SHORT: Final = [bytes([number << 1]) for number in range(64)]
+def _largest(findings: Findings, limit: int | None = None) -> tuple[Ints, Ints, Ints]:
+    """Find the largest contributions that are not 0: their number per item, and of each its item and its feature.
+
+    A sensitive feature is left out: neither a page nor the archive may name it.
+    """
+    top, contribution = findings.signals.top, findings.signals.contribution
+    sensitive = np.array([feature.is_sensitive for feature in findings.bundle.features])
+    shown = (np.take_along_axis(contribution, top, axis=1) != 0) & ~sensitive[top]
+    if limit is not None:
+        shown &= shown.cumsum(axis=1) <= limit
+    item, place = shown.nonzero()
+    return shown.sum(axis=1), item, top[item, place]
 
 
-def _long(value: int) -> bytes:
-    """Avro's zigzag varint."""
-    if 0 <= value < len(_SHORT):
-        return _SHORT[value]
-    rest = value << 1 if value >= 0 else (-value << 1) - 1
-    made = bytearray()
-    while rest > 0x7F:
-        made.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    made.append(rest)
-    return bytes(made)
+def _top_attention(findings: Findings, told: Bools) -> pa.ListArray:
+    """List, for items of which attention is told, bool [T], the events of their slate with the most attention."""
+    attention, event, slate = findings.scores.reading.attention, findings.slates.event, findings.slates.slate
+    order = np.argsort(np.where(event >= 0, -attention, np.inf), axis=1, kind="stable")[:, :AUDITED_EVENTS]
+    events, weights = np.take_along_axis(event, order, axis=1), np.take_along_axis(attention, order, axis=1)
+    shown = (events >= 0)[slate] & told[:, None]
+    item, place = shown.nonzero()
+    values = {
+        "event": _int32(events[slate[item], place]),
+        "weight": _float32(weights[slate[item], place]),
+    }
+    return _lists(_offsets(shown.sum(axis=1)), _struct(values))
+
+
+def _text_hashes(texts: Sequence[str]) -> pa.FixedSizeBinaryArray:
+    """Hash each distinct text once: the items of a slate often share a reason."""
+    hashes = {text: text_hash(text) for text in set(texts)}
+    return _fixed(b"".join([hashes[text] for text in texts]), TEXT_HASH_BYTES)
+
+
+def _as_sent(slates: Slates, *fields: str) -> Columns:
+    return {field: slates.batch.column(field) for field in fields}
+
+
+def _constant(text: str, count: int) -> pa.StringArray:
+    return pa.repeat(pa.scalar(text, pa.string()), count)
+
+
+def _struct(columns: Columns) -> pa.StructArray:
+    return pa.StructArray.from_arrays(list(columns.values()), list(columns))
+
+
+def _lists(offsets: Ints, values: pa.Array) -> pa.ListArray:
+    return pa.ListArray.from_arrays(_int32(offsets), values)
+
+
+def _offsets(counts: Ints) -> Ints:
+    return np.concatenate([[0], np.cumsum(counts)])
+
+
+def _int32(values: npt.NDArray[Any]) -> pa.Int32Array:
+    return pa.array(values.astype(np.int32))
+
+
+def _float32(values: npt.NDArray[Any]) -> pa.FloatArray:
+    return pa.array(values.astype(np.float32))
+
+
+def _optional(values: npt.NDArray[Any], known: Bools) -> pa.FloatArray:
+    """Give numbers where they are known and not NaN, else null."""
+    return pa.array(values.astype(np.float32), mask=~known | np.isnan(values))
+
+
+def _from_hex(digits: str, width: int) -> pa.FixedSizeBinaryArray:
+    return _fixed(bytes.fromhex(digits), width)
+
+
+def _fixed(joined: bytes, width: int) -> pa.FixedSizeBinaryArray:
+    buffers = [None, pa.py_buffer(joined)]
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(joined) // width, buffers)

@@ -15,13 +15,13 @@ from models.data.slates import impressions
 from models.selector.features import TYPES
 from models.selector.train import Feedback
 from stream.explain.ablate import ablate
-from stream.explain.columns import to_columns
+from stream.explain.attribute import attribute
+from stream.explain.decode import decode_records
 from stream.explain.findings import Findings
 from stream.explain.kinds import KINDS
 from stream.explain.models import Models
+from stream.explain.policy import CLAIMS, context
 from stream.explain.score import score
-from stream.explain.selector import CLAIMS, context
-from stream.explain.signals import attribute
 
 _BATCH: Final = 64
 
@@ -37,7 +37,7 @@ def simulated(bundle: Bundle, slates: int, seed: int, seen: Callable[[int], None
     made = impressions(bundle, simulate(slates, seed), seed=seed)
     first = 0
     while batch := list(islice(made, _BATCH)):
-        columns = to_columns(batch, bundle)
+        columns = decode_records(batch, bundle)
         scores = score(columns, models)
         citations = ablate(CLAIMS, columns, scores, models)
         findings = Findings(bundle, columns, scores, attribute(columns, scores, models), citations)

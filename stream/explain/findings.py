@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from models.bundle import Bundle
 from stream.explain.ablate import Citations
-from stream.explain.columns import Slates
+from stream.explain.attribute import Signals
 from stream.explain.score import Scores
-from stream.explain.signals import Signals
+from stream.explain.slates import Slates
 
 
 @dataclass(frozen=True, slots=True)

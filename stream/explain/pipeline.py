@@ -1,71 +1,93 @@
-"""From a batch of slates to explanations: decode, score, attribute, verify, select, word, record.
+"""From a batch of impressions to explanations: decode, score, attribute, ablate, select, word, detail, encode.
 
-One synchronous function over columns; objects are made in the last step. It knows no Kafka and keeps no state between
-batches, so it may run in any thread, one batch at a time.
+Each stage is a module of this package, and a function from columns to columns. The pipeline knows no Kafka and keeps no
+state between batches, so it may run in any thread, one batch at a time.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Any, Final, Self
 
 import numpy as np
+import pyarrow as pa
 
 from models.bundle import Bundle
-from models.errors import BundleError
 from models.selector.runtime import MAX_EXPLORATION
+from schemas.columnar import from_records, list_offsets, to_records
 from schemas.errors import InvalidEvent, WhyrecError
-from schemas.events import STATUSES, Audit, Explanation, Impression, validate_impression
-from stream.explain import basis, records
+from schemas.events import EXPLANATION_TYPES, STATUSES
 from stream.explain.ablate import ablate
-from stream.explain.avro import Body, read
-from stream.explain.basis import bases
-from stream.explain.columns import Ints, Sheet, Slates, arrange, check_features, to_columns
+from stream.explain.attribute import attribute
+from stream.explain.decode import decode
 from stream.explain.detail import detail
-from stream.explain.encode import Encoded, Encoder
+from stream.explain.encode import Encoder
 from stream.explain.findings import Findings
-from stream.explain.kinds import KINDS
 from stream.explain.models import Models
+from stream.explain.policy import resolve
 from stream.explain.score import score
-from stream.explain.selector import Policy, choices, resolve
-from stream.explain.signals import attribute
-from stream.explain.wording import wording_for
+from stream.explain.select import select
+from stream.explain.slates import Ints
+from stream.explain.word import word, wordings_of
 
+SYSTEM_FAULTS: Final = (MemoryError, OSError)
+"""Failures that no impression can cause: the pipeline raises them as they are."""
 
-@dataclass(frozen=True, slots=True)
-class Explained:
-    """A slate was explained. The audit's source partition and offset are -1, for the reader of the message to fill."""
+StageObserver = Callable[[str, float], None]
+"""Called after each stage of a batch with its name and the seconds that it took."""
 
-    explanation: Explanation
-    audit: Audit
+_OUTCOMES: Final = [(kind, status) for kind in EXPLANATION_TYPES for status in STATUSES]
+"""Type and status of an item, by the index of the type times the number of statuses plus the index of the status."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A slate could not be explained: the stage that failed, and why."""
+    """An impression that could not be explained: the stage that failed, and why."""
 
     stage: str
     error: str
 
 
-Outcome = Explained | Rejected
-Answer = Encoded | Explained | Rejected
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What became of a batch of impressions.
 
-Made = TypeVar("Made")
+    rows int64 [S]: which impressions were explained, in order; rejected: the others, by row; explanations and audits:
+    one event per explained impression, ``explanation.avsc`` and ``audit.avsc`` in Arrow. The source of the audit
+    records is still to be filled in, see ``stream.explain.encode.with_source``.
+    """
 
-_GENERIC: Final = STATUSES.index("generic")
-_MISMATCH: Final = STATUSES.index("model_mismatch")
+    rows: Ints
+    rejected: dict[int, Rejected]
+    explanations: pa.RecordBatch
+    audits: pa.RecordBatch
 
-StageObserver = Callable[[str, float], None]
-"""Told after each stage of a batch: its name, and the seconds it took."""
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Explained, Sequence[int]]]) -> Explained:
+        """Put together what became of parts of a batch, each with the rows of the batch that it consisted of."""
+        rows = np.concatenate([np.asarray(taken, dtype=np.int64)[part.rows] for part, taken in parts])
+        rejected = {taken[row]: reason for part, taken in parts for row, reason in part.rejected.items()}
+        explanations = pa.concat_batches([part.explanations for part, _ in parts])
+        audits = pa.concat_batches([part.audits for part, _ in parts])
+        order = pa.array(np.argsort(rows))
+        return cls(np.sort(rows), rejected, explanations.take(order), audits.take(order))
+
+    def item_outcomes(self) -> list[list[tuple[str, str]]]:
+        """Return the explanation type and the status of each item, by slate."""
+        slates = self.explanations.column("items")
+        offsets, items = list_offsets(slates).tolist(), slates.flatten()
+        codes = items.field("type").to_numpy() * len(STATUSES) + items.field("status").to_numpy()
+        outcomes = [_OUTCOMES[code] for code in codes.tolist()]
+        return [outcomes[first:last] for first, last in pairwise(offsets)]
 
 
 class _StageFailed(Exception):
-    """Carries the stage's name past the columns, to where the slates can be told apart."""
+    """Names the stage that failed, until it is known which impression is the cause."""
 
     def __init__(self, stage: str, cause: Exception) -> None:
         super().__init__(stage)
@@ -92,7 +114,7 @@ class Explainer:
         self._clock = clock
         self._observe = observe
         self._models = Models.open(bundle, threads)
-        self._encoder = Encoder(bundle)
+        self._encoder = Encoder(bundle, self.policy)
 
     @classmethod
     def load(cls, bundle_dir: Path | str, policy: str = "evidence", **options: Any) -> Self:
@@ -106,164 +128,89 @@ class Explainer:
         return cls(Bundle.load(Path(bundle_dir)), policy, **options)
 
     def explain(self, impressions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Explain impressions, dictionaries of the shape of ``impression.v2.avsc``, as such of ``explanation.v2.avsc``.
+        """Explain impressions, records of the shape of ``impression.avsc``, as records of ``explanation.avsc``.
 
         Raises:
             InvalidEvent: one of them cannot be explained; says which and why.
 
         """
-        explained = []
-        for number, outcome in enumerate(self.run(impressions)):
-            if isinstance(outcome, Rejected):
-                raise InvalidEvent(f"impression {number} cannot be explained ({outcome.stage}): {outcome.error}")
-            explained.append(cast("dict[str, Any]", outcome.explanation))
-        return explained
+        explained = self.run(_batch_of(impressions))
+        for row, rejected in sorted(explained.rejected.items()):
+            raise InvalidEvent(f"impression {row} cannot be explained ({rejected.stage}): {rejected.error}")
+        return to_records("explanation", explained.explanations)
 
-    def run(self, impressions: Sequence[Mapping[str, Any]]) -> list[Outcome]:
-        """Explain a batch: one outcome per impression, in order; whatever is wrong with a slate stays with that slate.
+    def run(self, impressions: pa.RecordBatch) -> Explained:
+        """Explain a batch, ``impression.avsc`` in Arrow. One impression's fault does not affect the others.
 
-        When a stage fails on the whole batch, each slate is run by itself, so that only those that fail are rejected.
+        When a stage fails, the batch is halved until each impression that makes it fail stands alone and is rejected.
 
         Raises:
-            BundleError: a model cannot be run.
-            MemoryError, OSError: as raised by a stage.
+            MemoryError, OSError: a failure that no impression can cause.
 
         """
-        return self._run(impressions, self._records)
-
-    def encode(self, impressions: Sequence[Mapping[str, Any]]) -> list[Answer]:
-        """Like :meth:`run`, with what was explained as Avro, made without an object for each item.
-
-        What Avro cannot be made of so, or has an item's whole ledger, comes as records.
-        """
-        return self._run(impressions, self._encoded)
-
-    def read(self, bodies: Sequence[Body | None]) -> Sheet:
-        """Read impressions from Avro bodies of the newest version, to be given to :meth:`encode` as they are.
-
-        What is not there (``None`` is not, nor any that is damaged, invalid or asks for detail) is for
-        :class:`schemas.codec.Codec` to decode; what is answered is the same either way.
-        """
-        with self._stage("read"):
-            return read(bodies, self.bundle)
-
-    def _run(
-        self,
-        impressions: Sequence[Mapping[str, Any]],
-        make: Callable[[Findings, records.Said, float], Iterable[Made]],
-    ) -> list[Made | Rejected]:
         try:
-            return self._run_together(impressions, make)
+            return self._run_together(impressions)
         except _StageFailed as failure:
-            if len(impressions) == 1:
-                return [Rejected(failure.stage, _reason(failure.cause))]
-        return [outcome for impression in impressions for outcome in self._run([impression], make)]
+            count = impressions.num_rows
+            if count <= 1:
+                return self._nothing({0: Rejected(failure.stage, _reason(failure.cause))})
+        halves = range(count // 2), range(count // 2, count)
+        return Explained.joined([(self.run(impressions.slice(half.start, len(half))), half) for half in halves])
 
-    def _run_together(
-        self,
-        impressions: Sequence[Mapping[str, Any]],
-        make: Callable[[Findings, records.Said, float], Iterable[Made]],
-    ) -> list[Made | Rejected]:
+    def _run_together(self, impressions: pa.RecordBatch) -> Explained:
         started = time.perf_counter()
         with self._stage("decode"):
-            admitted, slates = self._decode(impressions)
+            decoded = decode(impressions, self.bundle, int(time.time() * 1000))
+            slates = decoded.slates
         with self._stage("score"):
             scores = score(slates, self._models)
         with self._stage("attribute"):
             signals = attribute(slates, scores, self._models)
-        with self._stage("verify"):
+        with self._stage("ablate"):
             citations = ablate(self._rules.claims, slates, scores, self._models)
         findings = Findings(self.bundle, slates, scores, signals, citations)
         with self._stage("select"):
-            chosen, statuses = select(findings, self._rules)
+            selection = select(findings, self._rules)
         with self._stage("word"):
-            said = word(findings, chosen, statuses, self._models)
-        with self._stage("record"):
-            made = iter(make(findings, said, started))
-        return [each if isinstance(each, Rejected) else next(made) for each in admitted]
+            wordings = wordings_of(slates)
+            texts = word(findings, selection, wordings)
+        with self._stage("detail"):
+            details = detail(findings, self._models, wordings)
+        with self._stage("encode"):
+            explanations = self._encoder.explanations(findings, selection, texts, details, int(self._clock() * 1000))
+            per_item_ms = (time.perf_counter() - started) * 1000 / max(1, len(slates.item))
+            audits = self._encoder.audits(findings, selection, texts, per_item_ms)
+        rejected = {row: Rejected("validate", error) for row, error in decoded.errors.items()}
+        return Explained(decoded.rows, rejected, explanations, audits)
 
-    def _decode(self, impressions: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Impression | Rejected], Slates]:
-        if isinstance(impressions, Sheet):  # checked as it was read
-            return impressions, arrange(impressions.fields, self.bundle)
-        admitted = [self._admit(impression) for impression in impressions]
-        valid = [each for each in admitted if not isinstance(each, Rejected)]
-        return admitted, to_columns(valid, self.bundle)
-
-    def _records(self, findings: Findings, said: records.Said, started: float) -> list[Explained]:
-        explanations = records.explanations(findings, said, self.policy, int(self._clock() * 1000))
-        audits = records.audits(findings, explanations, _per_item_ms(findings, started))
-        return list(map(Explained, explanations, audits))
-
-    def _encoded(self, findings: Findings, said: records.Said, started: float) -> Sequence[Encoded | Explained]:
-        produced_at_ms, took_ms = int(self._clock() * 1000), _per_item_ms(findings, started)
-        encoded = self._encoder.encode(findings, said, self.policy, produced_at_ms, took_ms)
-        if encoded is None:
-            return self._records(findings, said, started)
-        detailed = [bool(slate.get("detail")) for slate in findings.slates.impressions]
-        if not any(detailed):
-            return encoded
-        told = self._records(findings, said, started)
-        return [told[place] if whole else encoded[place] for place, whole in enumerate(detailed)]
-
-    def _admit(self, record: Mapping[str, Any]) -> Impression | Rejected:
-        try:
-            impression = validate_impression(record)
-            check_features(impression, self.bundle)
-        except InvalidEvent as error:
-            return Rejected("validate", str(error))
-        return impression
+    @staticmethod
+    def _nothing(rejected: dict[int, Rejected]) -> Explained:
+        return Explained(np.zeros(0, np.int64), rejected, from_records("explanation", []), from_records("audit", []))
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
         try:
             yield
-        except (MemoryError, OSError, BundleError):
-            raise  # a fault of this process or of its models; no slate may be rejected for it
+        except SYSTEM_FAULTS:
+            raise
         except Exception as error:
             raise _StageFailed(name, error) from error
         if self._observe is not None:
             self._observe(name, time.perf_counter() - started)
 
 
-def select(findings: Findings, policy: Policy) -> tuple[Ints, Ints]:
-    """Choose for each item the first kind, in the order of KINDS, whose claim the policy makes.
-
-    Returns places in KINDS, which are those in EXPLANATION_TYPES, and in STATUSES: int64 [T] each. A policy with a
-    selector leaves the choice among the kinds whose claims hold to it. An item whose scores our models do not reproduce
-    gets the kind that claims nothing.
-    """
-    kinds, matches = list(KINDS.values()), findings.scores.matches
-    # A rule may serve as a policy's and say too where a claim holds.
-    rules = {kind.holds for kind in kinds} | {kind.rules[policy.claims] for kind in kinds}
-    true = {rule: rule(findings) for rule in rules}
-    made = np.array([true[kind.rules[policy.claims]] & matches for kind in kinds])
-    made[-1] = True
-    chosen = made.argmax(axis=0) if policy.selector is None else choices(policy.selector, findings, made)
-    holds = np.array([true[kind.holds] for kind in kinds])[chosen, np.arange(len(matches))]
-    statuses = np.where(holds, np.array([STATUSES.index(kind.status) for kind in kinds])[chosen], _GENERIC)
-    return chosen, np.where(matches, statuses, _MISMATCH)
-
-
-def word(findings: Findings, chosen: Ints, statuses: Ints, models: Models) -> records.Said:
-    """Word each item's claim in the locale of its slate, and lay open the items of slates that ask for it."""
-    impressions = findings.slates.impressions
-    wordings = [wording_for(impression["locale"]) for impression in impressions]
-    words = [wordings[slate] for slate in findings.slates.slate.tolist()]
-    texts = [""] * len(chosen)
-    for number, kind in enumerate(KINDS.values()):
-        rows = np.flatnonzero(chosen == number)
-        places = rows.tolist()
-        said = kind.sentences(findings, rows, [words[row] for row in places])
-        for row, text in zip(places, said, strict=True):
-            texts[row] = text
-    steps = bases(findings.signals)
-    basis_texts = [basis.sentences(each)[step] for each, step in zip(words, steps.tolist(), strict=True)]
-    return records.Said(chosen, statuses, texts, steps, basis_texts, detail(findings, models, wordings))
-
-
-def _per_item_ms(findings: Findings, started: float) -> float:
-    return (time.perf_counter() - started) * 1000 / max(1, len(findings.slates.item))
+def _batch_of(impressions: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
+    """Turn records into columns; InvalidEvent says which of them cannot be."""
+    try:
+        return from_records("impression", impressions)
+    except InvalidEvent:
+        for row, impression in enumerate(impressions):
+            try:
+                from_records("impression", [impression])
+            except InvalidEvent as error:
+                raise InvalidEvent(f"impression {row} cannot be explained: {error}") from error
+        raise
 
 
 def _reason(error: Exception) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 
 from models.reranker.runtime import Rescorer
 from models.session.histories import Reading
-from stream.explain.columns import Bools, Doubles, Floats, Slates
 from stream.explain.models import Models
+from stream.explain.slates import Bools, Doubles, Floats, Slates
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,7 @@ from stream.settings import BUNDLED_MODEL
 def warm_up() -> None:
     """Explain a few simulated slates with the bundle that is shipped."""
     bundle = Bundle.load(BUNDLED_MODEL)
-    explainer = Explainer(bundle)
-    explainer.read([])
-    explainer.encode(list(impressions(bundle, simulate(4, 0), items=20)))
+    Explainer(bundle).explain(list(impressions(bundle, simulate(4, 0), items=20)))
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ from typing import Any, Final, Literal, cast
 
 from models.bundle import Bundle
 from models.session.runtime import SessionModel
-from schemas.columnar import from_records
-from schemas.errors import WhyrecError
+from schemas.columnar import from_records, to_records
+from schemas.errors import InvalidEvent, WhyrecError
 from schemas.events import Detail, Impression, ItemExplanation
 from stream.archive.rows.slates import SCHEMA, rows_of
-from stream.explain.columns import to_columns
-from stream.explain.pipeline import Explainer, Rejected
+from stream.explain.decode import decode_records
+from stream.explain.pipeline import Explainer
 from stream.replay.archived import ArchivedSlate
 
 TOLERANCE: Final = 1e-4
@@ -115,11 +115,15 @@ def replay(archived: ArchivedSlate, impression: Impression, explainer: Explainer
 
     """
     asked = cast("Impression", {**impression, "detail": True})
-    [outcome] = explainer.run([asked])
-    if isinstance(outcome, Rejected):
-        raise NotReplayable(f"the impression cannot be explained ({outcome.stage}): {outcome.error}")
-    explained = {item["item_id"]: item for item in outcome.explanation["items"]}
-    recomputed = {row["item_id"]: row for row in rows_of(from_records("audit", [outcome.audit])).to_pylist()}
+    try:
+        outcome = explainer.run(from_records("impression", [asked]))
+    except InvalidEvent as error:
+        raise NotReplayable(f"the impression cannot be explained: {error}") from error
+    for rejected in outcome.rejected.values():
+        raise NotReplayable(f"the impression cannot be explained ({rejected.stage}): {rejected.error}")
+    [explanation] = to_records("explanation", outcome.explanations)
+    explained = {item["item_id"]: cast("ItemExplanation", item) for item in explanation["items"]}
+    recomputed = {row["item_id"]: row for row in rows_of(outcome.audits).to_pylist()}
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in archived.rows:
         rows.setdefault(row["item_id"], []).append(row)
@@ -139,7 +143,7 @@ def replay(archived: ArchivedSlate, impression: Impression, explainer: Explainer
 
 def attention_heads(impression: Impression, bundle: Bundle) -> Heads:
     """Return the attention weights of every layer and head, from the newest event."""
-    slates = to_columns([impression], bundle)
+    slates = decode_records([impression], bundle)
     histories = slates.histories
     attention = SessionModel(bundle).run(histories.item, histories.engagement, without=False).attention[0]
     there = slates.event[0] >= 0

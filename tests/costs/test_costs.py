@@ -55,10 +55,11 @@ def test_a_slate_asks_for_few_rows_of_the_models(ours: Ours, slates: list[Any]) 
     for batch in batches(ours, slates):
         ours(batch)
     rows = {stage: work.rows / SLATES for stage, work in ours.works.items() if work.rows}
-    assert set(rows) == {"score", "verify"}
-    # Each session's 20 rows once, and once more the newest row for the ten watched events to which it listened.
-    assert rows["score"] < 36
-    assert rows["verify"] < 66
+    assert set(rows) == {"score", "ablate"}
+    # Each session's 20 positions once.
+    assert rows["score"] < 26
+    # The newest position for each of ten watched events that it attends to, and then the ablations of six candidates.
+    assert rows["ablate"] < 76
     met, sums = (count / SLATES for count in counts)
     # Each item meets the trees once, and is scored again once for each event that holds.
     assert met <= ITEMS

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import typer
@@ -17,8 +19,10 @@ from models.data.movielens import load
 from models.data.world import streamrec
 from models.session.config import SessionConfig
 from schemas.codec import Codec
+from schemas.columnar import to_records
 from schemas.errors import WhyrecError
-from schemas.events import Impression, validate_impression
+from schemas.events import Impression
+from schemas.validation import faults
 from stream.commands.produce import produce
 from stream.kafka.embedded import PARTITIONS, EmbeddedBroker
 from stream.kafka.load import Ahead, limit_of
@@ -51,12 +55,12 @@ def arrived(broker: EmbeddedBroker, expected: int) -> list[tuple[bytes, Impressi
     consumer.assign([TopicPartition(TOPIC, number, 0) for number in range(PARTITIONS)])
     messages = consumer.consume(expected, timeout=10.0) + consumer.consume(1, timeout=0.3)
     consumer.close()
-    codec = Codec()
-    return [
-        (message.key(), validate_impression(codec.decode("impression", message.value(), message.headers())))
-        for message in messages
-        if message.error() is None
-    ]
+    received = [message for message in messages if message.error() is None]
+    decoded = Codec().decode_batch("impression", [(message.value(), message.headers()) for message in received])
+    assert not decoded.errors
+    assert not faults(decoded.batch, int(time.time() * 1000))
+    records = [cast("Impression", record) for record in to_records("impression", decoded.batch)]
+    return [(message.key(), record) for message, record in zip(received, records, strict=True)]
 
 
 def test_the_topic_contains_the_slates_reported_as_delivered(broker: EmbeddedBroker, bundle: Path) -> None:

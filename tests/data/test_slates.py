@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from models.reranker.runtime import Reranker
 from models.session.config import SessionConfig
 from models.session.runtime import SessionModel, left_pad
 from schemas.codec import Codec
-from schemas.events import ENGAGEMENTS, Impression, validate_impression
+from schemas.columnar import from_records
+from schemas.events import ENGAGEMENTS, Impression
+from schemas.validation import faults
 from tests.bundles import tiny_bundle
 from tests.strategies import same
 
@@ -44,8 +47,8 @@ def slates(bundle: Bundle, users: Sessions) -> list[Impression]:
 def test_every_user_gets_a_valid_slate(slates: list[Impression], users: Sessions) -> None:
     assert [slate["user_id_hash"] for slate in slates] == users.user_id_hash.tolist()
     assert len({slate["request_id"] for slate in slates}) == len(slates)
+    assert faults(from_records("impression", slates), int(time.time() * 1000)) == {}
     for slate in slates:
-        validate_impression(slate)
         assert [item["position"] for item in slate["items"]] == list(range(1, 21))
 
 

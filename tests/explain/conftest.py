@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from models.bundle import Bundle
-from stream.explain.pipeline import Explainer
+from schemas.columnar import from_records, to_records
+from schemas.errors import InvalidEvent
+from stream.explain.pipeline import Explainer, Rejected
 from tests.bundles import tiny_bundle, tiny_impression
 
 SIZES: Sequence[tuple[int, int]] = ((8, 6), (3, 6), (20, 10), (1, 4), (2, 5), (12, 20), (50, 8), (6, 2))
@@ -34,6 +38,33 @@ def explainer(bundle_dir: Path) -> Explainer:
 @pytest.fixture(scope="session")
 def reference(bundle_dir: Path) -> Explainer:
     return Explainer.load(bundle_dir, "attention")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was said of one slate, and what is archived of it."""
+
+    explanation: dict[str, Any]
+    audit: dict[str, Any]
+
+
+def run(explainer: Explainer, records: Sequence[Mapping[str, Any]]) -> list[Outcome | Rejected]:
+    """Explain records as a batch; one outcome each, in order."""
+    outcomes: dict[int, Outcome | Rejected] = {}
+    parts = [from_records("impression", [])]
+    places = []
+    for place, record in enumerate(records):
+        try:
+            parts.append(from_records("impression", [record]))
+            places.append(place)
+        except InvalidEvent as error:
+            outcomes[place] = Rejected("decode", str(error))
+    explained = explainer.run(pa.concat_batches(parts))
+    events = (to_records("explanation", explained.explanations), to_records("audit", explained.audits))
+    for row, explanation, audit in zip(explained.rows.tolist(), *events, strict=True):
+        outcomes[places[row]] = Outcome(explanation, audit)
+    outcomes |= {places[row]: rejected for row, rejected in explained.rejected.items()}
+    return [outcomes[place] for place in range(len(records))]
 
 
 def gist(explanation: Mapping[str, Any]) -> list[tuple[Any, ...]]:

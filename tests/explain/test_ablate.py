@@ -17,10 +17,11 @@ from stream.explain.ablate.choose import confirmed
 from stream.explain.ablate.margin import RELATIVE, age_weights, citation_margin
 from stream.explain.ablate.measure import measure
 from stream.explain.ablate.propose import APPROXIMATE, CANDIDATES, MIN_ATTENTION, Candidates, by_evidence
-from stream.explain.columns import Slates, to_columns, watched
 from stream.explain.counterfactual import ranks
+from stream.explain.decode import decode_records
 from stream.explain.models import Models
 from stream.explain.score import Scores, score
+from stream.explain.slates import Slates, watched
 from tests.bundles import tiny_bundle, tiny_impression
 from tests.graphs import reduced
 
@@ -55,7 +56,7 @@ def models(kind: str, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def columns(bundle: Bundle, slates: list[dict[str, Any]]) -> Slates:
     more = [tiny_impression(bundle, session=20, items=40, seed=seed) for seed in range(20, 26)]
-    return to_columns([*slates, *more], bundle)
+    return decode_records([*slates, *more], bundle)
 
 
 def every_pair(slates: Slates) -> Candidates:
@@ -184,7 +185,7 @@ def test_an_item_whose_scores_are_not_reproduced_keeps_the_score_that_was_sent(
     models = Models.open(bundle, 1)
     other = [slate | {"items": [item | {"reranking_score": item["reranking_score"] + 1} for item in slate["items"]]}
              for slate in slates]  # fmt: skip
-    columns = to_columns(other, bundle)
+    columns = decode_records(other, bundle)
     measured = measure(every_pair(columns), columns, score(columns, models), models, rank_all=True)
     np.testing.assert_array_equal(measured.rank_without, measured.rank[measured.item])
 

@@ -13,20 +13,21 @@ from models.bundle import Bundle
 from models.reranker.runtime import Reranker
 from schemas.events import EXPLANATION_TYPES
 from stream.explain.ablate import ablate
-from stream.explain.columns import to_columns
+from stream.explain.attribute import attribute
+from stream.explain.decode import decode_records
 from stream.explain.findings import Findings
 from stream.explain.kinds import KINDS, POLICIES
 from stream.explain.models import Models
-from stream.explain.pipeline import Explainer, select
+from stream.explain.pipeline import Explainer
+from stream.explain.policy import Policy
 from stream.explain.score import score
-from stream.explain.selector import Policy
-from stream.explain.signals import attribute
+from stream.explain.select import select
 from stream.explain.wording import LOCALES, wording_for
 from tests.bundles import tiny_bundle, tiny_impression
 
 
 def investigate(models: Models, impressions: list[Any], policy: str) -> Findings:
-    slates = to_columns(impressions, models.bundle)
+    slates = decode_records(impressions, models.bundle)
     scores = score(slates, models)
     citations = ablate(policy, slates, scores, models)
     return Findings(models.bundle, slates, scores, attribute(slates, scores, models), citations)
@@ -91,7 +92,7 @@ def test_the_last_kind_fits_every_item(findings: Findings) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_first_kind_whose_claim_is_made_is_chosen(policy: str, models: Models, many: list[Any]) -> None:
     findings = investigate(models, many, policy)
-    chosen, _ = select(findings, Policy(policy, policy))
+    chosen = select(findings, Policy(policy, policy)).kind
     assert len(set(chosen.tolist())) >= 3
     assert len(set(chosen.tolist())) >= 3
     for row, number in enumerate(chosen.tolist()):
@@ -175,7 +176,7 @@ def test_contributions_that_do_not_add_up_are_not_spoken_of(
     assert not findings.signals.sound.any()
     assert np.abs(findings.signals.residual).max() > 1e-3
     for name in POLICIES:
-        assert EXPLANATION_TYPES.index("category_match") not in select(findings, Policy(name, name))[0]
+        assert EXPLANATION_TYPES.index("category_match") not in select(findings, Policy(name, name)).kind
 
 
 def test_contributions_and_base_add_up_to_the_raw_score(models: Models, many: list[Any]) -> None:

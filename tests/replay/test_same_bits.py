@@ -7,7 +7,7 @@ import pytest
 from models.bundle import Bundle
 from models.data.simulator import simulate
 from models.data.slates import impressions
-from stream.explain.pipeline import Explained, Explainer
+from stream.explain.pipeline import Explainer
 from stream.settings import BUNDLED_MODEL
 
 pytestmark = pytest.mark.slow
@@ -20,10 +20,8 @@ def test_an_explanation_is_the_same_alone_and_in_a_batch() -> None:
         if number % 2:
             slate["items"] = slate["items"][: number % 5]
     explainer = Explainer(bundle)
-    together = explainer.run(slates)
+    together = explainer.explain(slates)
     for slate, beside in zip(slates, together, strict=True):
-        [alone] = explainer.run([slate])
-        assert isinstance(alone, Explained)
-        assert isinstance(beside, Explained)
+        [alone] = explainer.explain([slate])
         # As text, since a missing feature is NaN, and NaN does not equal itself.
-        assert repr(alone.explanation["items"]) == repr(beside.explanation["items"])
+        assert repr(alone["items"]) == repr(beside["items"])

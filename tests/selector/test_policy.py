@@ -17,9 +17,10 @@ from models.selector.train import train
 from schemas.columnar import from_records
 from stream.archive.rows.slates import rows_of
 from stream.errors import ConfigurationError
+from stream.explain.decode import decode_records
 from stream.explain.feedback import simulated
-from stream.explain.pipeline import Explained, Explainer
-from stream.explain.selector import draws
+from stream.explain.pipeline import Explainer
+from stream.explain.policy import draws
 from stream.replay.archived import ArchivedSlate, Source
 from stream.replay.compare import explainer_for, replay
 from stream.settings import BUNDLED_MODEL
@@ -67,9 +68,9 @@ def test_a_slate_explained_alone_has_the_same_texts(learned: Explainer, slates: 
 
 
 def test_a_replay_finds_the_chosen_types(learned: Explainer, slates: list[Any]) -> None:
-    for outcome, slate in zip(learned.run(slates[:2]), slates[:2], strict=True):
-        assert isinstance(outcome, Explained)
-        rows = rows_of(from_records("audit", [outcome.audit])).to_pylist()
+    explained = learned.run(from_records("impression", slates[:2]))
+    for place, slate in enumerate(slates[:2]):
+        rows = rows_of(explained.audits.slice(place, 1)).to_pylist()
         archived = ArchivedSlate(Source("", 0, 0), rows)
         assert replay(archived, slate, explainer_for(archived, learned.bundle, "evidence")).proven
 
@@ -84,7 +85,7 @@ def test_the_share_of_explored_items_is_the_exploration_rate(
 ) -> None:
     bundle, selector = served
     many = list(impressions(bundle, simulate(400, 18)))
-    share = (draws(many) < selector.exploration).mean()
+    share = (draws(decode_records(many, bundle)) < selector.exploration).mean()
     assert share == pytest.approx(selector.exploration, abs=4 * np.sqrt(0.1 * 0.9 / (20 * len(many))))
 
 

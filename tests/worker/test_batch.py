@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import structlog
 from confluent_kafka import KafkaError
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from models.bundle import Bundle
 from models.errors import BundleError
-from schemas.codec import Codec, Headers
+from schemas.codec import Codec, DecodedMessages, Headers
 from schemas.events import EventName
 from schemas.registry import RegistryUnavailable
 from stream.agents import dead_letters
@@ -25,9 +26,7 @@ from stream.agents.dead_letters import DeadLetter
 from stream.agents.isolation import IsolatingExplainer
 from stream.agents.reference import reference_slate
 from stream.errors import DeliveryError, WorkerUnfit
-from stream.explain.columns import Sheet
-from stream.explain.pipeline import Answer as Outcome
-from stream.explain.pipeline import Explainer
+from stream.explain.pipeline import Explained, Explainer, Rejected
 from stream.kafka.delivery import Output, Receipt
 from stream.settings import Settings
 from tests.bundles import tiny_impression
@@ -56,20 +55,22 @@ def plain_log() -> Iterator[None]:
 
 
 class Faulty:
-    """An explainer that fails when ``fault`` returns an error for any slate of the batch."""
+    """An explainer that fails on the slates for which ``fault`` returns an error, as the pipeline would fail."""
 
     def __init__(self, explainer: Explainer, fault: Callable[[str], Exception | None]) -> None:
         self._explainer = explainer
         self.fault = fault
 
-    def read(self, bodies: Sequence[bytes | memoryview | None]) -> Sheet:
-        return self._explainer.read(bodies)
-
-    def encode(self, impressions: Sequence[Mapping[str, Any]]) -> list[Outcome]:
-        for each in impressions:
-            if (error := self.fault(each["request_id"])) is not None:
+    def run(self, impressions: pa.RecordBatch) -> Explained:
+        errors = {row: self.fault(name) for row, name in enumerate(impressions.column("request_id").to_pylist())}
+        for error in errors.values():
+            if isinstance(error, MemoryError | OSError):
                 raise copy(error)  # an error that is raised again keeps the traceback of each time
-        return self._explainer.encode(impressions)
+        sound = [row for row, error in errors.items() if error is None]
+        explained = self._explainer.run(impressions.take(pa.array(sound, pa.int64())))
+        rejected = {row: Rejected("score", str(error)) for row, error in errors.items() if error is not None}
+        nothing = Explained(np.zeros(0, np.int64), rejected, *(explained.explanations[:0], explained.audits[:0]))
+        return Explained.joined([(explained, sound), (nothing, range(impressions.num_rows))])
 
 
 def letter_of(answer: Answer, place: int) -> Output:
@@ -167,7 +168,7 @@ def test_a_slate_that_makes_the_whole_batch_fail_is_found_and_the_others_are_exp
     faulty = Faulty(explainer, lambda request_id: error if request_id in poison else None)
     answer = BatchWork(IsolatingExplainer(faulty, reference_slate(bundle)), codec, settings).answer(received)
     assert set(answer.slates) == set(range(6)) - poisoned
-    assert stages(answer) == {"explain": len(poisoned)}
+    assert stages(answer) == {"score": len(poisoned)}
     assert set(answer.dead_letters) == poisoned
 
 
@@ -273,14 +274,11 @@ class AbsentRegistry(Codec):
         super().__init__()
         self.failures = failures
 
-    def newest_body(self, event: EventName, value: bytes | None, headers: Headers = None) -> memoryview | None:
-        return None if self.failures else super().newest_body(event, value, headers)
-
-    def decode(self, event: EventName, value: bytes | None, headers: Headers = None) -> dict[str, Any]:
+    def decode_batch(self, event: EventName, messages: Sequence[tuple[bytes | None, Headers]]) -> DecodedMessages:
         if self.failures:
             self.failures -= 1
             raise RegistryUnavailable("away")
-        return super().decode(event, value, headers)
+        return super().decode_batch(event, messages)
 
 
 def test_a_registry_that_is_away_for_a_moment_costs_no_slate(

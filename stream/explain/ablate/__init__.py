@@ -20,10 +20,10 @@ import numpy as np
 from stream.explain.ablate.choose import as_proposed, confirmed
 from stream.explain.ablate.measure import Measured, measure
 from stream.explain.ablate.propose import CITED, EVENTS, Candidates, by_attention, by_evidence
-from stream.explain.columns import Bools, Floats, Ints, Slates
 from stream.explain.counterfactual import ranks
 from stream.explain.models import Models
 from stream.explain.score import Scores
+from stream.explain.slates import Bools, Floats, Ints, Slates
 
 __all__ = ["CITED", "EVENTS", "POLICIES", "Citations", "Policy", "ablate"]
 

@@ -11,10 +11,10 @@ from models.compiled import compiled
 from stream.explain.ablate.margin import age_weights, citation_margin, margin_drop
 from stream.explain.ablate.measure import Measured
 from stream.explain.ablate.propose import CITED
-from stream.explain.columns import Floats, Ints, Slates
 from stream.explain.counterfactual import score_drops
 from stream.explain.models import Models
 from stream.explain.score import Scores
+from stream.explain.slates import Floats, Ints, Slates
 
 SECOND: Final = 0.5
 """Share of the first citation's drop that a second citation must still have: it is one more thing to read."""

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from models.bundle import Bundle
-from stream.explain.columns import Floats
+from stream.explain.slates import Floats
 
 RELATIVE: Final = 0.25
 """Share of the margin that the centred score drop must exceed; the score drop itself must exceed the full margin.

@@ -12,10 +12,10 @@ import numpy as np
 from models.attribution.ablation import DELETE, MASK, Edits, available, session_vectors
 from stream.explain.ablate.margin import age_weights, citation_margin, margin_drop
 from stream.explain.ablate.propose import Candidates
-from stream.explain.columns import Bools, Floats, Ints, Slates
 from stream.explain.counterfactual import counterfactual_ranks, ranks, score_drops
 from stream.explain.models import Models
 from stream.explain.score import Scores
+from stream.explain.slates import Bools, Floats, Ints, Slates
 
 
 @dataclass(frozen=True, slots=True)

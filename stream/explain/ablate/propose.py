@@ -10,10 +10,10 @@ import numpy as np
 from models.attribution.ablation import DELETE, MASK, MASK_LAST_QUERY, Edits, session_vectors
 from models.compiled import compiled
 from stream.explain.ablate.margin import RELATIVE, age_weights, citation_margin
-from stream.explain.columns import Bools, Floats, Ints, Slates, watched
 from stream.explain.counterfactual import drop_of, score_drops
 from stream.explain.models import Models
 from stream.explain.score import Scores
+from stream.explain.slates import Bools, Floats, Ints, Slates, watched
 from stream.explain.top_k import write_top_k
 
 CANDIDATES: Final = 2

@@ -22,8 +22,8 @@ def detail(findings: Findings, models: Models, wordings: Sequence[Wording]) -> l
     """
     slates, scores, signals = findings.slates, findings.scores, findings.signals
     made: list[Detail | None] = [None] * len(slates.item)
-    asking = [slate for slate in range(len(slates.foreign)) if slates.impression(slate).get("detail")]
-    rows = np.flatnonzero(np.isin(slates.slate, asking) & scores.matches)
+    asked = slates.batch.column("detail").to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(asked[slates.slate] & scores.matches)
     if not len(rows):
         return made
     moments = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from models.exemplars.moments import Moment, own_moments, shared_moments
 from schemas.events import SimilarMoment
-from stream.explain.columns import Slates, watched
 from stream.explain.models import Models
 from stream.explain.score import Scores
+from stream.explain.slates import Slates, watched
 
 
 def similar_moments(slates: Slates, scores: Scores, models: Models, slate: int) -> list[SimilarMoment]:

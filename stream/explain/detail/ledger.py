@@ -13,10 +13,10 @@ import numpy as np
 
 from models.attribution.ablation import DELETE, Edits, session_vectors
 from schemas.events import EventLedger, FeatureLedger
-from stream.explain.columns import Floats, Ints
 from stream.explain.counterfactual import score_drops
 from stream.explain.findings import Findings
 from stream.explain.models import Models
+from stream.explain.slates import Floats, Ints
 
 
 def feature_ledgers(findings: Findings, rows: Ints) -> Iterator[list[FeatureLedger]]:

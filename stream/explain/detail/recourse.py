@@ -26,10 +26,10 @@ import numpy as np
 
 from models.attribution.ablation import Edits, session_vectors
 from schemas.events import Recourse
-from stream.explain.columns import Floats, Ints, watched
 from stream.explain.counterfactual import counterfactual_ranks, ranks
 from stream.explain.findings import Findings
 from stream.explain.models import Models
+from stream.explain.slates import Floats, Ints, watched
 from stream.explain.wording import Wording
 
 MAX_TITLES: Final = 3

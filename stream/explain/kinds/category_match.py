@@ -7,9 +7,9 @@ from typing import Final
 
 import numpy as np
 
-from stream.explain.columns import Bools, Ints
 from stream.explain.findings import Findings
 from stream.explain.kinds.kind import Kind
+from stream.explain.slates import Bools, Ints
 from stream.explain.wording import Wording
 
 DECIDING: Final = 3

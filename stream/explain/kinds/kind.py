@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.events import ExplanationType, Status
-from stream.explain.columns import Bools, Ints
 from stream.explain.findings import Findings
+from stream.explain.slates import Bools, Ints
 from stream.explain.wording import Wording
 
 Rule = Callable[[Findings], Bools]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stream.explain.columns import Bools, Ints
 from stream.explain.findings import Findings
 from stream.explain.kinds.kind import Kind
+from stream.explain.slates import Bools, Ints
 from stream.explain.wording import Wording
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from stream.explain.columns import Bools, Ints
 from stream.explain.findings import Findings
 from stream.explain.kinds.kind import Kind
+from stream.explain.slates import Bools, Ints
 from stream.explain.wording import Wording
 
 PERCENTILE: Final = 95.0

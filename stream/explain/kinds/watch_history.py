@@ -8,9 +8,9 @@ from operator import itemgetter
 
 import numpy as np
 
-from stream.explain.columns import Bools, Ints
 from stream.explain.findings import Findings
 from stream.explain.kinds.kind import Kind
+from stream.explain.slates import Bools, Ints
 from stream.explain.wording.phrases import SLOT, Wording
 
 

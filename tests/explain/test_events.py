@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from hashlib import sha256
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 
 from models.attribution.treeshap import TreeShap
 from models.bundle import Bundle
+from models.reranker.features import FEATURES
 from models.reranker.runtime import Reranker
-from stream.explain.pipeline import Explained, Explainer
-from tests.bundles import tiny_impression
-from tests.explain.conftest import gist
+from stream.explain.pipeline import Explainer
+from tests.bundles import tiny_bundle, tiny_impression
+from tests.explain.conftest import Outcome, gist, run
 
 
 @pytest.fixture(scope="module", params=["evidence", "attention"])
@@ -22,10 +24,10 @@ def used(request: pytest.FixtureRequest, explainer: Explainer, reference: Explai
 
 
 @pytest.fixture(scope="module")
-def outcomes(used: Explainer, slates: list[dict[str, Any]]) -> list[Explained]:
-    outcomes = used.run(slates)
-    assert all(isinstance(outcome, Explained) for outcome in outcomes)
-    return [outcome for outcome in outcomes if isinstance(outcome, Explained)]
+def outcomes(used: Explainer, slates: list[dict[str, Any]]) -> list[Outcome]:
+    outcomes = run(used, slates)
+    assert all(isinstance(outcome, Outcome) for outcome in outcomes)
+    return [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
 
 
 def test_a_slate_is_explained_alike_alone_and_in_any_batch(used: Explainer, slates: list[dict[str, Any]]) -> None:
@@ -35,16 +37,16 @@ def test_a_slate_is_explained_alike_alone_and_in_any_batch(used: Explainer, slat
 
 
 def test_an_explanation_carries_what_the_page_needs_to_place_it(
-    used: Explainer, outcomes: list[Explained], slates: list[dict[str, Any]]
+    used: Explainer, outcomes: list[Outcome], slates: list[dict[str, Any]]
 ) -> None:
     for slate, outcome in zip(slates, outcomes, strict=True):
         explanation = outcome.explanation
         for field in ("request_id", "timestamp_ms", "user_id_hash", "region", "locale"):
-            assert explanation[field] == slate[field]  # type: ignore[literal-required]
+            assert explanation[field] == slate[field]
         assert (explanation["policy"], explanation["model_version"]) == (used.policy, used.bundle.model_version)
 
 
-def test_the_audit_tells_what_the_explanation_told(outcomes: list[Explained], slates: list[dict[str, Any]]) -> None:
+def test_the_audit_tells_what_the_explanation_told(outcomes: list[Outcome], slates: list[dict[str, Any]]) -> None:
     for slate, outcome in zip(slates, outcomes, strict=True):
         audit = outcome.audit
         assert audit["request_id"].hex() == slate["request_id"].replace("-", "")
@@ -68,7 +70,7 @@ def test_the_audit_tells_what_the_explanation_told(outcomes: list[Explained], sl
 
 
 def test_the_five_largest_contributions_are_told_with_their_sign(
-    bundle: Bundle, outcomes: list[Explained], slates: list[dict[str, Any]]
+    bundle: Bundle, outcomes: list[Outcome], slates: list[dict[str, Any]]
 ) -> None:
     treeshap = TreeShap(Reranker.load(bundle).booster)
     display = {feature.name: feature.display_name for feature in bundle.features}
@@ -103,10 +105,43 @@ def test_where_the_slate_is_not_shown_by_score_the_words_say_so(
 
 def test_the_stages_are_observed_in_order(bundle: Bundle, slates: list[dict[str, Any]]) -> None:
     seen: list[str] = []
-    Explainer(bundle, observe=lambda name, _: seen.append(name), clock=lambda: 12.5).run(slates[:1])
-    assert seen == ["decode", "score", "attribute", "verify", "select", "word", "record"]
+    Explainer(bundle, observe=lambda name, _: seen.append(name), clock=lambda: 12.5).explain(slates[:1])
+    assert seen == ["decode", "score", "attribute", "ablate", "select", "word", "detail", "encode"]
 
 
 def test_the_time_is_that_of_the_clock(bundle: Bundle, slates: list[dict[str, Any]]) -> None:
     [explanation] = Explainer(bundle, clock=lambda: 12.5).explain(slates[:1])
     assert explanation["produced_at_ms"] == 12_500
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Explainer, set[str]]:
+    """An explainer of a bundle in which every feature of the user is sensitive, and the names of these features."""
+    features = [dataclasses.replace(feature, is_sensitive=feature.owner == "user") for feature in FEATURES]
+    directory = tiny_bundle(tmp_path_factory.mktemp("guarded"), features=features)
+    return Explainer.load(directory), {feature.name for feature in features if feature.is_sensitive}
+
+
+def test_neither_page_nor_archive_names_a_sensitive_feature(
+    guarded: tuple[Explainer, set[str]], explainer: Explainer, slates: list[dict[str, Any]]
+) -> None:
+    names = guarded[1]
+    for outcome in run(guarded[0], slates):
+        assert isinstance(outcome, Outcome)
+        shown = {each["name"] for item in outcome.explanation["items"] for each in item["evidence"]["features"]}
+        archived = {each["feature"] for entry in outcome.audit["entries"] for each in entry["shap_top_3"]}
+        assert shown
+        assert not (shown | archived) & names
+    plain = [item for explanation in explainer.explain(slates) for item in explanation["items"]]
+    assert any(each["name"] in names for item in plain for each in item["evidence"]["features"])
+
+
+def test_what_a_sensitive_feature_contributes_is_none_of_the_own_habits(
+    guarded: tuple[Explainer, set[str]], explainer: Explainer, slates: list[dict[str, Any]]
+) -> None:
+    shares = [
+        [item["evidence"]["personal_share"] for explanation in used.explain(slates) for item in explanation["items"]]
+        for used in (guarded[0], explainer)
+    ]
+    assert all(less <= more for less, more in zip(*shares, strict=True))
+    assert any(less < more for less, more in zip(*shares, strict=True))

@@ -9,9 +9,9 @@ import numpy as np
 
 from models.bundle import Bundle
 from models.compiled import compiled
-from stream.explain.columns import Bools, Doubles, Floats, Ints, Slates, watched
 from stream.explain.models import Models
 from stream.explain.score import Scores
+from stream.explain.slates import Bools, Doubles, Floats, Ints, Slates, watched
 from stream.explain.top_k import write_top_k
 
 TOP_FEATURES: Final = 5
@@ -99,7 +99,8 @@ def _residual(shap: Doubles, raw: Doubles) -> tuple[Doubles, Bools]:
 
 
 def _personal_share(contribution: Doubles, bundle: Bundle) -> Floats:
-    personal = np.array([feature.is_personal for feature in bundle.features])
+    # A sensitive feature is none of the user's habits, of which a personal share is said to speak.
+    personal = np.array([feature.is_personal and not feature.is_sensitive for feature in bundle.features])
     mass = np.abs(contribution)
     total = mass.sum(axis=1)
     moved = total > 0

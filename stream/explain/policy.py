@@ -6,7 +6,6 @@ drawn from a hash of request and item, so that a replay draws the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -16,11 +15,10 @@ import numpy as np
 from models.bundle import Bundle
 from models.selector.features import CONTEXT, TYPES
 from models.selector.runtime import MAX_EXPLORATION, Selector, choose
-from schemas.events import Impression
 from stream.errors import ConfigurationError
-from stream.explain.columns import Bools, Doubles, Ints, Slates
 from stream.explain.findings import Findings
 from stream.explain.kinds import KINDS, POLICIES
+from stream.explain.slates import Bools, Doubles, Ints, Slates
 
 LEARNED: Final = "learned"
 """The policy; with ``@`` and eight hexadecimal characters it names one selector, as explanations and archive do."""
@@ -80,16 +78,20 @@ def resolve(bundle: Bundle, policy: str, max_exploration: float = MAX_EXPLORATIO
 def choices(selector: Selector, findings: Findings, made: Bools) -> Ints:
     """Choose for each item among the kinds that may be made, bool [K, T]: places in KINDS, int64 [T]."""
     places = np.array([list(KINDS).index(name) for name in TYPES])
-    choice = choose(selector, context(findings), made[places].T, draws(findings.slates.impressions))
+    choice = choose(selector, context(findings), made[places].T, draws(findings.slates))
     return np.where(choice < 0, made.argmax(axis=0), places[choice])
 
 
-def draws(impressions: Sequence[Impression]) -> Doubles:
-    """Draw a number in [0, 1) for each item, the same whenever it is asked: float64 [T]."""
-    names = [f"{each['request_id'].lower()}/{item['item_id']}" for each in impressions for item in each["items"]]
-    whole = b"".join(sha256(name.encode()).digest()[:8] for name in names)
+def draws(slates: Slates) -> Doubles:
+    """Draw a number in [0, 1) for each item, the same whenever it is asked: float64 [T].
+
+    The number is taken from a hash of request and item, so that a replay draws the same.
+    """
+    requests = [request_id.lower() for request_id in slates.texts("request_id")]
+    pairs = zip(slates.slate.tolist(), slates.item_id.to_pylist(), strict=True)
+    hashes = b"".join(sha256(f"{requests[slate]}/{item_id}".encode()).digest()[:8] for slate, item_id in pairs)
     # The upper 53 bits: as many as a float64 holds exactly, so that no draw rounds up to 1.
-    return np.asarray((np.frombuffer(whole, ">u8") >> np.uint64(11)) / 2.0**53)
+    return np.asarray((np.frombuffer(hashes, ">u8") >> np.uint64(11)) / 2.0**53)
 
 
 def context(findings: Findings) -> Doubles:
@@ -122,11 +124,14 @@ def _habits(slates: Slates, bundle: Bundle) -> dict[str, Doubles]:
     category = bundle.catalog.category_codes[histories.item]
     count = np.where(histories.length > 0, histories.length, np.nan)
     most = [np.bincount(row[seen]).max(initial=0) for row, seen in zip(category, there, strict=True)]
-    newest = [each["session"][-1]["timestamp_ms"] if each["session"] else np.nan for each in slates.impressions]
-    now = np.array([each["timestamp_ms"] for each in slates.impressions], dtype=np.float64)
+    event_ms = slates.batch.column("session").flatten().field("timestamp_ms").to_numpy()
+    newest = np.full(len(slates), np.nan)
+    filled = np.diff(slates.sessions) > 0
+    newest[filled] = event_ms[slates.sessions[1:][filled] - 1]
+    now = slates.timestamps_ms().astype(np.float64)
     return {
         "history_length": histories.length.astype(np.float64),
-        "hours_since_last": (now - np.array(newest, dtype=np.float64)) / 3_600_000,
+        "hours_since_last": (now - newest) / 3_600_000,
         "engaged_share": (np.isin(names, _ENGAGED)[histories.engagement] & there).sum(axis=1) / count,
         "skip_share": ((names == "skip")[histories.engagement] & there).sum(axis=1) / count,
         "top_category_share": np.array(most) / count,
