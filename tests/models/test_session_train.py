@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -168,14 +169,20 @@ def test_a_model_trained_with_faded_sessions_gains_confidence_gradually(kind: ty
     assert off[1] < 0.6 * off[0]
 
 
+@cache
+def trained(kind: type[SessionNet], recipe: Recipe) -> SessionNet:
+    """Return a trained model, which the tests with the same recipe share."""
+    model = new_model(kind, SIZE, seed=0)
+    train(model, walks(400, seed=1), walks(100, seed=3), recipe)
+    return model
+
+
 def chances(kind: type[SessionNet], recipe: Recipe, *parts: float) -> list[np.ndarray]:
     """Train, and return the probability of each next item with all embeddings scaled by each factor."""
     held_out = walks(400, seed=2, length=5)
     items, engagements = map(torch.from_numpy, held_out.without_last().padded(4))
     target = torch.from_numpy(held_out.item[held_out.offsets[1:] - 1].astype(np.int64))
-    model = new_model(kind, SIZE, seed=0)
-    train(model, walks(400, seed=1), walks(100, seed=3), recipe)
-    found = []
+    model, found = trained(kind, recipe), []
     for part in parts:
         with torch.no_grad():
             scores = model(items, engagements, torch.full(items.shape, part))[:, -1] @ model.item_vectors[1:].T
