@@ -5,6 +5,7 @@ RATE ?= 50
 JOBS ?= 3
 BIN := .venv/bin
 KERNEL_TESTS := tests/trees tests/attribution/test_treeshap.py tests/models/test_incremental.py tests/reranker/test_runtime.py
+KERNEL_SOURCES := $(shell find models stream/agents stream/explain -name '*.py')
 
 .PHONY: setup setup-dev demo test test-fast test-checked faults lint format clean help
 
@@ -14,15 +15,16 @@ help: ## what there is
 setup: .venv/.run ## environment to run whyrec
 setup-dev: .venv/.dev ## the same with torch, test and lint tools
 
-demo: .venv/.run ## the whole service for DURATION seconds at RATE slates a second
-	$(BIN)/whyrec demo --duration $(DURATION) --rate $(RATE)
+demo: .venv/.kernels ## the whole service for DURATION seconds at RATE slates a second
+	$(SAY) "Starting the demonstration"
+	@$(BIN)/whyrec demo --duration $(DURATION) --rate $(RATE)
 
 test: .venv/.dev ## all tests, JOBS files at a time, against a real broker, registry and object store
-	$(BIN)/python -m stream.explain.warm  # or each job would compile the kernels
+	$(BIN)/python -m stream.agents.warm_up  # or each job would compile the kernels
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations 15 $(ARGS)
 
 test-fast: .venv/.dev ## the tests that need neither servers nor seconds: at most two minutes on two cores
-	$(BIN)/python -m stream.explain.warm  # or each job would compile the kernels
+	$(BIN)/python -m stream.agents.warm_up  # or each job would compile the kernels
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not server and not slow" $(ARGS)
 
 test-checked: .venv/.dev ## the tests of the compiled kernels, with every access to an array checked
@@ -44,14 +46,33 @@ format: .venv/.dev ## let ruff write the code's form
 clean: ## remove the environment and what the demo wrote
 	rm -rf .venv demo
 
+# uv installs in seconds what takes pip a minute; pip serves where there is no uv.
+UV := $(shell command -v uv 2>/dev/null)
+ifdef UV
+VENV := uv venv --quiet --seed --python $(PYTHON) .venv
+INSTALL := uv pip install --python $(BIN)/python -c constraints.txt
+else
+VENV := $(PYTHON) -m venv .venv
+INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt
+endif
+SAY = @echo "[$$(date +%T)]"
+
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "whyrec needs Python 3.11 or newer; set PYTHON=…" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(SAY) "Creating .venv with $$($(PYTHON) --version)"
+	@$(VENV)
 
 .venv/.run: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e .
+	$(SAY) "Installing whyrec with $(if $(UV),uv,pip (a minute or two; with uv on the PATH, seconds))"
+	@$(INSTALL) -e .
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	$(SAY) "Installing whyrec with PyTorch and the tools for tests with $(if $(UV),uv,pip (a few minutes))"
+	@$(INSTALL) -e '.[train,dev]'
 	@touch $@ .venv/.run
+
+.venv/.kernels: $(KERNEL_SOURCES) | .venv/.run
+	$(SAY) "Warming up"
+	@$(BIN)/python -m stream.agents.warm_up
+	@touch $@

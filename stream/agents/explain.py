@@ -35,6 +35,7 @@ from stream.agents.batch import Answer, BatchWork, Received, refuse
 from stream.agents.inbox import Inbox
 from stream.agents.isolation import IsolatingExplainer
 from stream.agents.reference import reference_slate
+from stream.agents.warm_up import warm_up
 from stream.connections import codec_of
 from stream.explain.pipeline import Explainer
 from stream.kafka.app import WorkerApp
@@ -234,12 +235,13 @@ def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], E
         max_exploration=settings.max_exploration,
         observe=observe,
     )
-    # Explaining the reference slate also compiles the kernels, or loads them from the cache, before partitions come.
     isolating = IsolatingExplainer(explainer, reference_slate(explainer.bundle))
     origin = origin_of(settings, settings.topic("impressions"))
     topic_id = "" if origin is None else origin.topic
     limits = limits_of(settings, [settings.topic(role) for role in TOPICS])
     work = BatchWork(isolating, codec_of(settings), settings, source_topic_id=topic_id, limits=limits)
+    # Before partitions are assigned: a worker that is ready has compiled, loaded and run everything that a batch needs.
+    warm_up(work, explainer.bundle)
     delivery = Delivery(settings, smallest_limit=min(limits.values(), default=BATCH_BYTES))
     resources.callback(delivery.close, settings.shutdown_timeout_s)
 

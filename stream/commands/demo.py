@@ -1,4 +1,4 @@
-"""``whyrec demo``: the whole service on simulated traffic, with a count that must come out even."""
+"""``whyrec demo``: the whole service on simulated traffic, with counts that must agree."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from stream.settings import Settings
 
 
 def demo(
-    duration: float = typer.Option(30.0, min=1, help="Seconds of traffic."),
+    duration: float = typer.Option(30.0, min=1, help="Duration of the traffic, in seconds."),
     rate: float = typer.Option(20.0, min=0.1, help="Slates per second, of 20 items each."),
     json: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures to this file.", metavar="FILE", dir_okay=False)
+        Path | None,
+        typer.Option("--json", help="Write the figures to this file as JSON.", metavar="FILE", dir_okay=False),
     ] = None,
     bootstrap: str | None = typer.Option(
-        None, "--bootstrap", help="A real Kafka instead of the embedded broker.", metavar="HOST:PORT"
+        None, "--bootstrap", help="Use this Kafka instead of the embedded broker.", metavar="HOST:PORT"
     ),
     archive: str | None = typer.Option(
-        None, help="Folder or s3://bucket/prefix; by default a fresh folder below ./demo.", metavar="URL"
+        None, help="The archive, a folder or s3://bucket/prefix; default: a fresh folder below ./demo.", metavar="URL"
     ),
 ) -> None:
-    """Show the main job: traffic, a worker, explanations, the archive; exit 1 if the counts do not agree.
+    """Run the whole service on simulated traffic and show explanations; exit 1 if the counts disagree.
 
     Example: whyrec demo --duration 20 --json out.json
     """
@@ -33,7 +34,7 @@ def demo(
     from stream.errors import ConfigurationError
 
     if json is not None:
-        try:  # before the traffic, not after it
+        try:  # refuse before the traffic rather than after it
             fresh = not json.exists()
             json.open("a").close()
             if fresh:

@@ -1,1 +1,1 @@
-"""The demonstration: real traffic, a real worker, a count that must come out even."""
+"""The demonstration: a broker, traffic, a worker and an archive, and counts that must agree."""

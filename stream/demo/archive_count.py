@@ -1,4 +1,4 @@
-"""What the archive says it holds of one audit topic: by its commit entries, as any reader should."""
+"""Counts of the archived rows of one audit topic, from the commit entries of the archive."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from stream.archive.objects import Store
 
 
 class ArchiveCount:
-    """Rows archived so far; each entry is read once."""
+    """The rows archived so far. Each commit entry is read once."""
 
     def __init__(self, store: Store, audit_topic: str) -> None:
         self._store = store
@@ -18,7 +18,7 @@ class ArchiveCount:
         self.objects: list[str] = []
 
     def refresh(self) -> int:
-        """Read the entries that are new and return the rows of all."""
+        """Read the new commit entries and return the number of rows in all entries."""
         for info in self._store.list(self._prefix):
             if info.key in self._seen:
                 continue

@@ -1,4 +1,4 @@
-"""The figures while they move: a table that stays in place on a terminal, a line now and then elsewhere."""
+"""The running figures: a table that is updated in place on a terminal, one line every five seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LINE_EVERY_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Everything that the board shows, at one moment."""
+    """The figures of the board at one moment; latencies in milliseconds."""
 
     elapsed_s: float
     events_in: int
@@ -32,12 +32,12 @@ class Figures:
 
     @property
     def lag(self) -> int:
-        """Impressions sent whose explanation has not arrived."""
+        """Events sent whose explanation has not arrived."""
         return max(0, self.events_in - self.explanations - self.dead_letters)
 
 
 class Board:
-    """Shows figures; to be used in a with block."""
+    """Shows figures; use it in a with block."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
@@ -57,7 +57,7 @@ class Board:
             self._live.stop()
 
     def show(self, figures: Figures, *, phase: str) -> None:
-        """Show the figures of now."""
+        """Show the current figures."""
         if self._live is not None:
             self._live.update(self._table(figures, phase))
         elif time.monotonic() >= self._next_line_at:
@@ -88,9 +88,7 @@ def shares(types: Counter[str]) -> list[tuple[str, float]]:
 
 
 def _line(figures: Figures, phase: str) -> str:
-    types = ", ".join(f"{kind} {share:.0%}" for kind, share in shares(figures.types))
     return (
-        f"{figures.elapsed_s:5.0f} s  {phase}: events in {figures.events_in:,}, explanations {figures.explanations:,}, "
-        f"archived rows {figures.archived:,}, lag {figures.lag:,}, p50/p99 {figures.latency_ms['p50']:.0f}/"
-        f"{figures.latency_ms['p99']:.0f} ms{'; ' + types if types else ''}"
+        f"{figures.elapsed_s:4.0f} s {phase}: {figures.events_in:,} events, {figures.explanations:,} explanations, "
+        f"{figures.archived:,} rows, p50 {figures.latency_ms['p50']:.0f} ms, p99 {figures.latency_ms['p99']:.0f} ms"
     )

@@ -1,23 +1,26 @@
-"""What came of a demonstration: the figures that must agree, and what a person would want to see of it."""
+"""The outcome of a demonstration: figures that must agree, sample explanations, and a query over the archive."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
+from models.bundle import Bundle
 from schemas.events import EXPLANATION_TYPES, Explanation, ItemExplanation
 from stream.archive.objects import Store
 from stream.archive.rows import segment
+from stream.terminal.panel import feature_contributions
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The figures of a demonstration, in the shape of its JSON."""
+    """The figures of a demonstration; the fields are the keys of its JSON document."""
 
     events_in: int
     items_in: int
@@ -29,7 +32,7 @@ class Outcome:
     archive: str
 
     def faults(self) -> list[str]:
-        """Say what does not add up; nothing, if all does."""
+        """Describe every disagreement between the figures; an empty list if the figures agree."""
         found = []
         if self.items_explained != self.items_in:
             found.append(f"{self.items_in:,} items went in, {self.items_explained:,} were explained")
@@ -46,20 +49,27 @@ class Outcome:
         return json.dumps(asdict(self), indent=2)
 
 
-def print_samples(console: Console, samples: Mapping[str, Sequence[Explanation]], titles: Mapping[str, str]) -> None:
-    """Print three explanations in words, of different types where there are some, each with its evidence."""
+def print_samples(console: Console, samples: Mapping[str, Sequence[Explanation]], bundle: Bundle) -> None:
+    """Print three explanations with their evidence, of different types where the samples have several."""
+    titles = dict(zip(bundle.catalog.item_ids, bundle.catalog.titles, strict=True))
     console.print("\n[bold]Three of the explanations[/]")
     for number, (item, explanation) in enumerate(_choose(samples), start=1):
-        title = titles.get(item["item_id"], item["item_id"])
-        console.print(f"\n{number}. [bold]{title}[/], position {item['position']}: {item['text']}", highlight=False)
-        console.print(f"   {item['type']}, {item['status']} · model {explanation['model_version']}", style="dim")
-        for line in _evidence(item):
-            console.print(f"   {line}", highlight=False)
+        evidence = Table.grid(padding=(0, 1))
+        for line in (
+            f"{item['type']}, {item['status']}, position {item['position']}, {explanation['model_version']}",
+            *_evidence(item, bundle),
+        ):
+            evidence.add_row("-", Text(line, style="dim"))
+        body = Group(Text(titles.get(item["item_id"], item["item_id"]), "bold"), Text(item["text"]), evidence)
+        sample = Table.grid(padding=(0, 1))
+        sample.add_row(f"{number}.", body)
+        console.print()
+        console.print(sample)
 
 
 def print_types(console: Console, types: Mapping[str, int]) -> None:
-    """Print how the explanation types are distributed."""
-    table = Table("explanation type", "items", "share", title="What was said", title_justify="left")
+    """Print the number and share of the items of each explanation type."""
+    table = Table("explanation type", "items", "share", title="Explanation types", title_justify="left")
     total = max(1, sum(types.values()))
     for kind, count in types.items():
         table.add_row(kind, f"{count:,}", f"{count / total:.1%}")
@@ -68,17 +78,18 @@ def print_types(console: Console, types: Mapping[str, int]) -> None:
 
 
 def print_query(console: Console, store: Store, archive: str, objects: Sequence[str]) -> None:
-    """Run one query over the archived Parquet with DuckDB and print it with its answer."""
+    """Run one query over the archived Parquet with DuckDB, and print the query and its answer."""
     import duckdb
     import pyarrow as pa
 
-    console.print(f"\n[bold]The archive[/] lies in {archive}", highlight=False, soft_wrap=True)
     local = not archive.startswith("s3://")
-    source = f"read_parquet('{archive}/date=*/region=*/*.parquet', hive_partitioning = true)" if local else "archive"
+    place = _relative(archive) if local else archive
+    console.print(f"\n[bold]The archive[/] is in {place}", highlight=False, soft_wrap=True)
+    objects_pattern = f"read_parquet('{place}/*/*/*.parquet',\n                  hive_partitioning = true)"
     query = (
         "SELECT region, count(DISTINCT request_id) AS slates, count(*) AS rows,\n"
         "       round(avg((status = 'verified')::INT), 3) AS verified\n"
-        f"FROM {source}\n"
+        f"FROM {objects_pattern if local else 'archive'}\n"
         "GROUP BY region ORDER BY rows DESC LIMIT 5"
     )
     with duckdb.connect() as connection:
@@ -88,15 +99,25 @@ def print_query(console: Console, store: Store, archive: str, objects: Sequence[
         answer = connection.execute(query)
         columns = [column[0] for column in answer.description]
         found = answer.fetchall()
-    console.print(f"\n[bold]DuckDB[/]\n{query}", highlight=False, markup=True, soft_wrap=True)
+    console.print("\nOne query over it, with DuckDB:\n")
+    console.print(query, highlight=False, markup=False, soft_wrap=True, style="dim")
     table = Table(*columns)
     for row in found:
         table.add_row(*(str(value) for value in row))
     console.print(table)
 
 
+def _relative(path: str) -> str:
+    """Return a path below the current folder relative to it, and any other path as it is."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+
+
 def _choose(samples: Mapping[str, Sequence[Explanation]]) -> Iterator[tuple[ItemExplanation, Explanation]]:
-    """Yield three items: one of each type, in the types' order, then more of those there are; telling ones first."""
+    """Yield three items: one of each type in the order of the types, then further ones.
+
+    Within a type, English texts come first, then items whose rank changes without a cited event.
+    """
     by_type = {
         kind: sorted(
             ((item, each) for each in kept for item in each["items"] if item["type"] == kind),
@@ -118,28 +139,23 @@ def _moved(item: ItemExplanation) -> bool:
     return any(cited["rank_without"] != cited["rank"] for cited in item["evidence"]["history"])
 
 
-def _evidence(item: ItemExplanation) -> Iterator[str]:
+def _evidence(item: ItemExplanation, bundle: Bundle) -> Iterator[str]:
     evidence = item["evidence"]
     for cited in evidence["history"]:
-        moved = (
-            f"without it {_ordinal(cited['rank_without'])} instead of {_ordinal(cited['rank'])}"
+        rank = (
+            f"{_ordinal(cited['rank_without'])} instead of {_ordinal(cited['rank'])}"
             if cited["rank_without"] != cited["rank"]
-            else f"{_ordinal(cited['rank'])} either way"
+            else f"{_ordinal(cited['rank'])} with it and without it"
         )
-        cost = f"deleting it costs the item {cited['score_drop']:.3f} of its score"
-        yield f"- because of {cited['title']}: {cost}; {moved}"
-    top = evidence["features"][:3]
-    if top:
-        yield "- strongest features: " + ", ".join(
-            f"{feature['display_name']} {feature['contribution']:+.3f}" for feature in top
-        )
-    facts: list[tuple[str, Any]] = [
+        yield f"deleting “{cited['title']}” lowers the score by {cited['score_drop']:.3f}; rank {rank}"
+    if features := feature_contributions(evidence, bundle, limit=3):
+        yield f"strongest features: {features}"
+    shares: list[tuple[str, float | None]] = [
         ("personal share", evidence["personal_share"]),
-        ("of the history in this category", evidence["category_match"]),
+        ("share of the history in this category", evidence["category_match"]),
     ]
-    told = [f"{name} {value:.0%}" for name, value in facts if value is not None]
-    if told:
-        yield "- " + ", ".join(told)
+    if known := [f"{name} {value:.0%}" for name, value in shares if value is not None]:
+        yield ", ".join(known)
 
 
 def _ordinal(rank: int) -> str:

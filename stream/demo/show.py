@@ -1,4 +1,4 @@
-"""The demonstration from beginning to end: broker, worker, traffic, the wait for the last row, the summary."""
+"""The demonstration from start to end: broker, worker, traffic, the wait for the last row, the summary."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from stream.kafka.topics import TOPICS
 from stream.settings import Settings
 
 FLUSH_EVERY_S: Final = 3.0
-"""Far more often than a real archive should, so that rows can be seen to arrive."""
+"""Flush interval of the archive: much shorter than in production, so that rows arrive during the demonstration."""
 
 DEMO_PARTITIONS: Final = 4
 _SEED: Final = 20
@@ -43,7 +43,7 @@ _STALLED_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What was asked for."""
+    """The options of a demonstration; rate is in slates per second."""
 
     settings: Settings
     duration_s: float
@@ -53,11 +53,11 @@ class Plan:
 
 
 def show(plan: Plan, console: Console) -> Outcome:
-    """Run the demonstration and return its figures; all it started is stopped again, whatever happens.
+    """Run the demonstration and return its figures. Everything it starts is stopped again, whatever happens.
 
     Raises:
         ConfigurationError: no broker answers, or the archive is not fresh.
-        WorkerFailed: the worker did not start, died on the way, or did not end in order.
+        WorkerFailed: the worker did not start, ended early, or did not stop in order.
 
     """
     stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
@@ -72,31 +72,41 @@ def show(plan: Plan, console: Console) -> Outcome:
         store = open_archive(settings)
         if next(iter(store.list(COMMITS)), None) is not None and plan.bootstrap is None:
             raise ConfigurationError(
-                f"{settings.archive_url} holds an archive already, of topics that are not these; name a fresh place"
+                f"{settings.archive_url} already holds an archive of other topics; name a fresh folder or prefix"
             )
         folder.mkdir(parents=True)
         console.print(
-            f"whyrec demo: {plan.rate:g} slates a second for {plan.duration_s:g} s, "
+            f"{plan.rate:g} slates a second for {plan.duration_s:g} s; "
             f"{'embedded broker' if plan.bootstrap is None else 'Kafka'} at {settings.bootstrap_servers}",
             highlight=False,
+            soft_wrap=True,
         )
         worker = WorkerProcess(_environment(settings), folder / "worker.log")
         stack.callback(worker.kill)
         worker.start()
-        with console.status("models load, slates are made, the worker joins"):
-            bundle = Bundle.load(settings.bundle_dir)
+        bundle = Bundle.load(settings.bundle_dir)
+        with _step(console, "slates ranked and encoded"):
             row = _row(plan, settings, bundle)
+        with _step(console, "worker ready: models loaded, kernels compiled, warm-up slates explained"):
             worker.wait_until_ready()
         run = _Run(plan, settings, worker, row, ArchiveCount(store, settings.topic("audit")))
         with Board(console, "whyrec demo") as board:
             outcome = run.watch(board)
-        titles = dict(zip(bundle.catalog.item_ids, bundle.catalog.titles, strict=True))
-        print_samples(console, run.listener.samples, titles)
+        print_samples(console, run.listener.samples, bundle)
         print_types(console, outcome.types)
         if run.count.objects:
             print_query(console, store, settings.archive_url, run.count.objects)
     _verdict(console, outcome, folder, embedded=plan.bootstrap is None)
     return outcome
+
+
+@contextmanager
+def _step(console: Console, done: str) -> Iterator[None]:
+    """Show that a step is under way, and afterwards how long it took."""
+    began = time.monotonic()
+    with console.status(done):
+        yield
+    console.print(f"{time.monotonic() - began:5.1f} s {done}", highlight=False)
 
 
 class _Run:
@@ -113,7 +123,7 @@ class _Run:
         self.listener = Listener(settings, codec_of(settings), self.traffic.planned)
 
     def watch(self, board: Board) -> Outcome:
-        """Run until everything sent is explained and archived, or nothing moves any more."""
+        """Run until everything sent is explained and archived, or until the figures stop changing."""
         self._began = time.monotonic()
         self.listener.start()
         self.traffic.start()
@@ -125,7 +135,7 @@ class _Run:
         finally:
             self.traffic.halt()
             self.listener.halt()
-        self.count.refresh()  # what the worker wrote on its way out
+        self.count.refresh()  # the worker flushes when it stops
         board.show(self._figures(), phase="done")
         if status != 0:
             raise WorkerFailed(f"the worker ended with status {status}:\n{self._worker.last_words()}")
@@ -135,7 +145,7 @@ class _Run:
         last, moved_at = -1, time.monotonic()
         while going_on():
             if self._worker.exit_status is not None:
-                raise WorkerFailed(f"the worker ended on the way:\n{self._worker.last_words()}")
+                raise WorkerFailed(f"the worker ended early:\n{self._worker.last_words()}")
             if self.listener.failure is not None:
                 raise self.listener.failure
             figures = self._figures()
@@ -144,7 +154,7 @@ class _Run:
             if moved != last:
                 last, moved_at = moved, time.monotonic()
             if time.monotonic() - moved_at > _STALLED_S:
-                return  # the counts will say what is missing
+                return  # the outcome reports what is missing
             time.sleep(_SHOW_EVERY_S)
 
     def _unfinished(self) -> bool:
@@ -187,7 +197,7 @@ def _row(plan: Plan, settings: Settings, bundle: Bundle) -> list[Parcel]:
 
 
 def _settings(plan: Plan, stamp: str, archive: str) -> Settings:
-    """Return the settings of the worker; on a real Kafka with topics and a group of its own, gone afterwards."""
+    """Return the settings of the worker; on a real Kafka, the demonstration has its own topics and consumer group."""
     changes: dict[str, object] = {
         "archive_url": archive if plan.archive is None else _absolute(plan.archive),
         "flush_max_age_s": FLUSH_EVERY_S,
@@ -232,8 +242,9 @@ def _verdict(console: Console, outcome: Outcome, folder: Path, *, embedded: bool
             console.print("The embedded broker keeps a few MB: try a lower --rate, or a real Kafka with --bootstrap.")
         return
     console.print(
-        f"[bold green]All agree:[/] {outcome.events_in:,} events with {outcome.items_in:,} items = "
-        f"{outcome.items_explained:,} items explained = {outcome.rows_archived:,} rows archived; "
-        f"latency p50 {outcome.latency_ms['p50']:.0f} ms, p99 {outcome.latency_ms['p99']:.0f} ms",
+        f"[bold green]All agree:[/] {outcome.events_in:,} events with {outcome.items_in:,} items\n"
+        f"         = {outcome.items_explained:,} items explained\n"
+        f"         = {outcome.rows_archived:,} rows archived\n"
+        f"Latency of an explanation: p50 {outcome.latency_ms['p50']:.0f} ms, p99 {outcome.latency_ms['p99']:.0f} ms",
         highlight=False,
     )

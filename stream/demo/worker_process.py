@@ -1,4 +1,4 @@
-"""A worker as a process of its own, started as an operator would, and never outliving whoever started it."""
+"""A worker in a process of its own, started as an operator starts it. It never outlives the process that started it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from typing import IO, Final
 
 from stream.errors import WorkerFailed
 
-_START_S: Final = 120.0
+_START_S: Final = 300.0
 _POLL_S: Final = 0.05
 _LOG_LINES: Final = 12
 _LINE_CHARACTERS: Final = 400
 
-# Where the system can (Linux), the kernel ends the worker when its parent is gone, however that went.
+# On Linux, the kernel ends the worker when its parent ends, for whatever reason.
 _DIE_WITH_PARENT: Final = """
 import ctypes, os, sys
 if sys.platform == "linux":
@@ -34,7 +34,7 @@ os.execv(sys.executable, [sys.executable, "-m", "stream.cli", "worker", *sys.arg
 
 
 class WorkerProcess:
-    """``whyrec worker`` with settings of its own on top of this process's environment; its log goes to a file."""
+    """``whyrec worker`` with additional settings in its environment; its log goes to a file."""
 
     def __init__(self, settings: Mapping[str, str], log: Path, *arguments: str) -> None:
         self.port = _free_port()
@@ -49,21 +49,21 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id.
+        """The process id.
 
         Raises:
-            WorkerFailed: it was never started.
+            WorkerFailed: the worker was never started.
 
         """
         return self._started().pid
 
     @property
     def exit_status(self) -> int | None:
-        """None while it runs."""
+        """The exit status; None while the worker runs."""
         return None if self._process is None else self._process.poll()
 
     def start(self) -> None:
-        """Start it, without waiting; again after it ended, it appends to the same log."""
+        """Start the worker without waiting for it. A second start appends to the same log."""
         sink: IO[bytes]
         with self.log.open("ab") as sink:
             self._process = subprocess.Popen(
@@ -72,14 +72,14 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for whoever started it, who then ends the worker in order
+                start_new_session=True,  # Ctrl-C reaches the parent only, which then stops the worker in order
             )
 
     def wait_until_ready(self, limit_s: float = _START_S) -> None:
-        """Return once partitions are assigned to it.
+        """Wait until the worker has warmed up and partitions are assigned to it.
 
         Raises:
-            WorkerFailed: it ended, or took too long; with the end of its log.
+            WorkerFailed: the worker ended, or was not ready in time; the message has the end of its log.
 
         """
         give_up = time.monotonic() + limit_s
@@ -93,10 +93,10 @@ class WorkerProcess:
             time.sleep(_POLL_S)
 
     def stop(self, limit_s: float = 90.0) -> int:
-        """Ask it to end (SIGTERM) and return its exit status.
+        """Ask the worker to end (SIGTERM) and return its exit status.
 
         Raises:
-            WorkerFailed: it did not end in time, and was killed.
+            WorkerFailed: the worker did not end in time and was killed.
 
         """
         process = self._started()
@@ -109,22 +109,22 @@ class WorkerProcess:
             raise WorkerFailed(f"the worker did not end within {limit_s:.0f} s:\n{self.last_words()}") from None
 
     def kill(self) -> None:
-        """End it as a power cut would (SIGKILL)."""
+        """End the worker without warning (SIGKILL)."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
 
     def metrics(self) -> str:
-        """Return what it serves to Prometheus."""
+        """Return the page of metrics that the worker serves to Prometheus."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
             return str(answer.read(), "utf-8")
 
     def last_words(self) -> str:
-        """Return the end of its log, without the tracebacks, which the log itself has."""
+        """Return the end of the log without tracebacks."""
         if not self.log.exists():
             return ""
         lines = self.log.read_text("utf-8", errors="replace").splitlines()[-_LOG_LINES:]
-        return "\n".join([*(_brief(line) for line in lines), f"(all of it: {self.log})"])
+        return "\n".join([*(_brief(line) for line in lines), f"(the whole log: {self.log})"])
 
     def _answers(self, path: str) -> bool:
         try:

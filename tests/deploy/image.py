@@ -58,7 +58,7 @@ def build(folder: Path) -> Image:
     install = ["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target", str(site), str(context)]
     subprocess.run([sys.executable, "-m", "pip", *install], check=True, cwd=folder)
     image = Image(context, site, home, stages()[-1])
-    (warm,) = [each.text for each in image.final.all("RUN") if "stream.explain.warm" in each.text]
+    (warm,) = [each.text for each in image.final.all("RUN") if "stream.agents.warm_up" in each.text]
     warmed = image.run(["python", *warm.split("python", 1)[1].split("&&")[0].split()])
     assert warmed.returncode == 0, warmed.stderr
     return image

@@ -126,7 +126,7 @@ def test_the_installed_command_runs_from_the_image_not_from_the_checkout(image: 
 
 def test_the_build_compiles_the_kernels_where_the_user_finds_them(final: Stage) -> None:
     instructions = final.instructions
-    (warm,) = [at for at, each in enumerate(instructions) if "stream.explain.warm" in each.text]
+    (warm,) = [at for at, each in enumerate(instructions) if "stream.agents.warm_up" in each.text]
     (cache,) = [at for at, each in enumerate(instructions) if "NUMBA_CACHE_DIR" in each.text]
     assert cache < warm
     assert "chown -R whyrec /var/lib/whyrec" in instructions[warm].text

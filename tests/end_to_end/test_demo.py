@@ -66,7 +66,7 @@ def demo(folder: Path, bundle: Path, *arguments: str, **environment: str) -> sub
             **os.environ,
             "WHYREC_BUNDLE_DIR": str(bundle),
             "PYTHONPATH": os.pathsep.join(sys.path),
-            "COLUMNS": "200",
+            "COLUMNS": "80",
             **environment,
         },
         capture_output=True,
@@ -106,6 +106,12 @@ def test_the_archive_is_where_it_says_and_duckdb_counts_the_same(shown: tuple[Pa
         ).fetchall()
     assert (rows, slates) == (figures["rows_archived"], figures["events_in"])
     assert "read_parquet(" in printed
+
+
+def test_the_summary_fits_a_terminal_of_80_columns(shown: tuple[Path, str, dict[str, Any]]) -> None:
+    _, printed, _ = shown
+    summary = printed[printed.index("Three of the explanations") :]
+    assert [line for line in summary.splitlines() if len(line) > 80] == []
 
 
 def test_three_explanations_are_printed_with_their_evidence(shown: tuple[Path, str, dict[str, Any]]) -> None:
@@ -166,7 +172,7 @@ def test_a_worker_that_cannot_start_ends_the_demonstration_with_its_reason(strea
         ({"events_in": 0}, "nothing was sent"),
     ],
 )
-def test_counts_that_do_not_agree_are_told(changes: dict[str, int], said: str) -> None:
+def test_counts_that_disagree_are_described(changes: dict[str, int], said: str) -> None:
     figures: dict[str, Any] = {
         "events_in": 2, "items_in": 40, "items_explained": 40, "rows_archived": 40, "dead_letters": 0,
         "latency_ms": {"p50": 1.0, "p99": 2.0}, "types": {}, "archive": "a",
