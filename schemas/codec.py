@@ -128,7 +128,7 @@ class Codec:
         newest = [
             (row, body)
             for row, (value, headers) in enumerate(messages)
-            if (body := self.newest_body(event, value, headers)) is not None
+            if (body := self._newest_body(event, value, headers)) is not None
         ]
         together = columnar.decode(event, [body for _, body in newest])
         rows = [newest[place][0] for place in together.rows]
@@ -146,26 +146,21 @@ class Codec:
                 raise
             except Exception as error:  # noqa: BLE001 (no message, however odd, may stop the others)
                 errors[row] = f"{type(error).__name__}: {error}"
-        if not records:
-            return DecodedMessages(together.batch, rows, errors)
         parts = [together.batch]
+        refused = {row for row, _ in newest} - decoded
         for found, part in _columns(event, records, errors):
             rows += found
             parts.append(part)
-        order = np.argsort(rows)
-        return DecodedMessages(pa.concat_batches(parts).take(pa.array(order)), sorted(rows), errors)
+        for row in refused.intersection(rows):
+            # fastavro counts a negative index from the end of an enum's symbols, and takes any byte for a boolean.
+            errors[row] = "damaged Avro: the index of an enum or a boolean is outside its range"
+        if len(parts) == 1:
+            return DecodedMessages(together.batch, rows, errors)
+        order = [place for place in np.argsort(rows).tolist() if rows[place] not in errors]
+        batch = pa.concat_batches(parts).take(pa.array(order, pa.int64()))
+        return DecodedMessages(batch, [rows[place] for place in order], errors)
 
-    def frame(self, event: EventName, body: bytes, topic: str) -> Encoded:
-        """Frame a record that is Avro already, of the newest schema.
-
-        Raises:
-            RegistryUnavailable, IncompatibleSchema: from the registry, where there is one.
-
-        """
-        prefix, headers = self._framing(event, topic)
-        return Encoded(prefix + body, headers)
-
-    def newest_body(self, event: EventName, value: bytes | None, headers: Headers = None) -> bytes | None:
+    def _newest_body(self, event: EventName, value: bytes | None, headers: Headers) -> bytes | None:
         """Return the Avro body of a message of the newest version; None for every other message.
 
         With a registry, None until :meth:`decode` has met the schema's id once.
@@ -204,16 +199,6 @@ class Codec:
                 raise UndecodableEvent(f"schema id {schema_id} is of {written.get('name')}; expected {event}")
             self._by_id[key] = _unless_newest(event, parse_schema(written))
         return _read(event, memoryview(value)[_CONFLUENT_HEAD:], self._by_id[key])
-
-
-def read_newest(event: EventName, body: bytes | memoryview) -> dict[str, Any]:
-    """Read the Avro body of a record of the newest version, without any framing.
-
-    Raises:
-        UndecodableEvent: a truncated or over-long body.
-
-    """
-    return _read(event, memoryview(body), None)
 
 
 def _columns(

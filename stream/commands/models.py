@@ -175,7 +175,7 @@ def selector(
     from models.bundle import Bundle, attach
     from models.plans import TRAINING_SEED
     from models.selector.train import train as train_selector
-    from stream.explain import feedback
+    from stream.evaluation import feedback
 
     if not simulated:
         raise TrainingUnavailable("models selector needs one source: --simulated")

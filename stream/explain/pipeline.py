@@ -160,7 +160,8 @@ class Explainer:
     def _run_together(self, impressions: pa.RecordBatch) -> Explained:
         started = time.perf_counter()
         with self._stage("decode"):
-            decoded = decode(impressions, self.bundle, int(time.time() * 1000))
+            now_ms = int(self._clock() * 1000)
+            decoded = decode(impressions, self.bundle, now_ms)
             slates = decoded.slates
         with self._stage("score"):
             scores = score(slates, self._models)
@@ -177,7 +178,7 @@ class Explainer:
         with self._stage("detail"):
             details = detail(findings, self._models, wordings)
         with self._stage("encode"):
-            explanations = self._encoder.explanations(findings, selection, texts, details, int(self._clock() * 1000))
+            explanations = self._encoder.explanations(findings, selection, texts, details, now_ms)
             per_item_ms = (time.perf_counter() - started) * 1000 / max(1, len(slates.item))
             audits = self._encoder.audits(findings, selection, texts, per_item_ms)
         rejected = {row: Rejected("validate", error) for row, error in decoded.errors.items()}

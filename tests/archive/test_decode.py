@@ -94,9 +94,10 @@ def test_a_damaged_message_leaves_its_neighbours_alone(record: Any, data: st.Dat
         (b"the-feature", b"the-featur\x80"),
         (bytes(8) + b"\x02\x04", bytes(8) + b"\x08\x04"),
         (bytes(8) + b"\x02\x04", bytes(8) + b"\x02\x08"),
+        (bytes(8) + b"\x02\x04", bytes(8) + b"\x01\x04"),
         (b"\xaa\xaa\x0f", b"\xaa\xaa\xaa\xaa\xaa\x0f"),
     ],
-    ids=["UTF-8 of an item", "UTF-8 of a feature", "type 4", "status 4", "position of 35 bits"],
+    ids=["UTF-8 of an item", "UTF-8 of a feature", "type 4", "status 4", "type -1", "position of 35 bits"],
 )
 def test_a_value_outside_its_type_is_unreadable(was: bytes, becomes: bytes) -> None:
     record = audit(5, items=1)

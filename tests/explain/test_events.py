@@ -13,6 +13,7 @@ from models.attribution.treeshap import TreeShap
 from models.bundle import Bundle
 from models.reranker.features import FEATURES
 from models.reranker.runtime import Reranker
+from schemas.errors import InvalidEvent
 from stream.explain.pipeline import Explainer
 from tests.bundles import tiny_bundle, tiny_impression
 from tests.explain.conftest import Outcome, gist, run
@@ -105,13 +106,15 @@ def test_where_the_slate_is_not_shown_by_score_the_words_say_so(
 
 def test_the_stages_are_observed_in_order(bundle: Bundle, slates: list[dict[str, Any]]) -> None:
     seen: list[str] = []
-    Explainer(bundle, observe=lambda name, _: seen.append(name), clock=lambda: 12.5).explain(slates[:1])
+    Explainer(bundle, observe=lambda name, _: seen.append(name), clock=lambda: 1.8e9).explain(slates[:1])
     assert seen == ["decode", "score", "attribute", "ablate", "select", "word", "detail", "encode"]
 
 
 def test_the_time_is_that_of_the_clock(bundle: Bundle, slates: list[dict[str, Any]]) -> None:
-    [explanation] = Explainer(bundle, clock=lambda: 12.5).explain(slates[:1])
-    assert explanation["produced_at_ms"] == 12_500
+    [explanation] = Explainer(bundle, clock=lambda: 1_800_000_000.5).explain(slates[:1])
+    assert explanation["produced_at_ms"] == 1_800_000_000_500
+    with pytest.raises(InvalidEvent, match="ahead of the clock"):
+        Explainer(bundle, clock=lambda: 1e9).explain(slates[:1])
 
 
 @pytest.fixture(scope="module")

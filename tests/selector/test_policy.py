@@ -17,8 +17,8 @@ from models.selector.train import train
 from schemas.columnar import from_records
 from stream.archive.rows.slates import rows_of
 from stream.errors import ConfigurationError
+from stream.evaluation.feedback import simulated
 from stream.explain.decode import decode_records
-from stream.explain.feedback import simulated
 from stream.explain.pipeline import Explainer
 from stream.explain.policy import draws
 from stream.replay.archived import ArchivedSlate, Source
