@@ -27,15 +27,15 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        check: name of the check.
+        what: name of the check.
         fits: whether the bundle passes; None for information that is neither right nor wrong.
-        detail: what was found and, if the bundle does not pass, what to do.
+        says: what was found and, if the bundle does not pass, what to do.
 
     """
 
-    check: str
+    what: str
     fits: bool | None
-    detail: str
+    says: str
 
 
 def check(directory: Path) -> list[Finding]:
@@ -45,7 +45,7 @@ def check(directory: Path) -> list[Finding]:
         for finding in _checks(directory):
             findings.append(finding)  # noqa: PERF402 - findings before an error are kept
     except BundleError as error:
-        findings.append(Finding(_stage(findings), fits=False, detail=str(error)))
+        findings.append(Finding(_stage(findings), fits=False, says=str(error)))
     return findings
 
 
@@ -54,7 +54,7 @@ _STAGES = ("bundle", "session model", "re-ranker", "exemplars", "selector")
 
 def _stage(findings: list[Finding]) -> str:
     """Name the part of the bundle that could not be loaded."""
-    done = {finding.check for finding in findings}
+    done = {finding.what for finding in findings}
     return next((stage for stage in _STAGES if stage not in done), "scores")
 
 
@@ -64,18 +64,18 @@ def _checks(directory: Path) -> Iterator[Finding]:
     yield Finding(
         "bundle",
         fits=True,
-        detail=f"{bundle.model_version}: {len(bundle.catalog):,} items, vectors of {d} dimensions, "
+        says=f"{bundle.model_version}: {len(bundle.catalog):,} items, vectors of {d} dimensions, "
         f"{len(bundle.features)} features; the hashes of all {len(bundle.manifest.files)} files match",
     )
     model = SessionModel(bundle)
     yield Finding(
         "session model",
         fits=True,
-        detail=f"{model.layers} layers of {model.heads} heads, up to {model.max_length} events",
+        says=f"{model.layers} layers of {model.heads} heads, up to {model.max_length} events",
     )
     yield from _session_checks(bundle, model)
     reranker = Reranker.load(bundle)
-    yield Finding("re-ranker", fits=True, detail=f"{reranker.booster.num_trees()} trees, output {reranker.output}")
+    yield Finding("re-ranker", fits=True, says=f"{reranker.booster.num_trees()} trees, output {reranker.output}")
     yield from _reranker_checks(bundle, reranker)
     yield _exemplars(Exemplars.load(bundle))
     yield _selector(Selector.load(bundle))
@@ -99,7 +99,7 @@ def _session_checks(bundle: Bundle, model: SessionModel) -> Iterator[Finding]:
     yield Finding(
         "padding",
         fits=error <= tolerance,
-        detail=f"scores with little and with much padding differ by up to {error:.1e} (tolerance {tolerance:g})"
+        says=f"scores with little and with much padding differ by up to {error:.1e} (tolerance {tolerance:g})"
         + ("" if error <= tolerance else ": the graph attends to padding; mask it, or set the manifest's fixed_length"),
     )
     repeated = model.run(left_pad(items, width), left_pad(engagements, width), without=False)
@@ -107,7 +107,7 @@ def _session_checks(bundle: Bundle, model: SessionModel) -> Iterator[Finding]:
     yield Finding(
         "repetition",
         fits=error <= tolerance,
-        detail=f"scores of two runs differ by up to {error:.1e} (tolerance {tolerance:g})"
+        says=f"scores of two runs differ by up to {error:.1e} (tolerance {tolerance:g})"
         + ("" if error <= tolerance else ": the graph may contain dropout; export the model in inference mode"),
     )
     yield _attention(batch.attention, np.array(lengths))
@@ -115,12 +115,12 @@ def _session_checks(bundle: Bundle, model: SessionModel) -> Iterator[Finding]:
     yield Finding(
         "blank event",
         fits=None,
-        detail="supported: citations are confirmed by masking, deletion and blanking"
+        says="supported: citations are confirmed by masking, deletion and blanking"
         if model.has_blank
         else "not supported: citations are confirmed by masking and deletion, not by blanking",
     )
     if not model.has_engagements:
-        yield Finding("engagements", fits=None, detail="the session model does not read engagements, only items")
+        yield Finding("engagements", fits=None, says="the session model does not read engagements, only items")
 
 
 def _attention(attention: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> Finding:
@@ -131,7 +131,7 @@ def _attention(attention: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64
     return Finding(
         "attention",
         fits=fits,
-        detail=f"minimum {attention.min():.3f}, largest sum {total.max():.3f}, on padding up to {on_padding:.1e}"
+        says=f"minimum {attention.min():.3f}, largest sum {total.max():.3f}, on padding up to {on_padding:.1e}"
         + ("" if fits else ": export the weights of the newest row after the softmax, with padding masked"),
     )
 
@@ -141,7 +141,7 @@ def _without(
 ) -> Finding:
     if not model.has_without:
         return Finding(
-            "without", fits=None, detail="not in the graph: effects of events come from deletion runs, which are slower"
+            "without", fits=None, says="not in the graph: effects of events come from deletion runs, which are slower"
         )
     columns = left_pad(items, model.max_length), left_pad(engagements, model.max_length)
     without = model.run(*columns).without
@@ -155,7 +155,7 @@ def _without(
     return Finding(
         "without",
         fits=fits,
-        detail=f"in the graph; masking padding changes a vector by up to {error:.1e}, masking an event by {effect:.1e}"
+        says=f"in the graph; masking padding changes a vector by up to {error:.1e}, masking an event by {effect:.1e}"
         + ("" if fits else ": without[b, j] must be the session vector with column j masked, also where j is padding"),
     )
 
@@ -168,38 +168,38 @@ def _reranker_checks(bundle: Bundle, reranker: Reranker) -> Iterator[Finding]:
     yield Finding(
         "scores",
         fits=fits,
-        detail=f"from {score.min():.3f} to {score.max():.3f} on {_ROWS} random rows, some with all values missing"
+        says=f"from {score.min():.3f} to {score.max():.3f} on {_ROWS} random rows, some with all values missing"
         + ("" if fits else f": expected {reranker.output} scores; correct reranker_output in the manifest"),
     )
     residual = float(np.abs(TreeShap(reranker.booster).contributions(X).sum(axis=1) - raw).max())
     yield Finding(
         "contributions",
         fits=residual <= 1e-6 * max(1.0, float(np.abs(raw).max())),
-        detail=f"SHAP values sum to the raw score within {residual:.1e}",
+        says=f"SHAP values sum to the raw score within {residual:.1e}",
     )
     category = [feature.name for feature in bundle.features if feature.is_category]
     yield Finding(
         "category features",
         fits=None,
-        detail=", ".join(category) if category else "none: no explanation will be of the type category_match",
+        says=", ".join(category) if category else "none: no explanation will be of the type category_match",
     )
 
 
 def _exemplars(found: Exemplars | None) -> Finding:
     if found is None or not len(found.users):
-        return Finding("exemplars", fits=None, detail="none: only the user's own similar moments are shown")
+        return Finding("exemplars", fits=None, says="none: only the user's own similar moments are shown")
     return Finding(
         "exemplars",
         fits=True,
-        detail=f"{len(found.users):,} moments, each shared by at least {found.users.min():,} users",
+        says=f"{len(found.users):,} moments, each shared by at least {found.users.min():,} users",
     )
 
 
 def _selector(found: Selector | None) -> Finding:
     if found is None:
-        return Finding("selector", fits=None, detail="none: the policy learned is not available")
+        return Finding("selector", fits=None, says="none: the policy learned is not available")
     return Finding(
-        "selector", fits=True, detail=f"learned@{found.version}, explores in {found.exploration:.1%} of items"
+        "selector", fits=True, says=f"learned@{found.version}, explores in {found.exploration:.1%} of items"
     )
 
 

@@ -229,7 +229,7 @@ def check(directory: BundleDir) -> None:
     marks = {True: "[green]fits[/]", False: "[red]does not fit[/]", None: "[cyan]note[/]"}
     table = Table("", "", "", title=str(directory), show_header=False, title_justify="left")
     for finding in findings:
-        table.add_row(finding.check, marks[finding.fits], escape(finding.detail))
+        table.add_row(finding.what, marks[finding.fits], escape(finding.says))
     Console().print(table)
     if any(finding.fits is False for finding in findings):
         raise typer.Exit(1)

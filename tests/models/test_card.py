@@ -139,17 +139,17 @@ def test_a_valid_bundle_passes_all_checks(tiny: Path) -> None:
 
 
 def test_a_foreign_model_passes_with_notes_on_missing_outputs(tmp_path: Path) -> None:
-    findings = {each.check: each for each in check(tiny_bundle(tmp_path, session_onnx=foreign_graph()))}
+    findings = {each.what: each for each in check(tiny_bundle(tmp_path, session_onnx=foreign_graph()))}
     assert all(each.fits is not False for each in findings.values())
     assert findings["without"].fits is None
-    assert "deletion runs" in findings["without"].detail
+    assert "deletion runs" in findings["without"].says
     assert findings["engagements"].fits is None
 
 
 def test_a_model_that_attends_to_padding_does_not_pass(tmp_path: Path) -> None:
-    findings = {each.check: each for each in check(tiny_bundle(tmp_path, session_onnx=foreign_graph(masked=False)))}
+    findings = {each.what: each for each in check(tiny_bundle(tmp_path, session_onnx=foreign_graph(masked=False)))}
     assert findings["padding"].fits is False
-    assert "mask it" in findings["padding"].detail
+    assert "mask it" in findings["padding"].says
     assert findings["attention"].fits is False
 
 
@@ -169,7 +169,7 @@ def test_an_invalid_part_is_named_and_the_command_fails(
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][file] = sha256(data)
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert [each.check for each in check(folder) if each.fits is False] == [what]
+    assert [each.what for each in check(folder) if each.fits is False] == [what]
     result = RUN.invoke(app, ["check", str(folder)], env={"COLUMNS": "200"})
     assert result.exit_code == 1
     assert "does not fit" in result.output
@@ -179,12 +179,12 @@ def test_an_invalid_part_is_named_and_the_command_fails(
 def test_trees_that_do_not_load_are_named(tiny: Path, tmp_path: Path) -> None:
     text = (tiny / "reranker.txt").read_text()
     folder = tiny_bundle(tmp_path / "bundle", reranker_text=text[: text.index("Tree=1")])
-    assert [each.check for each in check(folder) if each.fits is False] == ["re-ranker"]
+    assert [each.what for each in check(folder) if each.fits is False] == ["re-ranker"]
 
 
 def test_scores_outside_0_to_1_are_no_probabilities(tmp_path: Path) -> None:
     folder = tiny_bundle(tmp_path, reranker_output="probability")
-    assert [each.check for each in check(folder) if each.fits is False] == ["scores"]
+    assert [each.what for each in check(folder) if each.fits is False] == ["scores"]
 
 
 def test_the_card_is_printed(tiny: Path) -> None:
