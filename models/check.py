@@ -198,9 +198,7 @@ def _exemplars(found: Exemplars | None) -> Finding:
 def _selector(found: Selector | None) -> Finding:
     if found is None:
         return Finding("selector", fits=None, says="none: the policy learned is not available")
-    return Finding(
-        "selector", fits=True, says=f"learned@{found.version}, explores in {found.exploration:.1%} of items"
-    )
+    return Finding("selector", fits=True, says=f"learned@{found.version}, explores in {found.exploration:.1%} of items")
 
 
 def _largest_difference(

@@ -155,4 +155,4 @@ def _matrix(lists: pa.ListArray, kept: Bools, width: int) -> Any:
     values = lists.flatten().to_numpy()
     if not kept.all():
         values = values[np.repeat(kept, np.diff(list_offsets(lists)))]
-    return values.reshape(-1, width)
+    return values.reshape(int(kept.sum()), width)

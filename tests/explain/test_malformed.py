@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.bundle import Bundle
+from models.reranker.features import FEATURES
 from schemas.codec import Codec
 from schemas.errors import InvalidEvent
 from stream.errors import ConfigurationError
 from stream.explain.pipeline import Explainer, Rejected
 from tests import strategies
-from tests.bundles import tiny_impression
+from tests.bundles import tiny_bundle, tiny_impression
 from tests.explain.conftest import Outcome, gist, run
 
 Record = dict[str, Any]
@@ -185,6 +187,14 @@ def test_of_a_long_session_the_newest_events_are_read(explainer: Explainer, slat
 def test_the_same_request_twice_is_explained_twice(explainer: Explainer, slates: list[Record]) -> None:
     one, two = explainer.explain([slates[0], slates[0]])
     assert gist(one) == gist(two)
+
+
+def test_a_bundle_without_features_of_user_and_item_explains(tmp_path: Path) -> None:
+    score_alone = [feature for feature in FEATURES if feature.owner == "context"]
+    explainer = Explainer.load(tiny_bundle(tmp_path, features=score_alone))
+    record = tiny_impression(explainer.bundle, seed=2)
+    assert record["user_features"] == record["items"][0]["item_features"] == []
+    assert {item["status"] for item in explained(explainer, record)["items"]} - {"model_mismatch"}
 
 
 def test_an_unknown_policy_is_refused(bundle: Bundle) -> None:
