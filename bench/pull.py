@@ -31,7 +31,7 @@ from bench.machine import describe, headline
 from schemas.columnar import arrow_schema
 from stream.archive.aging import compact
 from stream.archive.log import changes, commitlog
-from stream.archive.log.changes import Done, State
+from stream.archive.log.changes import State, Transaction
 from stream.archive.log.commitlog import Chain, ObjectRef, Tail, Written
 from stream.archive.log.intervals import Intervals
 from stream.archive.log.names import ObjectName, Place
@@ -170,7 +170,7 @@ def generate(store: Store, rows: int, partitions: int, days: int, seed: int = 7)
             encoded = commitlog.encode(entry)
             store.put_if_absent(chain.key(entry.first), encoded)
             tail = commitlog.tail_after(entry, encoded)
-            done = Done("compacted", refs, (made.ref,), made.content)
+            done = Transaction("compacted", refs, (made.ref,), made.content)
             change = changes.append(state, place, done, holds=0, who="bench", written_at_ms=0)
             store.put_if_absent(change.key, changes.encode(change))
             states[place] = state.after(change, changes.encode(change))

@@ -50,6 +50,11 @@ class Metrics:
         self.repeats = Counter(
             "whyrec_archive_repeats", "Audit records skipped because their impression was archived before", registry=on
         )
+        self.implausible = Counter(
+            "whyrec_archive_implausible_dates",
+            "Archived rows whose date is more than 7 days before, or 1 day after, the day they were archived",
+            registry=on,
+        )
         self.commits = Counter("whyrec_archive_commits", "Commit entries written to the archive", registry=on)
         self.stuck = Gauge(
             "whyrec_archive_stuck",

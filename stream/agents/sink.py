@@ -223,12 +223,13 @@ class SinkAgent:
 
     def _note(self, partition: int, following: int, done: Committed) -> None:
         metrics = self._app.metrics
-        metrics.commits.inc(len(done.mine))
-        metrics.archived.inc(sum(entry.rows for entry in done.mine))
-        metrics.repeats.inc(sum(entry.repeats for entry in done.mine))
+        metrics.commits.inc(len(done.own))
+        metrics.archived.inc(sum(entry.rows for entry in done.own))
+        metrics.repeats.inc(sum(entry.repeats for entry in done.own))
+        metrics.implausible.inc(done.implausible)
         self._app.finished[TP(self._topic, partition)] = following
         self._uncommitted[partition] = following
-        for entry in done.mine:
+        for entry in done.own:
             for gap in entry.gaps:
                 metrics.gaps.labels(gap.reason).inc(gap.next - gap.first)
             log.info(

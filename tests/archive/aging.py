@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stream.archive.aging import erase, stock, tiers
+from stream.archive.aging import erase, tiers
+from stream.archive.aging.maintenance import Maintenance, append_hold, list_places
 from stream.archive.log.commitlog import Chain
 from stream.archive.log.holds import Scope
 from stream.archive.log.holds import hold as hold_of
 from stream.archive.objects import Store
-from stream.archive.proof.verify import Verdict
+from stream.archive.proof.findings import Verdict
 from stream.archive.reading import reader
 from stream.archive.writing.writer import Batch, ChainWriter
 from tests.archive.checks import verdict_of
@@ -38,39 +39,38 @@ class Aging:
     clock: Clock = field(default_factory=Clock)
 
     def commit(self, source_offsets: range, *, partition: int = 0, day: int = 0, region: str = "EU") -> None:
-        """A sink archives slates of two impressions each, of user ``source offset % 7``."""
-        writer = ChainWriter(self.store, Chain("explanation-audit", partition), writer="sink", clock=self.clock)
+        """A sink archives slates of two impressions each, of user ``source offset % 7``; now, or later on ``day``."""
+        clock = Clock(max(self.clock.day, day))
+        writer = ChainWriter(self.store, Chain("explanation-audit", partition), writer="sink", clock=clock)
         at = writer.open().next
         records = [audit(each, partition=partition, day=day, region=region) for each in source_offsets]
         writer.commit(Batch(at, at + len(records), slates(records, at)))
 
     def tier(self, store: Store | None = None, *, grace_s: float = 0.0) -> list[tuple[str, int, int]]:
-        """Run every task; return what was done: the deed, objects, and how many they became."""
-        warehouse = stock.Warehouse(store or self.store, who="tier", clock=self.clock)
+        """Run every task; return what was done: the action, the objects, and how many they became."""
+        maintenance = Maintenance(store or self.store, who="tier", clock=self.clock)
         done: list[tuple[str, int, int]] = []
-        for place, names in stock.places(warehouse.store).items():
+        for place, names in list_places(maintenance.store).items():
             if tiers.settled(place, names, self.clock()):
                 continue
-            found = warehouse.stock(place, names)
-            steps = tiers.run(warehouse, found, open_hours=OPEN_HOURS, grace_s=grace_s)
-            done.extend((step.deed, step.objects, step.into) for step in steps)
+            found = maintenance.inventory(place, names)
+            steps = tiers.run(maintenance, found, open_hours=OPEN_HOURS, grace_s=grace_s)
+            done.extend((step.action, step.objects, step.into) for step in steps)
         return done
 
     def erase(self, user: str, store: Store | None = None, *, case: str = "case 7") -> int:
         """Erase a user everywhere; return the rows erased."""
-        warehouse = stock.Warehouse(store or self.store, who="erase", clock=self.clock)
+        maintenance = Maintenance(store or self.store, who="erase", clock=self.clock)
         return sum(
             each.rows
-            for place, names in stock.places(warehouse.store).items()
-            for each in erase.erase(warehouse, warehouse.stock(place, names), user, case=case)
+            for place, names in list_places(maintenance.store).items()
+            for each in erase.erase(maintenance, maintenance.inventory(place, names), user, case=case)
             if not each.held
         )
 
     def hold(self, scope: Scope) -> int:
         now_ms = int(self.clock() * 1000)
-        record = stock.enter_hold(
-            self.store, lambda known: hold_of(known, scope, why="", who="legal", written_at_ms=now_ms)
-        )
+        record = append_hold(self.store, lambda known: hold_of(known, scope, why="", who="legal", written_at_ms=now_ms))
         return record.number
 
     def verdict(self) -> Verdict:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from stream.archive.log import commitlog
 from stream.archive.objects import Store
-from stream.archive.proof.facts import facts_of
-from stream.archive.proof.verify import Verdict, verify
+from stream.archive.proof.facts import facts_of, rows_by_user
+from stream.archive.proof.findings import Verdict
+from stream.archive.proof.verify import verify
 from stream.archive.reading import reader
 
 PATIENCE_S = 90.0
@@ -19,7 +20,10 @@ def verdict_of(store: Store, now_ms: int | None = None, age_s: float = 0.0) -> V
     stored = {info.key: age_s for info in store.list("") if not info.key.startswith(commitlog.COMMITS)}
     holds, changes = list(reader.raw_holds(store)), list(reader.raw_changes(store))
     look = facts_of(store, deep=True)
-    return verify(reader.raw_entries(store), look, stored, changes=changes, holds=holds, now_ms=now_ms)
+    count = rows_by_user(store)
+    return verify(
+        reader.raw_entries(store), look, stored, changes=changes, holds=holds, now_ms=now_ms, count_rows=count
+    )
 
 
 def archived_items(store: Store) -> list[tuple[int, int, str]]:

@@ -19,12 +19,14 @@ TODAY = (time.time() - START_S) / 86_400
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Aging:
-    """Slates of a week ago, of 100 days ago, and of three years ago; the clock is the real one."""
+    """Slates of a week ago, of 100 days ago, and of three years ago, archived on their day. Today is the real one."""
     aging = Aging(open_store(str(tmp_path / "archive")), Clock(TODAY))
     for age in (7, 100, 1_100):
+        aging.clock.day = TODAY - age
         for partition in (0, 1):
             aging.commit(range(age, age + 7), partition=partition, day=int(TODAY) - age)
             aging.commit(range(age + 7, age + 14), partition=partition, day=int(TODAY) - age)
+    aging.clock.day = TODAY
     return aging
 
 

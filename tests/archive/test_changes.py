@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.archive.log import changes
-from stream.archive.log.changes import Change, Done, InvalidChange, State
+from stream.archive.log.changes import Change, InvalidChange, State, Transaction
 from stream.archive.log.commitlog import Chain, ObjectRef
 from stream.archive.log.names import ObjectName, Place, object_name, segment_name
 from stream.archive.rows import segment
@@ -41,7 +41,7 @@ def added(number: int, digest: str = "b" * 16, rows: int = 4) -> ObjectRef:
 
 def compacted(state: State | None = None, removed: ObjectRef | None = None) -> Change:
     state = state or State()
-    done = Done("compacted", (removed or ObjectRef(RAW, "aa", 9, 4),), (added(state.number),), "cc")
+    done = Transaction("compacted", (removed or ObjectRef(RAW, "aa", 9, 4),), (added(state.number),), "cc")
     return changes.append(state, PLACE, done, holds=2, who="w", written_at_ms=7)
 
 
@@ -68,8 +68,8 @@ def test_the_first_format_is_still_read_and_its_chain_continued() -> None:
         (b"{}", "no change"),
         (GOLDEN.replace(b'"format":2', b'"format":3'), "format 3; expected 1 or 2"),
         (GOLDEN.replace(b'"format":2', b'"format":1'), "canonical"),
-        (GOLDEN.replace(b'"modulus":32', b'"modulus":1'), "modulus 1; expected none"),
-        (GOLDEN.replace(b'"modulus":32', b'"modulus":"32"'), "modulus '32'; expected none"),
+        (GOLDEN.replace(b'"modulus":32', b'"modulus":1'), "modulus 1; expected null"),
+        (GOLDEN.replace(b'"modulus":32', b'"modulus":"32"'), "modulus '32'; expected null"),
         (GOLDEN.replace(b'"kind":"compacted"', b'"kind":"improved"'), "kind 'improved'; expected one of compacted"),
         (GOLDEN.replace(b'"who":"w",', b""), "no change"),
         (GOLDEN.replace(b",", b", ", 1), "canonical"),
@@ -106,10 +106,12 @@ def test_readers_see_what_was_committed_without_what_was_removed_and_with_what_w
     assert State().live([raw, late]) == [raw, late]
     assert first.live([raw, late]) == [late, added(0)]
     cold = replace(added(0), key="cold/" + added(0).key)
-    moved = changes.append(first, PLACE, Done("moved", (added(0),), (cold,)), holds=0, who="w", written_at_ms=8)
+    moved = changes.append(first, PLACE, Transaction("moved", (added(0),), (cold,)), holds=0, who="w", written_at_ms=8)
     second = first.after(moved, changes.encode(moved))
     assert second.live([raw, late]) == [late, cold]
-    gone = changes.append(second, PLACE, Done("expired", (cold,), (), erased=4), holds=0, who="w", written_at_ms=9)
+    gone = changes.append(
+        second, PLACE, Transaction("expired", (cold,), (), erased=4), holds=0, who="w", written_at_ms=9
+    )
     third = second.after(gone, changes.encode(gone))
     assert (third.live([raw, late]), third.erased, third.number) == ([late], 4, 3)
 
@@ -125,7 +127,7 @@ def test_numbers_that_do_not_add_up_are_faults() -> None:
         in changes.faults(replace(sound, added=(added(0, rows=3),), erased=1))[0]
     )
     assert "states no digest" in changes.faults(replace(sound, content=None))[0]
-    assert "not how it would name" in changes.faults(replace(sound, added=(added(1),)))[0]
+    assert "not the key of its object" in changes.faults(replace(sound, added=(added(1),)))[0]
     assert "than it removes" in changes.faults(replace(sound, kind="moved"))[0]
 
 

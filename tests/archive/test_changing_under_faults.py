@@ -16,9 +16,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from stream.archive.aging import stock
+from stream.archive.aging.maintenance import Contended, Inventory, Maintenance, list_places
 from stream.archive.aging.policy import TIERS
-from stream.archive.aging.stock import Contended
 from stream.archive.log import changes
 from stream.archive.log.holds import Holds, Scope
 from stream.archive.objects import MemoryStore, Store, StoreUnavailable
@@ -85,7 +84,7 @@ def test_a_crash_or_an_error_at_any_call_that_writes(
         with pytest.raises((Crash, StoreUnavailable)):
             task(aging, FaultyStore(aging.store, at, moment, dies=dies))
         seen = archived_items(aging.store)
-        assert aging.verdict().sound, at
+        assert aging.verdict().consistent, at
         assert set(after) <= set(seen) <= set(before)
         assert len(seen) == len(set(seen))
         task(aging, FaultyStore(aging.store))
@@ -110,7 +109,7 @@ def test_a_rival_at_any_moment(task: Callable[[Aging, Store], None], rival: str)
         store = MeddledStore(aging.store, at, lambda aging=aging: RIVALS[rival](aging))  # type: ignore[misc]
         with contextlib.suppress(Contended, ArchiveChanged):
             task(aging, store)
-        assert aging.verdict().sound, (at, aging.verdict().findings)
+        assert aging.verdict().consistent, (at, aging.verdict().findings)
         seen = archived_items(aging.store)
         assert len(seen) == len(set(seen)), at
         # Whoever gave way does it next time; nothing is lost by that, and nothing is left behind.
@@ -140,16 +139,16 @@ def test_a_move_that_gives_way_takes_nothing_from_the_next_one() -> None:
         aging.clock.day = 3
         aging.tier()
         aging.clock.day = HOT + 2
-        warehouse = stock.Warehouse(aging.store, who="overtaken", clock=aging.clock)
-        ((place, names),) = stock.places(aging.store).items()
-        before = warehouse.stock(place, names)
+        maintenance = Maintenance(aging.store, who="overtaken", clock=aging.clock)
+        ((place, names),) = list_places(aging.store).items()
+        before = maintenance.inventory(place, names)
         aging.erase(user(5))
 
-        def overtaken(before: stock.Stock = before, warehouse: stock.Warehouse = warehouse) -> None:
+        def overtaken(before: Inventory = before, maintenance: Maintenance = maintenance) -> None:
             cold = [replace(ref, key=f"cold/{ref.key}") for _, ref in before.live]
-            done = changes.Done("moved", tuple(ref for _, ref in before.live), tuple(cold))
+            done = changes.Transaction("moved", tuple(ref for _, ref in before.live), tuple(cold))
             with pytest.raises(Contended):
-                warehouse.enter(before, done, Holds())
+                maintenance.commit(before, done, Holds())
 
         store = MeddledStore(aging.store, at, overtaken)
         aging.tier(store)
@@ -287,7 +286,7 @@ def test_kill_9_at_several_steps(where: str, tmp_path: Path, request: pytest.Fix
             seen = archived_items(store)
             assert len(seen) == len(set(seen))
             assert {item for item in before if item[1] % 7 != 4} <= set(seen) <= set(before)
-            assert killed.verdict().sound
+            assert killed.verdict().consistent
     killed.tier()
     killed.erase(user(4))
     killed.tier()

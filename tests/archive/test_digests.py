@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from stream.archive.aging import stock
+from stream.archive.aging.maintenance import append_hold
 from stream.archive.log import canonical, changes, commitlog, holds
-from stream.archive.log.changes import Done
+from stream.archive.log.changes import Transaction
 from stream.archive.log.commitlog import Chain
 from stream.archive.log.names import Place, object_name
 from stream.archive.objects import MemoryStore, Store
 from stream.archive.proof import digests, keys, sealing
 from stream.archive.proof.digests import DIGESTS, InvalidDigest, Watch
+from stream.archive.proof.findings import Finding
 from stream.archive.proof.keys import PrivateKey
-from stream.archive.proof.verify import Finding
 from stream.archive.reading import reader
 from stream.archive.store import open_store
 from stream.archive.writing.writer import Batch, ChainWriter
@@ -47,7 +47,7 @@ def change(store: Store) -> str:
     ref = next(reader.objects(store))
     name = object_name(ref.key)
     assert name is not None
-    done = Done("erased", (ref,), (), None, ref.rows, "case 1")
+    done = Transaction("erased", (ref,), (), None, ref.rows, "case 1")
     made = changes.append(reader.state(store, name.place), name.place, done, holds=0, who="w", written_at_ms=0)
     store.put_if_absent(made.key, changes.encode(made))
     return made.key
@@ -72,7 +72,7 @@ class Archive:
                 fill(store, 1, 1)
             if day == 1:
                 self.change = change(store)
-                stock.enter_hold(store, hold)
+                append_hold(store, hold)
             self.seal(day)
 
     def seal(self, day: int) -> None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from stream.archive.aging import erase, stock, tiers
-from stream.archive.aging.stock import Contended
+from stream.archive.aging import erase, tiers
+from stream.archive.aging.maintenance import Contended, Maintenance, append_hold, list_places, read_holds
 from stream.archive.log import changes
 from stream.archive.log.holds import Holds, InvalidHold, Scope, hold, release
 from stream.archive.log.names import object_name
@@ -77,7 +77,7 @@ def test_an_object_of_one_user_alone_goes_altogether() -> None:
     aging.commit(range(1))
     assert aging.erase(user(0)) == 2
     assert aging.objects() == []
-    assert (aging.verdict().sound, aging.verdict().erased) == (True, 2)
+    assert (aging.verdict().consistent, aging.verdict().erased) == (True, 2)
 
 
 def test_what_was_erased_from_is_compacted_moved_and_expires_like_the_rest(archive: Aging) -> None:
@@ -91,7 +91,7 @@ def test_what_was_erased_from_is_compacted_moved_and_expires_like_the_rest(archi
     archive.clock.day = 900
     archive.tier()
     assert archive.objects() == []
-    assert archive.verdict().sound
+    assert archive.verdict().consistent
     assert kinds(archive) == {"compacted", "moved", "erased", "expired"}
 
 
@@ -103,7 +103,7 @@ def test_held_rows_are_not_erased(archive: Aging) -> None:
     assert archive.erase(user(4)) > 0
     assert archive.users().count(user(3)) == before.count(user(3))
     assert archive.users().count(user(4)) == 2 * sum(1 for each in range(SLATES, 2 * SLATES) if each % 7 == 4)
-    assert archive.verdict().sound
+    assert archive.verdict().consistent
 
 
 def test_a_hold_of_days_keeps_those_days_and_no_others(archive: Aging) -> None:
@@ -117,30 +117,30 @@ def test_a_hold_of_days_keeps_those_days_and_no_others(archive: Aging) -> None:
 
 
 def test_a_hold_made_while_an_erasure_runs_counts_from_the_next_object_on(archive: Aging) -> None:
-    warehouse = stock.Warehouse(archive.store, who="erase", clock=archive.clock)
-    place, names = next(iter(stock.places(archive.store).items()))
-    running = erase.erase(warehouse, warehouse.stock(place, names), user(3), case="")
+    maintenance = Maintenance(archive.store, who="erase", clock=archive.clock)
+    place, names = next(iter(list_places(archive.store).items()))
+    running = erase.erase(maintenance, maintenance.inventory(place, names), user(3), case="")
     assert not next(running).held
     archive.hold(Scope(user=user(3)))
     assert [each.held for each in running] == [True]
     assert user(3) in archive.users()
-    assert archive.verdict().sound
+    assert archive.verdict().consistent
 
 
 def test_of_two_tasks_at_one_place_the_first_wins_and_the_other_leaves_nothing(archive: Aging) -> None:
     archive.clock.day = DAYS + 3
-    warehouse = stock.Warehouse(archive.store, who="slow", clock=archive.clock)
-    place, names = list(stock.places(archive.store).items())[-1]
-    slow = warehouse.stock(place, names)
+    maintenance = Maintenance(archive.store, who="slow", clock=archive.clock)
+    place, names = list(list_places(archive.store).items())[-1]
+    slow = maintenance.inventory(place, names)
     assert archive.tier(grace_s=3600)
     with pytest.raises(Contended, match="run again"):
-        list(erase.erase(warehouse, slow, user(4), case=""))
+        list(erase.erase(maintenance, slow, user(4), case=""))
     with pytest.raises(Contended, match="run again"):
-        list(tiers.run(warehouse, slow, open_hours=1.0))  # it makes the very object that the first one made
+        list(tiers.run(maintenance, slow, open_hours=1.0))  # it makes the very object that the first one made
     assert [each for each in archive.verdict().findings if each.rule != 19] == []
     assert archive.erase(user(4)) > 0
     with pytest.raises(ArchiveChanged, match="run it again"):
-        list(erase.erase(warehouse, slow, user(4), case=""))
+        list(erase.erase(maintenance, slow, user(4), case=""))
     assert archive.verdict().findings == ()
 
 
@@ -164,8 +164,8 @@ def test_what_nobody_names_is_deleted_if_nobody_ever_can_and_counted_otherwise(a
     archive.erase(user(3))
     assert not {lost.key, beaten.key} & set(archive.objects())
     assert {pending.key, next_one.key} <= set(archive.objects())
-    warehouse = stock.Warehouse(archive.store, who="erase", clock=archive.clock)
-    left = [warehouse.stock(*each).unclaimed for each in stock.places(archive.store).items()]
+    maintenance = Maintenance(archive.store, who="erase", clock=archive.clock)
+    left = [maintenance.inventory(*each).unreferenced for each in list_places(archive.store).items()]
     assert {name.key for each in left for name in each} == {pending.key, next_one.key}
 
 
@@ -201,7 +201,7 @@ def test_a_hold_of_everything_and_a_release_of_nothing_are_refused(archive: Agin
         release(Holds(), 5, why="", who="", written_at_ms=0)
     archive.hold(Scope(region="EU"))
     with pytest.raises(InvalidHold, match="those in force: 0"):
-        stock.enter_hold(archive.store, lambda known: release(known, 1, why="", who="", written_at_ms=0))
+        append_hold(archive.store, lambda known: release(known, 1, why="", who="", written_at_ms=0))
 
 
 def test_two_who_hold_at_once_both_hold() -> None:
@@ -209,11 +209,11 @@ def test_two_who_hold_at_once_both_hold() -> None:
 
     def meanwhile(known: Holds) -> object:
         if not known.records:
-            stock.enter_hold(store, lambda other: hold(other, Scope(region="US"), why="", who="", written_at_ms=0))
+            append_hold(store, lambda other: hold(other, Scope(region="US"), why="", who="", written_at_ms=0))
         return hold(known, Scope(region="EU"), why="", who="", written_at_ms=0)
 
-    stock.enter_hold(store, meanwhile)  # type: ignore[arg-type]
-    assert [scope.region for _, scope in stock.read_holds(store).in_force()] == ["US", "EU"]
+    append_hold(store, meanwhile)  # type: ignore[arg-type]
+    assert [scope.region for _, scope in read_holds(store).in_force()] == ["US", "EU"]
 
 
 def test_a_zombie_sink_that_puts_an_erased_object_back_is_found_and_cleared(archive: Aging) -> None:

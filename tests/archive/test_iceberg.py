@@ -9,7 +9,8 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from stream.archive.aging import erase, stock
+from stream.archive.aging import erase
+from stream.archive.aging.maintenance import Maintenance, list_places
 from stream.archive.objects import Store
 from stream.archive.reading import iceberg, reader
 from stream.archive.store import open_store
@@ -43,20 +44,20 @@ def test_the_table_follows_the_archive(kind: str, tmp_path: Path, request: pytes
         )
     fill(store)
     opened = iceberg.table(store.url, tmp_path / "catalog.db", settings)
-    warehouse = stock.Warehouse(store, who="e", clock=lambda: 0.0)
+    maintenance = Maintenance(store, who="e", clock=lambda: 0.0)
     for step in ("as committed", "compacted", "moved", "erased"):
         if step in ("compacted", "moved"):
             tier(store, 2 if step == "compacted" else 100)
         if step == "erased":
-            for place, names in stock.places(store).items():
-                list(erase.erase(warehouse, warehouse.stock(place, names), "0000000000000003", case="1"))
+            for place, names in list_places(store).items():
+                list(erase.erase(maintenance, maintenance.inventory(place, names), "0000000000000003", case="1"))
         done = iceberg.refresh(opened, store.url, reader.objects(store))
         assert done.added > 0
         opened = iceberg.table(store.url, tmp_path / "catalog.db", settings)
         assert identities(opened.scan().to_arrow().to_pylist()) == identities(everything(store)), step
         again = iceberg.refresh(opened, store.url, reader.objects(store))
         assert (again.added, again.removed, again.metadata) == (0, 0, done.metadata)
-    assert verdict_of(store).sound
+    assert verdict_of(store).consistent
     if kind == "s3":
         kept = [(tmp_path / "catalog.db").read_bytes(), *(store.get(info.key) for info in store.list(iceberg.FOLDER))]
         assert not any(server.secret_key.encode() in each for each in kept)

@@ -22,7 +22,8 @@ import botocore.session
 import hcl2
 import pytest
 
-from stream.archive.aging import erase, policy, stock, tiers
+from stream.archive.aging import erase, policy, tiers
+from stream.archive.aging.maintenance import Maintenance, append_hold, list_places
 from stream.archive.log import holds
 from stream.archive.log.commitlog import Chain
 from stream.archive.objects import Store, StoreUnavailable
@@ -155,8 +156,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 def sink(store: Store) -> None:
     """Commit twice; then as a second writer that finds out that it is late, and as one that puts an object again."""
     for _ in range(2):
-        writer = ChainWriter(store, Chain("explanation-audit", 0), writer="w")
-        late = ChainWriter(store, Chain("explanation-audit", 0), writer="late")
+        writer = ChainWriter(store, Chain("explanation-audit", 0), writer="w", clock=lambda: START_MS / 1000)
+        late = ChainWriter(store, Chain("explanation-audit", 0), writer="late", clock=lambda: START_MS / 1000)
         first = writer.open().next
         late.open()
         records = [audit(n, day=n % 2) for n in range(first, first + 7)]
@@ -166,15 +167,15 @@ def sink(store: Store) -> None:
 
 
 def tierer(store: Store, days: float) -> None:
-    warehouse = stock.Warehouse(store, who="t", clock=lambda: START_MS / 1000 + days * DAY_S)
-    for place, names in stock.places(store).items():
-        list(tiers.run(warehouse, warehouse.stock(place, names), open_hours=6, grace_s=0))
+    maintenance = Maintenance(store, who="t", clock=lambda: START_MS / 1000 + days * DAY_S)
+    for place, names in list_places(store).items():
+        list(tiers.run(maintenance, maintenance.inventory(place, names), open_hours=6, grace_s=0))
 
 
 def holder(store: Store) -> None:
     scope = holds.Scope(region="US")
-    made = stock.enter_hold(store, lambda known: holds.hold(known, scope, why="", who="h", written_at_ms=1))
-    stock.enter_hold(store, lambda known: holds.release(known, made.number, why="", who="h", written_at_ms=2))
+    made = append_hold(store, lambda known: holds.hold(known, scope, why="", who="h", written_at_ms=1))
+    append_hold(store, lambda known: holds.release(known, made.number, why="", who="h", written_at_ms=2))
 
 
 def signer(store: Store, folder: Path) -> None:
@@ -189,16 +190,16 @@ def puller(store: Store) -> None:
     query = Query(ALL, user="0000000000000003")
     there = snapshot.take(store, query.scope)
     assert sum(table.num_rows for table in pull.rows(store, there.objects, query, Reads())) == 4
-    assert verdict_of(store).sound
+    assert verdict_of(store).consistent
     with view.connect(store, list(reader.objects(store))) as connection:
         assert connection.sql("SELECT count(*) FROM impressions").fetchall() == [(28,)]
     assert digests.findings(sealing.read(store), digests.Watch(frozenset())) != []
 
 
 def eraser(store: Store) -> None:
-    warehouse = stock.Warehouse(store, who="e", clock=time.time)
-    for place, names in stock.places(store).items():
-        found = list(erase.erase(warehouse, warehouse.stock(place, names), "0000000000000003", case="1"))
+    maintenance = Maintenance(store, who="e", clock=time.time)
+    for place, names in list_places(store).items():
+        found = list(erase.erase(maintenance, maintenance.inventory(place, names), "0000000000000003", case="1"))
         assert sum(each.rows for each in found) == 2
 
 

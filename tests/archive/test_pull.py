@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from stream.archive.aging import stock, tiers
+from stream.archive.aging import tiers
+from stream.archive.aging.maintenance import Maintenance, list_places
 from stream.archive.log import canonical
 from stream.archive.log.commitlog import Chain
 from stream.archive.log.names import COLD
@@ -39,7 +40,7 @@ DAY_S = 86_400.0
 def fill(store: Store, commits: int = 3) -> None:
     """Two partitions, two days, two regions, seven users; two items in a slate."""
     for partition in (0, 1):
-        writer = ChainWriter(store, Chain("explanation-audit", partition), writer="w")
+        writer = ChainWriter(store, Chain("explanation-audit", partition), writer="w", clock=lambda: START_MS / 1000)
         writer.open()
         for _ in range(commits):
             first = writer.tail.next
@@ -52,18 +53,18 @@ def fill(store: Store, commits: int = 3) -> None:
 
 def tier(store: Store, days: float) -> None:
     """Run the tier task so many days after the events."""
-    warehouse = stock.Warehouse(store, who="t", clock=lambda: START_MS / 1000 + days * DAY_S)
-    for place, names in stock.places(store).items():
-        list(tiers.run(warehouse, warehouse.stock(place, names), open_hours=6, grace_s=0))
+    maintenance = Maintenance(store, who="t", clock=lambda: START_MS / 1000 + days * DAY_S)
+    for place, names in list_places(store).items():
+        list(tiers.run(maintenance, maintenance.inventory(place, names), open_hours=6, grace_s=0))
 
 
 @pytest.fixture
 def filled(store: Store) -> Store:
     """Each kind of store, with one day in the cold tier, compacted, and the other as the sinks left it."""
     fill(store)
-    for place, names in stock.places(store, until=DAYS[0]).items():
-        warehouse = stock.Warehouse(store, who="t", clock=lambda: START_MS / 1000 + 100 * DAY_S)
-        list(tiers.run(warehouse, warehouse.stock(place, names), open_hours=6, grace_s=0))
+    for place, names in list_places(store, until=DAYS[0]).items():
+        maintenance = Maintenance(store, who="t", clock=lambda: START_MS / 1000 + 100 * DAY_S)
+        list(tiers.run(maintenance, maintenance.inventory(place, names), open_hours=6, grace_s=0))
     assert {key.startswith(COLD) for key in (ref.key for ref in reader.objects(store))} == {True, False}
     return store
 

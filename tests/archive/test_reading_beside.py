@@ -60,7 +60,7 @@ def test_whoever_verifies_finds_nothing_wrong(name: str) -> None:
         aging = filled()
         store = MeddledStore(aging.store, at, lambda aging=aging: deed(aging))  # type: ignore[misc]
         verdict = verdict_of(store)
-        assert verdict.sound, (at, verdict.findings)
+        assert verdict.consistent, (at, verdict.findings)
         at, calls = at + 1, store.calls
     assert at > 10
 

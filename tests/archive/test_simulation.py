@@ -158,7 +158,7 @@ class Schedules(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         verdict = verdict_of(self.store)
-        assert verdict.sound, verdict.findings
+        assert verdict.consistent, verdict.findings
 
     def teardown(self) -> None:
         if not hasattr(self, "store"):

@@ -81,7 +81,7 @@ def test_on_the_embedded_broker_across_a_kill_and_a_clean_end(tmp_path: Path) ->
             sink.signal(signal.SIGTERM)
     assert archived_items(store) == expected
     verdict = verdict_of(store)
-    assert verdict.sound, verdict.findings
+    assert verdict.consistent, verdict.findings
     assert verdict.rows == len(expected)
 
 
@@ -117,7 +117,7 @@ def test_the_archive_and_not_kafka_says_where_to_go_on_and_losses_are_on_record(
     assert [gap for entry in entries for gap in entry.gaps] == [Gap(0, 30, "expired")]
     assert [entry.rejected.spans for entry in entries if len(entry.rejected)] == [((100, 101),)]
     assert all(entry.origin is not None for entry in entries)
-    assert verdict_of(store).sound
+    assert verdict_of(store).consistent
     letter = _first_message(settings, settings.topic("dead_letters"))
     headers = dict(letter.headers() or [])
     assert letter.value() == b"\x00\x01no audit record"
@@ -154,7 +154,7 @@ def test_a_frozen_worker_that_wakes_as_a_zombie_changes_nothing(bus: Bus, s3_ser
         first.signal(signal.SIGTERM)
     assert archived_items(store) == expected
     verdict = verdict_of(store)
-    assert verdict.sound, verdict.findings
+    assert verdict.consistent, verdict.findings
 
 
 def test_a_store_that_is_away_is_waited_for(bus: Bus, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_store_that_is_away_is_waited_for(bus: Bus, tmp_path: Path) -> None:
             assert gaps == [Gap(150, 151, "absent")]
             sink.signal(signal.SIGTERM)
         assert archived_items(store) == expected
-        assert verdict_of(store).sound
+        assert verdict_of(store).consistent
 
 
 def _first_message(settings: Settings, topic: str) -> Message:

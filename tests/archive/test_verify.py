@@ -18,19 +18,20 @@ from stream.archive.log.commitlog import Chain
 from stream.archive.log.intervals import Intervals
 from stream.archive.objects import MemoryStore, Store
 from stream.archive.proof.facts import facts_of
-from stream.archive.proof.verify import LEFTOVER_AGE_S, Finding, verify
+from stream.archive.proof.findings import Finding
+from stream.archive.proof.verify import LEFTOVER_AGE_S, verify
 from stream.archive.reading import reader
 from stream.archive.store import open_store
 from stream.archive.writing.writer import Batch, ChainWriter
 from stream.errors import ArchiveError
 from tests.archive.checks import verdict_of
-from tests.archive.slates_of import audit, slates
+from tests.archive.slates_of import START_MS, audit, slates
 
 
 def fill(store: Store) -> None:
     """Two chains of three entries, two objects each."""
     for partition in (0, 1):
-        writer = ChainWriter(store, Chain("explanation-audit", partition), writer="w")
+        writer = ChainWriter(store, Chain("explanation-audit", partition), writer="w", clock=lambda: START_MS / 1000)
         writer.open()
         for number in range(3):
             first = number * 4
@@ -68,12 +69,12 @@ def rules(store: Store) -> set[int]:
 
 def test_an_untouched_archive_is_sound(store: MemoryStore) -> None:
     verdict = verdict_of(store)
-    assert verdict.sound
+    assert verdict.consistent
     assert (verdict.findings, verdict.chains, verdict.entries, verdict.objects, verdict.rows) == ((), 2, 6, 12, 48)
 
 
 def test_an_empty_archive_is_sound() -> None:
-    assert verdict_of(MemoryStore()).sound
+    assert verdict_of(MemoryStore()).consistent
 
 
 def test_a_changed_byte_in_an_object(store: MemoryStore) -> None:
@@ -95,9 +96,9 @@ def test_a_changed_byte_in_an_entry_wherever_it_is(store: MemoryStore) -> None:
         changed = bytearray(data)
         changed[position] ^= 1
         replace(store, key, bytes(changed))
-        assert not verdict_of(store).sound, f"byte {position}: {bytes(changed)!r}"
+        assert not verdict_of(store).consistent, f"byte {position}: {bytes(changed)!r}"
     replace(store, key, data)
-    assert verdict_of(store).sound
+    assert verdict_of(store).consistent
 
 
 def test_a_removed_object(store: MemoryStore) -> None:
@@ -257,12 +258,12 @@ def test_a_foreign_file_among_the_entries(store: MemoryStore) -> None:
 
 def test_a_gap_is_never_silent() -> None:
     store = MemoryStore()
-    writer = ChainWriter(store, Chain("t", 0), writer="w")
+    writer = ChainWriter(store, Chain("t", 0), writer="w", clock=lambda: START_MS / 1000)
     writer.open()
     gap = commitlog.Gap(0, 5, "expired")
     writer.commit(Batch(0, 6, slates([audit(0)], 5), Intervals(), (gap,)))
     verdict = verdict_of(store)
-    assert verdict.sound
+    assert verdict.consistent
     key = entry_keys(store)[0]
     assert verdict.findings == (Finding(12, "notice", key, "offsets 0 to 4 expired before the sink came"),)
 
@@ -324,7 +325,7 @@ def test_sweeping_a_damaged_archive_is_refused(archive: Store) -> None:
 
 def test_the_statistics_count_types_by_day_and_what_was_called_trending(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "archive"))
-    writer = ChainWriter(store, Chain("explanation-audit", 0), writer="w")
+    writer = ChainWriter(store, Chain("explanation-audit", 0), writer="w", clock=lambda: START_MS / 1000)
     records = [audit(n, day=n % 2, region="US" if n == 3 else "EU") for n in range(4)]
     for record, status in zip(records, ("factual", "model_mismatch", "factual", "factual"), strict=True):
         record["entries"][0]["explanation_type"] = "trending"
@@ -337,6 +338,18 @@ def test_the_statistics_count_types_by_day_and_what_was_called_trending(tmp_path
     assert "2 impressions; 1 explained as trending, 0 of them without proof" in output
     code, output = run("stats", "--url", store.url, "--until", "2026-09-21")
     assert "4 impressions; 2 explained as trending, 0 of them without proof" in output
+    assert "check the producers' clocks" not in output
+
+
+def test_the_statistics_count_rows_with_an_implausible_date(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "archive"))
+    writer = ChainWriter(store, Chain("explanation-audit", 0), writer="w", clock=lambda: START_MS / 1000)
+    done = writer.commit(Batch(0, 3, slates([audit(0), audit(1, day=-2_000), audit(2, day=9)])))
+    assert done.implausible == 4  # what the sink counts
+    code, output = run("stats", "--url", store.url)
+    assert code == 0, output
+    assert "4 impressions have a date far from the day they were archived: check the producers' clocks" in output
+    assert "whole" in run("verify", "--url", store.url)[1]
 
 
 @pytest.mark.parametrize("command", ["verify", "sweep", "stats"])

@@ -25,7 +25,7 @@ def batch(source_offsets: range, first: int = 0) -> Batch:
 
 
 def opened(store: Store, name: str = "w") -> ChainWriter:
-    writer = ChainWriter(store, CHAIN, writer=name, clock=lambda: 1_790_000_000.0)
+    writer = ChainWriter(store, CHAIN, writer=name, clock=lambda: 1_790_000_000.0 + 2 * 86_400)
     writer.open()
     return writer
 
@@ -34,7 +34,7 @@ def test_a_commit_is_objects_then_an_entry() -> None:
     store = FaultyStore(MemoryStore())
     done = opened(store).commit(batch(range(6)))
     assert store.writes == WRITES_OF_A_COMMIT
-    assert [entry.rows for entry in done.mine] == [12]
+    assert [entry.rows for entry in done.own] == [12]
     assert archived_items(store) == items_of(0, range(6))
     assert verdict_of(store).findings == ()
 
@@ -49,13 +49,13 @@ def test_a_crash_at_any_step_leaves_an_archive_that_the_next_writer_continues(at
         dying.commit(batch(range(3, 9), first=3))
     survived = at == WRITES_OF_A_COMMIT - 1 and moment == "after"
     assert archived_items(store) == items_of(0, range(9 if survived else 3))
-    assert verdict_of(store).sound
+    assert verdict_of(store).consistent
 
     heir = opened(store, "heir")
     assert heir.tail.next == (9 if survived else 3)
     heir.commit(batch(range(3, 12), first=3))
     assert archived_items(store) == items_of(0, range(12))
-    assert verdict_of(store).sound
+    assert verdict_of(store).consistent
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -75,9 +75,9 @@ def test_after_an_error_the_same_batch_can_be_committed_again(at: int, moment: M
 def test_of_two_writers_at_one_offset_the_first_wins_and_the_other_adopts() -> None:
     store = MemoryStore()
     quick, slow = opened(store, "quick"), opened(store, "slow")
-    assert len(quick.commit(batch(range(5))).mine) == 1
+    assert len(quick.commit(batch(range(5))).own) == 1
     done = slow.commit(batch(range(3)))
-    assert done.mine == ()
+    assert done.own == ()
     assert [entry.writer for entry in done.others] == ["quick"]
     assert slow.tail == quick.tail
     assert archived_items(store) == items_of(0, range(5))
@@ -90,16 +90,16 @@ def test_a_zombie_with_more_than_the_winner_archives_only_the_rest() -> None:
     owner.commit(batch(range(2, 4), first=2))
     done = zombie.commit(batch(range(7)))
     assert [entry.first for entry in done.others] == [0, 2]
-    assert [(entry.first, entry.next) for entry in done.mine] == [(4, 7)]
+    assert [(entry.first, entry.next) for entry in done.own] == [(4, 7)]
     assert archived_items(store) == items_of(0, range(7))
-    assert verdict_of(store).sound
+    assert verdict_of(store).consistent
 
 
 def test_a_repeat_of_an_archived_impression_is_skipped_and_counted() -> None:
     store = MemoryStore()
     writer = opened(store)
     writer.commit(batch(range(4)))
-    (entry,) = writer.commit(batch(range(2, 7), first=4)).mine
+    (entry,) = writer.commit(batch(range(2, 7), first=4)).own
     assert (entry.slates, entry.repeats) == (3, 2)
     assert archived_items(store) == items_of(0, range(7))
 
@@ -107,7 +107,7 @@ def test_a_repeat_of_an_archived_impression_is_skipped_and_counted() -> None:
 def test_a_repeat_within_one_batch_is_skipped_too() -> None:
     store = MemoryStore()
     records = [audit(5), audit(6), audit(5), audit(4)]
-    (entry,) = opened(store).commit(Batch(0, 4, slates(records))).mine
+    (entry,) = opened(store).commit(Batch(0, 4, slates(records))).own
     assert (entry.slates, entry.repeats) == (3, 1)
     assert archived_items(store) == items_of(0, [4, 5, 6])
 
@@ -126,7 +126,7 @@ def test_an_impressions_topic_made_anew_repeats_nothing() -> None:
     writer = opened(store)
     writer.commit(batch(range(4)))
     anew = slates([audit(offset, topic_id="id-2") for offset in (0, 1, 2, 1)], first=4)
-    (entry,) = writer.commit(Batch(4, 8, anew)).mine
+    (entry,) = writer.commit(Batch(4, 8, anew)).own
     assert (entry.slates, entry.repeats) == (3, 1)
     assert {source.topic: held.spans for source, held in entry.sources.items()} == {
         "id-1": ((0, 4),),
@@ -142,7 +142,7 @@ def test_records_that_name_no_topic_are_of_the_one_that_is_known() -> None:
 
     def commit(first: int, *records: tuple[int, str]) -> tuple[int, int]:
         made = slates([audit(offset, topic_id=topic_id) for offset, topic_id in records], first)
-        (entry,) = writer.commit(Batch(first, first + len(records), made)).mine
+        (entry,) = writer.commit(Batch(first, first + len(records), made)).own
         return entry.slates, entry.repeats
 
     # Workers of an older version, then both side by side, each repeating what the other did.
@@ -158,7 +158,7 @@ def test_repeats_alone_still_move_the_chain_on() -> None:
     store = MemoryStore()
     writer = opened(store)
     writer.commit(batch(range(3)))
-    (entry,) = writer.commit(batch(range(3), first=3)).mine
+    (entry,) = writer.commit(batch(range(3), first=3)).own
     assert (entry.objects, entry.next, entry.repeats) == ((), 6, 3)
     assert opened(store).tail.next == 6
 
@@ -166,11 +166,11 @@ def test_repeats_alone_still_move_the_chain_on() -> None:
 def test_gaps_and_rejected_records_are_in_the_entry() -> None:
     store = MemoryStore()
     made = slates([audit(0), audit(1)], first=12)
-    (entry,) = opened(store).commit(Batch(0, 15, made, Intervals.of([(14, 15)]), (Gap(0, 12, "expired"),))).mine
+    (entry,) = opened(store).commit(Batch(0, 15, made, Intervals.of([(14, 15)]), (Gap(0, 12, "expired"),))).own
     assert entry.gaps == (Gap(0, 12, "expired"),)
     assert entry.rejected.spans == ((14, 15),)
     verdict = verdict_of(store)
-    assert verdict.sound
+    assert verdict.consistent
     assert [(finding.rule, finding.severity) for finding in verdict.findings] == [(12, "notice")]
 
 

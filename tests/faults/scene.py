@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from models.bundle import Bundle
 from schemas.codec import Codec
 from stream.archive.objects import Store
-from stream.archive.proof.verify import Finding
+from stream.archive.proof.findings import Finding
 from stream.archive.s3 import S3Options
 from stream.archive.store import open_store
 from stream.kafka.cluster import Cluster

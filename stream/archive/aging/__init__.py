@@ -1,5 +1,5 @@
-"""What becomes of rows as they age: compacted, moved to the cold tier, erased, expired.
+"""What happens to archived rows later: compaction, the move to the cold tier, erasure and expiry.
 
-``policy`` says when. ``tiers`` and ``erase`` are the tasks; ``stock`` is what such a task finds at a date and region,
-and how it records what it did; ``compact`` makes the new objects.
+``policy`` says when. ``tiers`` and ``erase`` are the tasks. They change a date and region by the transactions of
+``maintenance``; ``compact`` makes the new objects.
 """

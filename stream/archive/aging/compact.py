@@ -1,13 +1,13 @@
-"""Objects rewritten: a day's into one, sorted by user; or one without some of its rows. Bytes in, bytes out.
+"""Rewriting objects: compaction merges the objects of a day and sorts them by user; removal drops rows of one object.
 
-Nothing is taken on trust: what is read must have the hash that the archive states, and what was written is read again
-and must say the same as the rows that went in.
+Functions of this file take bytes and return bytes. Each object that is read must have the hash that the archive states.
+Each object that is written is decoded again, and its rows must have the digest of the rows that were to be written.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,18 +24,18 @@ from stream.archive.rows.slates import SCHEMA
 from stream.errors import ArchiveError
 
 MAX_ROWS: Final = 2_000_000
-"""Rows of an object that is made here at most: sorted in memory, at 0.75 kB a row: 1.5 GB at most."""
+"""Rows of a compacted object, at most. They are sorted in memory, where a row takes 0.75 kB: 1.5 GB at most."""
 
 Bools = npt.NDArray[np.bool_]
 
 
 class DamagedObject(ArchiveError):
-    """An object is not what the archive states; nothing was changed."""
+    """An object is missing or differs from what the archive states about it. Nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """A new object, its bytes, and the digest of what its rows say."""
+    """A new object, its bytes, and the digest of its rows (:mod:`stream.archive.rows.content`)."""
 
     ref: ObjectRef
     data: bytes
@@ -43,10 +43,10 @@ class Rewritten:
 
 
 def checked(ref: ObjectRef, data: bytes) -> bytes:
-    """Return an object's bytes if they are those that the archive states.
+    """Return the bytes of an object after comparing their SHA-256 with what the archive states.
 
     Raises:
-        DamagedObject: they are not.
+        DamagedObject: the hashes differ.
 
     """
     found = hashlib.sha256(data).hexdigest()
@@ -56,10 +56,10 @@ def checked(ref: ObjectRef, data: bytes) -> bytes:
 
 
 def table_of(ref: ObjectRef, data: bytes) -> pa.Table:
-    """Read an object's rows, all columns.
+    """Read all columns of all rows of an object.
 
     Raises:
-        DamagedObject: other bytes or another number of rows than the archive states.
+        DamagedObject: the bytes or the number of rows differ from what the archive states.
 
     """
     table = segment.read(checked(ref, data))
@@ -68,20 +68,30 @@ def table_of(ref: ObjectRef, data: bytes) -> pa.Table:
     return table
 
 
-def groups(refs: Sequence[tuple[ObjectName, ObjectRef]]) -> list[list[ObjectRef]]:
-    """Choose what is to become one object each: of one chain, in the order of the keys, at most ``MAX_ROWS`` rows.
+def groups(
+    refs: Sequence[tuple[ObjectName, ObjectRef]], late: Collection[str] = (), *, max_rows: int = MAX_ROWS
+) -> list[list[ObjectRef]]:
+    """Choose the groups of objects to merge: each of one chain, in the order of the keys, at most ``max_rows`` rows.
 
-    An object that a change made already is left alone if it is the only one of its group, or half full.
+    ``late`` are the keys of objects that were archived late. They are not merged with objects that were archived in
+    time: a merged object expires with its youngest row, and would keep the other rows for too long.
+
+    A compacted object stays as it is if it is the only one of its group, or has half of ``max_rows`` rows or more.
     """
-    found: list[tuple[Chain, list[tuple[ObjectName, ObjectRef]]]] = []
-    full = MAX_ROWS // 2
-    waiting = [(name, ref) for name, ref in refs if name.number is None or ref.rows < full]
-    for name, ref in sorted(waiting, key=lambda each: (each[0].chain.name, each[0].chain.partition, each[1].key)):
+    found: list[tuple[tuple[Chain, bool], list[tuple[ObjectName, ObjectRef]]]] = []
+    candidates = [(name, ref) for name, ref in refs if name.number is None or ref.rows < max_rows // 2]
+
+    def order(each: tuple[ObjectName, ObjectRef]) -> tuple[str, int, bool, str]:
+        name, ref = each
+        return name.chain.name, name.chain.partition, ref.key in late, ref.key
+
+    for name, ref in sorted(candidates, key=order):
+        kind = name.chain, ref.key in late
         rows = sum(other.rows for _, other in found[-1][1]) if found else 0
-        if found and found[-1][0] == name.chain and rows + ref.rows <= MAX_ROWS:
+        if found and found[-1][0] == kind and rows + ref.rows <= max_rows:
             found[-1][1].append((name, ref))
         else:
-            found.append((name.chain, [(name, ref)]))
+            found.append((kind, [(name, ref)]))
     return [
         [ref for _, ref in group]
         for _, group in found
@@ -90,9 +100,10 @@ def groups(refs: Sequence[tuple[ObjectName, ObjectRef]]) -> list[list[ObjectRef]
 
 
 def merged(tables: list[pa.Table], place: Place, chain: Chain, number: int) -> Rewritten:
-    """Put the rows of several objects into one for the hot tier, sorted by user, then request, then position.
+    """Merge the rows of several objects into one for the hot tier, sorted by user, then request, then position.
 
-    ``tables`` is empty afterwards: that many rows are held only once.
+    ``number`` is that of the change that will name the object. ``tables`` is emptied, so that the rows are in memory
+    only once.
     """
     table = pa.concat_tables(tables)
     tables.clear()
@@ -109,9 +120,10 @@ def merged(tables: list[pa.Table], place: Place, chain: Chain, number: int) -> R
 
 
 def without(table: pa.Table, keep: Bools, name: ObjectName, number: int, modulus: int | None) -> Rewritten:
-    """Write an object's rows again in their order, only those for which ``keep`` (bool [rows]) is true.
+    """Write an object again with only the rows for which ``keep`` (bool [rows]) is true, in their order.
 
-    What it stated of its users is true of those that are left. A new statement could say something about the others.
+    ``modulus`` is the one that the object stated; it holds for the remaining users too. A modulus computed anew could
+    disclose something about the users that were removed.
     """
     kept = table.filter(pa.array(keep))
     content = content_digest(kept)
@@ -121,7 +133,7 @@ def without(table: pa.Table, keep: Bools, name: ObjectName, number: int, modulus
 
 
 def rows_of(users: frozenset[str], table: pa.Table) -> Bools:
-    """Say of each row whether it is one of these users' (hashes, 16 hexadecimal characters): bool [rows]."""
+    """Say for each row whether it belongs to one of the users (hashes of 16 hexadecimal digits): bool [rows]."""
     wanted = pa.array([bytes.fromhex(user) for user in sorted(users)], pa.binary(8))
     return np.asarray(pc.is_in(table["user_id_hash"], value_set=wanted).to_numpy(), np.bool_)
 
@@ -130,7 +142,7 @@ def _rewritten(data: bytes, rows: int, unnamed: ObjectName, content: str, modulu
     digest = hashlib.sha256(data).hexdigest()
     name = ObjectName(unnamed.tier, unnamed.place, unnamed.chain, None, unnamed.number, digest[:16])
     if content_digest(segment.read(data)) != content:
-        raise DamagedObject(f"{name.key} would not say what the rows that it was made of say; nothing was changed")
+        raise DamagedObject(f"{name.key} was encoded with other rows than its sources have; nothing was changed")
     return Rewritten(ObjectRef(name.key, digest, len(data), rows, modulus), data, content)
 
 
@@ -142,8 +154,8 @@ def _by_user(table: pa.Table) -> npt.NDArray[np.int64]:
 
 
 def _words(column: pa.ChunkedArray, words: int) -> npt.NDArray[np.uint64]:
-    """Return fixed-size bytes as big-endian numbers, which sort as the bytes do: uint64 [rows, words]."""
+    """Return fixed-size bytes as big-endian integers, which sort like the bytes: uint64 [rows, words]."""
     values = column.combine_chunks()
     values = values.storage if isinstance(values, pa.ExtensionArray) else values
-    whole = np.frombuffer(values.buffers()[1], ">u8").reshape(-1, words)
-    return whole[values.offset : values.offset + len(values)].astype(np.uint64)
+    integers = np.frombuffer(values.buffers()[1], ">u8").reshape(-1, words)
+    return integers[values.offset : values.offset + len(values)].astype(np.uint64)

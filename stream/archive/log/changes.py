@@ -1,18 +1,18 @@
-"""The change log: what was done to archived objects later, one chain of changes for each date and region. Pure.
+"""The change log: one chain of changes for each date and region, each change a maintenance transaction. Pure.
 
-Sinks own the commit chains, and nothing else writes there. Whoever compacts, moves, erases or expires writes here, and
-since a chain belongs to one date and one region, such tasks never contend with each other or with a sink::
+Only sinks write to the commit chains. Compaction, tiering, erasure and expiry write changes. A chain of changes belongs
+to one date and region, so tasks at different places never compete with each other or with a sink::
 
-    what readers see of a date and region  =  committed objects - removed + added
+    objects that readers see at a place  =  committed objects - removed objects + added objects
 
-A change names its objects with their hashes, and holds the SHA-256 of the change before it. Its name is its number, so
-that of two writers one wins. Its numbers add up: rows removed = rows added + ``erased``. ``content`` is the digest
-(:mod:`stream.archive.rows.content`) of the rows added, which are the rows removed without those erased. Of what was
-erased a change keeps the count and nothing that leads to a person: ``case`` is the number under which the reason is on
-file. An object that was compacted may state its ``modulus``: in which partition its users are, so that readers who look
-for another need not open it (:mod:`stream.archive.rows.partitioner`).
+A change names its objects with their hashes and contains the SHA-256 of the change before it. Its key contains its
+number, so that only one of two writers can create it. Its numbers add up: rows removed = rows added + ``erased``.
+``content`` is the digest (:mod:`stream.archive.rows.content`) of the added rows, which are the removed rows without the
+erased ones. A change records how many rows were erased, and nothing that leads to a person: ``case`` is the number
+under which the reason is on file. A compacted object may state a ``modulus``, which tells which users it can hold
+(:mod:`stream.archive.rows.partitioner`): readers that look for another user need not open it.
 
-Format 1 stated no ``modulus``. Its changes are read, and their chains continued in format 2.
+Format 1 had no ``modulus``. Changes of format 1 are read, and their chains are continued in format 2.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ from stream.archive.log.names import CHANGES, COLD, PLACE, Place, is_date, objec
 FORMAT: Final = 2
 
 Kind = Literal["compacted", "moved", "erased", "expired"]
-"""``compacted``: the same rows in fewer objects. ``moved``: the same objects in the cold tier. ``erased``: without the
-rows of one user. ``expired``: without the rows that were kept long enough."""
+"""``compacted``: the same rows in fewer objects. ``moved``: the same objects in the cold tier. ``erased``: the rows of
+one user were removed. ``expired``: rows at the end of their retention were removed."""
 
 _KEY = re.compile(rf"{CHANGES}{PLACE}(?P<number>\d{{8}})\.json")
 
 
 class InvalidChange(InvalidEntry):
-    """Bytes that are no change of ours, or a change that contradicts itself or the one before it."""
+    """The bytes are not a change, or the change contradicts itself or the change before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change; see the module's text for what its numbers mean.
+    """One change. The module's docstring explains its numbers.
 
-    ``holds`` is how many records of legal holds (:mod:`stream.archive.log.holds`) its writer knew of.
+    ``holds`` is the number of hold records (:mod:`stream.archive.log.holds`) that the writer had read.
+    ``written_at_ms`` is in milliseconds since 1970.
     """
 
     place: Place
@@ -64,40 +65,50 @@ class Change:
 
     @property
     def key(self) -> str:
-        """Where it lies."""
+        """The key of the change."""
         return self.place.key(self.number)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the changes so far have made of a place: the next number, the last digest, objects by key."""
+    """A place after its changes so far.
+
+    ``number`` is the number of the next change and ``digest`` the SHA-256 of the last one. ``removed`` and ``added``
+    are objects by key; an added object that was removed again is only in ``removed``. ``origins`` gives, for each added
+    object, the keys of the committed objects that its rows come from. ``erased`` counts rows.
+    """
 
     number: int = 0
     digest: str | None = None
     removed: Mapping[str, Change] = field(default_factory=lambda: MappingProxyType({}))
     added: Mapping[str, ObjectRef] = field(default_factory=lambda: MappingProxyType({}))
+    origins: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     erased: int = 0
 
     def after(self, change: Change, data: bytes) -> State:
-        """Return the state once this change (and ``data``, its bytes) is the last."""
-        gone = {ref.key: change for ref in change.removed}
-        kept = {key: ref for key, ref in self.added.items() if key not in gone}
+        """Return the state after one more change; ``data`` are the bytes of the change."""
+        removed = {ref.key: change for ref in change.removed}
+        kept = {key: ref for key, ref in self.added.items() if key not in removed}
+        origins = {key: self.origins[key] for key in kept}
+        for ref, sources in lineage(change):
+            origins[ref.key] = frozenset().union(*(self.origins.get(each.key, {each.key}) for each in sources))
         return State(
             change.number + 1,
             digest(data),
-            {**self.removed, **gone},
+            {**self.removed, **removed},
             kept | {ref.key: ref for ref in change.added},
+            origins,
             self.erased + change.erased,
         )
 
     def live(self, committed: Iterable[ObjectRef]) -> list[ObjectRef]:
-        """Return what readers see: of the objects that sinks committed here those still valid, and those added."""
+        """Return the objects that readers see: the committed ones that no change removed, and the added ones."""
         return [*(ref for ref in committed if ref.key not in self.removed), *self.added.values()]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """What a task did, to be recorded."""
+class Transaction:
+    """What one maintenance transaction does to a place. :func:`append` makes the change that records it."""
 
     kind: Kind
     removed: tuple[ObjectRef, ...]
@@ -107,24 +118,24 @@ class Done:
     case: str = ""
 
 
-def append(state: State, place: Place, done: Done, *, holds: int, who: str, written_at_ms: int) -> Change:
+def append(state: State, place: Place, transaction: Transaction, *, holds: int, who: str, written_at_ms: int) -> Change:
     """Make the change that continues a chain.
 
     Raises:
-        InvalidChange: it contradicts itself, or removes what was removed before.
+        InvalidChange: the change contradicts itself, or removes an object that was removed before.
 
     """
     change = Change(
         place=place,
         number=state.number,
         previous=state.digest,
-        kind=done.kind,
-        removed=done.removed,
-        added=done.added,
-        content=done.content,
-        erased=done.erased,
+        kind=transaction.kind,
+        removed=transaction.removed,
+        added=transaction.added,
+        content=transaction.content,
+        erased=transaction.erased,
         holds=holds,
-        case=done.case,
+        case=transaction.case,
         who=who,
         written_at_ms=written_at_ms,
     )
@@ -133,8 +144,15 @@ def append(state: State, place: Place, done: Done, *, holds: int, who: str, writ
     return change
 
 
+def lineage(change: Change) -> list[tuple[ObjectRef, tuple[ObjectRef, ...]]]:
+    """Return each added object with the removed objects that its rows come from."""
+    if change.kind == "moved" and len(change.added) == len(change.removed):
+        return [(added, (removed,)) for added, removed in zip(change.added, change.removed, strict=True)]
+    return [(added, change.removed) for added in change.added]
+
+
 def faults(change: Change) -> list[str]:
-    """Say what in a change contradicts itself; nothing, if it is sound."""
+    """Return the contradictions within a change; an empty list if the change is consistent."""
     found: list[str] = []
     removed, added = (sum(ref.rows for ref in refs) for refs in (change.removed, change.added))
     if removed != added + change.erased or change.erased < 0:
@@ -148,27 +166,27 @@ def faults(change: Change) -> list[str]:
         found.append(f"erases {change.erased} rows, though it is a change of kind {change.kind}")
     if change.kind == "moved":
         if list(change.added) != [replace(ref, key=COLD + ref.key) for ref in change.removed]:
-            found.append("adds other objects to the cold tier than it removes from the hot one")
+            found.append("adds other objects to the cold tier than it removes from the hot tier")
         return found
     if (change.content is None) == bool(change.added):
-        found.append("states no digest of the rows that it adds, or one though it adds none")
+        found.append("states no digest of the rows that it adds, or states a digest and adds no object")
     for ref in change.added:
         name = object_name(ref.key)
         if name is None or (name.place, name.number, name.digest) != (change.place, change.number, ref.sha256[:16]):
-            found.append(f"adds {ref.key}, which is not how it would name its object with SHA-256 {ref.sha256}")
+            found.append(f"adds {ref.key}, which is not the key of its object with SHA-256 {ref.sha256}")
     return found
 
 
 def link_faults(state: State, change: Change) -> list[str]:
-    """Say why a change does not continue a chain; nothing, if it does."""
+    """Return the reasons why a change does not continue a chain; an empty list if it does."""
     found: list[str] = []
     if change.number != state.number:
         found.append(f"has number {change.number}, expected {state.number}")
     if change.previous != state.digest:
-        found.append(f"follows a change with SHA-256 {change.previous}, but the one before it has {state.digest}")
+        found.append(f"follows a change with SHA-256 {change.previous}, but the change before it has {state.digest}")
     again = [ref.key for ref in change.removed if ref.key in state.removed]
     if again:
-        found.append(f"removes what was removed before: {', '.join(again)}")
+        found.append(f"removes objects that were removed before: {', '.join(again)}")
     return found
 
 
@@ -195,20 +213,20 @@ def encode(change: Change) -> bytes:
 
 
 def decode(data: bytes) -> Change:
-    """Read a change back; :func:`encode` of the result gives the same bytes.
+    """Read a change. :func:`encode` of the result gives the same bytes.
 
     Raises:
-        InvalidChange: not JSON, another format, a missing field, or not canonical.
+        InvalidChange: the bytes are not JSON, lack a field, are not canonical, or have an unknown format.
 
     """
     return canonical.decode(data, range(1, FORMAT + 1), _change, encode, what="change", invalid=InvalidChange)
 
 
 def parse_key(key: str) -> tuple[Place, int]:
-    """Return the place and the number that a change's key names.
+    """Return the place and the number in the key of a change.
 
     Raises:
-        InvalidChange: no change of ours has such a key.
+        InvalidChange: the key is not the key of a change.
 
     """
     match = _KEY.fullmatch(key)
@@ -216,11 +234,11 @@ def parse_key(key: str) -> tuple[Place, int]:
         place = Place(match["date"], unquote(match["region"]))
         if place.key(int(match["number"])) == key and is_date(place.date):
             return place, int(match["number"])
-    raise InvalidChange(f"{key} is no key of a change; expected _changes/date=<day>/region=<name>/<8 digits>.json")
+    raise InvalidChange(f"{key} is not the key of a change; expected _changes/date=<day>/region=<name>/<8 digits>.json")
 
 
 def is_change_key(key: str) -> bool:
-    """Say whether a key is a change's; people leave other things in buckets."""
+    """Say whether a key is the key of a change. A bucket may hold other objects too."""
     return _KEY.fullmatch(key) is not None
 
 
@@ -232,7 +250,7 @@ def _document(ref: ObjectRef, form: int) -> dict[str, Any]:
 def _ref(document: dict[str, Any]) -> ObjectRef:
     modulus = document.get("modulus")
     if modulus is not None and (not isinstance(modulus, int) or modulus < 2):
-        raise InvalidChange(f"modulus {modulus!r}; expected none, or a whole number from 2 on")
+        raise InvalidChange(f"modulus {modulus!r}; expected null, or an integer of at least 2")
     return ObjectRef(document["key"], document["sha256"], document["bytes"], document["rows"], modulus)
 
 

@@ -32,8 +32,8 @@ from typing import Any, Final
 
 from stream.archive.log import canonical
 from stream.archive.proof import keys
+from stream.archive.proof.findings import Finding
 from stream.archive.proof.keys import KEYS, Keyring, PrivateKey
-from stream.archive.proof.verify import Finding
 from stream.errors import ArchiveError
 
 FORMAT: Final = 1

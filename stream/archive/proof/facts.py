@@ -1,9 +1,9 @@
-"""What the verifier asks of an object: its bytes and, if it has to be sure, what its rows say."""
+"""How the verifier looks at objects: at their bytes and, in a deep verification, at their rows."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -17,7 +17,7 @@ from stream.archive.log.intervals import Intervals
 from stream.archive.log.names import object_name
 from stream.archive.log.sources import Source
 from stream.archive.objects import ObjectMissing, Store
-from stream.archive.proof.verify import ObjectFacts
+from stream.archive.proof.findings import ObjectFacts
 from stream.archive.reading import reader
 from stream.archive.rows.content import content_digest
 from stream.archive.rows.partitioner import common_divisor
@@ -27,13 +27,13 @@ _IDENTITY: Final = ["source_topic_id", "source_partition", "source_offset", "ite
 
 
 def facts_of(store: Store, *, deep: bool = False) -> Callable[[ObjectRef], ObjectFacts | None]:
-    """Return what the verifier asks: a look at one object. ``deep`` reads the rows too."""
+    """Return the function that looks at one object for the verifier. ``deep`` reads the rows too."""
 
     def look(ref: ObjectRef) -> ObjectFacts | None:
         try:
             data = store.get(ref.key)
         except ObjectMissing:
-            return _removed_meanwhile(store, ref)
+            return _removed(store, ref)
         digest = hashlib.sha256(data).hexdigest()
         if digest != ref.sha256:
             return ObjectFacts(digest, len(data))
@@ -53,7 +53,26 @@ def facts_of(store: Store, *, deep: bool = False) -> Callable[[ObjectRef], Objec
     return look
 
 
-def _removed_meanwhile(store: Store, ref: ObjectRef) -> ObjectFacts | None:
+def rows_by_user(store: Store) -> Callable[[ObjectRef, frozenset[str]], Mapping[str, int] | None]:
+    """Return the function that counts the rows of users (16 hexadecimal digits) in an object for the verifier.
+
+    It returns None if no object with the stated SHA-256 exists.
+    """
+
+    def count(ref: ObjectRef, users: frozenset[str]) -> Mapping[str, int] | None:
+        try:
+            data = store.get(ref.key)
+        except ObjectMissing:
+            return None
+        if hashlib.sha256(data).hexdigest() != ref.sha256:
+            return None
+        column = pq.read_table(pa.BufferReader(data), columns=["user_id_hash"])["user_id_hash"]
+        return {user: pc.sum(pc.equal(column, bytes.fromhex(user))).as_py() or 0 for user in users}
+
+    return count
+
+
+def _removed(store: Store, ref: ObjectRef) -> ObjectFacts | None:
     try:
         change = reader.removed_since(store, ref)
     except InvalidEntry:

@@ -1,7 +1,7 @@
-"""Reading the archive as it must be read: by its commit entries and its changes. Nothing else exists.
+"""Reading the archive by its commit entries and changes. An object that they do not name is not part of the archive.
 
-A task beside may remove an object that was listed a moment ago. Whoever meets that gets :class:`ArchiveChanged`, and
-:func:`again` lists once more; tasks leave what they remove in place for an hour, so that it hardly ever comes to it.
+A maintenance task may remove an object after a reader listed it. Reading it then raises :class:`ArchiveChanged`, and
+:func:`again` lists the objects once more. Tasks keep removed objects for an hour, so this is rare.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ T = TypeVar("T")
 
 
 class ArchiveChanged(ArchiveError):
-    """An object was compacted, moved, erased or expired after it was listed; list again."""
+    """A change removed an object after it was listed; list the objects again."""
 
 
 def raw_entries(store: Store) -> Iterator[tuple[str, bytes]]:
-    """Return every key below ``_commits/`` with its bytes, in the order of the keys."""
+    """Yield every key below ``_commits/`` with its bytes, in the order of the keys."""
     yield from get_each(store, (info.key for info in store.list(commitlog.COMMITS)))
 
 
 def raw_changes(store: Store) -> Iterator[tuple[str, bytes]]:
-    """Return every key below ``_changes/`` with its bytes, in the order of the keys."""
+    """Yield every key below ``_changes/`` with its bytes, in the order of the keys."""
     yield from get_each(store, (info.key for info in store.list(CHANGES)))
 
 
 def raw_holds(store: Store) -> Iterator[tuple[str, bytes]]:
-    """Return every key below ``_holds/`` with its bytes, in the order of the keys."""
+    """Yield every key below ``_holds/`` with its bytes, in the order of the keys."""
     yield from get_each(store, (info.key for info in store.list(holds.HOLDS)))
 
 
 def entries(store: Store, topic: str = "") -> Iterator[Entry]:
-    """Return the commit entries of all chains, or of one topic's.
+    """Yield the commit entries of all chains, or of the chains of one topic.
 
     Raises:
-        InvalidEntry: one can't be read; verify the archive.
+        InvalidEntry: an entry cannot be read; verify the archive.
 
     """
     listed = store.list(f"{commitlog.COMMITS}{topic}/" if topic else commitlog.COMMITS)
@@ -55,10 +55,10 @@ def entries(store: Store, topic: str = "") -> Iterator[Entry]:
 
 
 def state(store: Store, place: Place) -> State:
-    """Return what the changes have made of one date and region.
+    """Return the state of one date and region after all its changes.
 
     Raises:
-        InvalidChange: one can't be read; verify the archive.
+        InvalidChange: a change cannot be read; verify the archive.
 
     """
     return _state(store, [info.key for info in store.list(place.prefix)])
@@ -67,7 +67,7 @@ def state(store: Store, place: Place) -> State:
 def states(
     store: Store, *, since: str | None = None, until: str | None = None, region: str | None = None
 ) -> dict[Place, State]:
-    """Return :func:`state` of every place in which anything was changed, filtered as :func:`objects` is."""
+    """Return the :func:`state` of every place with changes, filtered like :func:`objects`."""
     keys: dict[Place, list[str]] = {}
     for info in store.list(CHANGES, after=f"{CHANGES}date={since}" if since else ""):
         if until and info.key >= f"{CHANGES}date={until}0":  # `0` is the character after `/`
@@ -82,16 +82,24 @@ def states(
 def objects(
     store: Store, *, since: str | None = None, until: str | None = None, region: str | None = None
 ) -> Iterator[ObjectRef]:
-    """Return the objects that hold each archived impression once: what sinks committed, with all changes made.
+    """Yield the objects that together have each archived impression once, of both tiers and in no particular order.
 
-    ``since`` and ``until`` are dates YYYY-MM-DD, both included. The objects of both tiers, in no order to rely on.
+    ``since`` and ``until`` are dates YYYY-MM-DD, both included.
 
     Raises:
-        InvalidEntry: an entry or a change can't be read; verify the archive.
+        InvalidEntry: an entry or a change cannot be read; verify the archive.
 
     """
-    # Changes first: what a sink commits meanwhile is in no change yet, and what is changed meanwhile is seen as before.
+    return (ref for ref, _ in archived_objects(store, since=since, until=until, region=region))
+
+
+def archived_objects(
+    store: Store, *, since: str | None = None, until: str | None = None, region: str | None = None
+) -> Iterator[tuple[ObjectRef, int]]:
+    """Yield the objects of :func:`objects`, each with when its youngest rows were archived (ms since 1970)."""
+    # Changes are read first: an entry written meanwhile is in none of them, and a change written meanwhile is not seen.
     changed = states(store, since=since, until=until, region=region)
+    removed_at_ms: dict[str, int] = {}
     for entry in entries(store):
         for ref in entry.objects:
             name = segment_name(ref.key)
@@ -101,18 +109,21 @@ def objects(
                 continue
             found = changed.get(Place(name.date, name.region))
             if found is None or ref.key not in found.removed:
-                yield ref
+                yield ref, entry.written_at_ms
+            else:
+                removed_at_ms[ref.key] = entry.written_at_ms
     for found in changed.values():
-        yield from found.added.values()
+        for key, ref in found.added.items():
+            yield ref, max((removed_at_ms.get(origin, 0) for origin in found.origins[key]), default=0)
 
 
 def rows(
     store: Store, refs: Iterable[ObjectRef], columns: list[str], seen: Callable[[ObjectRef], None] | None = None
 ) -> pa.RecordBatchReader:
-    """Stream columns of objects, one row group in memory at a time; ``seen`` is called as each object begins.
+    """Stream columns of objects, one row group in memory at a time. ``seen`` is called before each object is read.
 
     Raises:
-        ArchiveChanged: while reading, an object was removed by a change; see :func:`again`.
+        ArchiveChanged: a change removed an object meanwhile; see :func:`again`.
 
     """
     schema = pa.schema([SCHEMA.field(column) for column in columns])
@@ -124,17 +135,17 @@ def rows(
             try:
                 with opened(store, ref) as file:
                     parquet = pq.ParquetFile(file, pre_buffer=True)
-                    there = [name for name in columns if name in parquet.schema_arrow.names]
-                    for batch in parquet.iter_batches(columns=there):
+                    present = [name for name in columns if name in parquet.schema_arrow.names]
+                    for batch in parquet.iter_batches(columns=present):
                         yield pa.RecordBatch.from_arrays([_column(batch, field) for field in schema], schema=schema)
-            except FileNotFoundError as error:  # on S3 an object can go away between two reads of it
+            except FileNotFoundError as error:  # S3 may delete an object between two reads of it
                 raise _why_missing(store, ref) or error from None
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 def again(read: Callable[[], T]) -> T:
-    """Call something that lists and reads; once more if an object was removed in between."""
+    """Call a function that lists and reads; call it once more if a change removed an object in between."""
     try:
         return read()
     except ArchiveChanged:
@@ -145,8 +156,8 @@ def listed(store: Store, ref: ObjectRef, read: Callable[[str], T]) -> T:
     """Call ``read`` (the store's ``get`` or ``open``) with the key of an object that was listed.
 
     Raises:
-        ArchiveChanged: a change has removed it since.
-        ObjectMissing: it is gone, and no change says so; verify the archive.
+        ArchiveChanged: a change has removed the object since.
+        ObjectMissing: the object does not exist, and no change removed it; verify the archive.
 
     """
     try:
@@ -156,12 +167,12 @@ def listed(store: Store, ref: ObjectRef, read: Callable[[str], T]) -> T:
 
 
 def opened(store: Store, ref: ObjectRef) -> BinaryIO:
-    """Open an object that was listed; raises as :func:`listed` does."""
+    """Open an object that was listed; raises as :func:`listed`."""
     return listed(store, ref, store.open)
 
 
 def removed_since(store: Store, ref: ObjectRef) -> Change | None:
-    """Return the change that removed an object, if there is one by now."""
+    """Return the change that has removed an object since it was listed, if any."""
     name = object_name(ref.key)
     return None if name is None else state(store, name.place).removed.get(ref.key)
 

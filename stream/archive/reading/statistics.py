@@ -1,4 +1,4 @@
-"""What the archive says about the explanations given: counted by DuckDB over the archived rows."""
+"""Statistics of the archived explanations, counted by DuckDB."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from stream.errors import ArchiveError
 
 COLUMNS: Final = ["timestamp_ms", "region", "explanation_type", "status"]
-"""What :func:`count` needs of :func:`stream.archive.reading.reader.rows`."""
+"""The columns that :func:`count` needs."""
 
 _TYPES_BY_DAY: Final = """
     SELECT strftime(make_timestamp_ms(timestamp_ms), '%Y-%m-%d') AS day, explanation_type, status, count(*)
@@ -32,23 +32,23 @@ class TypeCount:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """The distribution of explanation types, and what was called trending."""
+    """The distribution of explanation types and statuses by day."""
 
     types: tuple[TypeCount, ...]
 
     @property
     def impressions(self) -> int:
-        """All rows counted."""
+        """Number of impressions."""
         return sum(each.impressions for each in self.types)
 
     @property
     def trending(self) -> int:
-        """Items explained as trending."""
+        """Number of impressions explained as trending."""
         return sum(each.impressions for each in self.types if each.explanation_type == "trending")
 
     @property
     def trending_unchecked(self) -> int:
-        """Items explained as trending whose status does not say that this was checked as a fact."""
+        """Number of impressions explained as trending without a status that says this was checked."""
         return sum(
             each.impressions
             for each in self.types
@@ -57,15 +57,15 @@ class Statistics:
 
 
 def count(archived: pa.RecordBatchReader) -> Statistics:
-    """Count rows by day, type and status; they are streamed, never held together.
+    """Count rows by day, type and status, streaming them.
 
     Raises:
-        ArchiveError: what ``archived`` raises.
+        ArchiveError: reading ``archived`` raised it.
 
     """
     failed: list[ArchiveError] = []
 
-    def watched() -> Iterator[pa.RecordBatch]:
+    def recording_errors() -> Iterator[pa.RecordBatch]:
         try:
             yield from archived
         except ArchiveError as error:
@@ -73,11 +73,11 @@ def count(archived: pa.RecordBatchReader) -> Statistics:
             raise
 
     with duckdb.connect(":memory:") as connection:
-        connection.register("archived", pa.RecordBatchReader.from_batches(archived.schema, watched()))
+        connection.register("archived", pa.RecordBatchReader.from_batches(archived.schema, recording_errors()))
         try:
             found = connection.execute(_TYPES_BY_DAY).fetchall()
         except duckdb.Error:
-            # DuckDB tells what went wrong in its input by an error of its own.
+            # DuckDB replaces an error of its input by an error of its own.
             if failed:
                 raise failed[0] from None
             raise

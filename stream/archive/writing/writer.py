@@ -1,9 +1,9 @@
-"""The write path: how buffered slates become part of the archive, once.
+"""The write path: how buffered slates become part of the archive exactly once.
 
-Objects first, then the entry that names them, then everything else: a crash between any two steps leaves an archive
-that readers see as it was before. An entry is created only if its name is free, and its name is the offset at which
-the chain ends; so of any number of writers, zombies and repeated attempts, exactly one continues the chain, and the
-others find that out and take over what it says.
+A writer stores the objects first, then the entry that names them. After a crash between the two, readers see the
+archive as it was before. The key of an entry is the offset at which the chain ended, and an entry is only created if
+its key is free. So of any number of writers, stale writers and repeated attempts, exactly one continues the chain; the
+others find its entry and continue after it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from typing import Final
 import numpy as np
 import pyarrow.compute as pc
 
+from stream.archive.aging.policy import is_implausible
 from stream.archive.log import commitlog
 from stream.archive.log.commitlog import Chain, Entry, Gap, ObjectRef, Origin, Tail, Written
 from stream.archive.log.intervals import Intervals
+from stream.archive.log.names import object_name
 from stream.archive.log.sources import Source, Sources, adopted, home
 from stream.archive.objects import ObjectExists, ObjectMissing, Store
 from stream.archive.rows.segment import segments
@@ -29,15 +31,16 @@ from stream.errors import ArchiveError
 log = logging.getLogger(__name__)
 
 _LOOK_BACK: Final = (100_000, 10_000_000)
-"""How many offsets before the topic's end the last entry is looked for before the whole log is listed."""
+"""How many offsets before the end of the topic the search for the last entry begins; at last the whole log is
+listed."""
 
 
 class ForeignChain(ArchiveError):
-    """The chain belongs to another Kafka cluster: two installations write to one prefix."""
+    """The chain was written from another Kafka cluster: two installations share an archive URL."""
 
 
 class RecreatedTopic(ArchiveError):
-    """The chain is of a topic that had this name before."""
+    """The chain was written from an earlier topic of the same name."""
 
     def __init__(self, chain: Chain, was: Origin, now: Origin) -> None:
         super().__init__(f"{chain.prefix} was written from {was}; the topic of this name is now {now}")
@@ -46,12 +49,12 @@ class RecreatedTopic(ArchiveError):
 
 
 class OffsetGap(ArchiveError):
-    """What was buffered does not begin where the chain ends; it has to be read again."""
+    """A batch begins beyond the end of the chain; the offsets between must be read again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The offsets ``[first, next)`` of a partition, complete: slates, records nobody could read, and gaps."""
+    """All offsets ``[first, next)`` of a partition: slates, records that could not be decoded, and gaps."""
 
     first: int
     next: int
@@ -60,7 +63,7 @@ class Batch:
     gaps: tuple[Gap, ...] = ()
 
     def after(self, offset: int) -> Batch:
-        """Return what lies at ``offset`` or beyond."""
+        """Return the part of the batch from ``offset`` on."""
         if offset <= self.first:
             return self
         return Batch(
@@ -74,14 +77,18 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What became of a batch: the entries that this writer added (at most one), and those of others it met."""
+    """The result of a commit: the entries that this writer added (at most one), and those that other writers had added.
 
-    mine: tuple[Entry, ...]
+    ``implausible`` counts this writer's rows whose date is far from now (:mod:`stream.archive.aging.policy`).
+    """
+
+    own: tuple[Entry, ...]
     others: tuple[Entry, ...]
+    implausible: int = 0
 
 
 class ChainWriter:
-    """Continues one chain. Blocks on the store; to be called from one thread at a time."""
+    """Continues one chain. Calls block on the store; use a writer from one thread at a time."""
 
     def __init__(
         self,
@@ -100,11 +107,12 @@ class ChainWriter:
         self._clock = clock
 
     def open(self, end_offset: int | None = None) -> Tail:
-        """Read where the chain ends. ``end_offset``, the topic's, only makes it quicker to find.
+        """Read where the chain ends. ``end_offset``, the end of the topic, speeds up the search.
 
         Raises:
-            ForeignChain: the chain was written from another cluster.
-            commitlog.InvalidEntry: its last entry is damaged.
+            ForeignChain: the chain was written from another Kafka cluster.
+            RecreatedTopic: the chain was written from an earlier topic of the same name.
+            commitlog.InvalidEntry: the last entry is damaged.
             ArchiveError: the store does not answer.
 
         """
@@ -117,14 +125,14 @@ class ChainWriter:
         return self.tail
 
     def commit(self, batch: Batch) -> Committed:
-        """Archive a batch. After an error it can be called again with the same batch: nothing is written twice.
+        """Archive a batch. After an error the same batch can be committed again: no row is archived twice.
 
         Raises:
             OffsetGap: the batch begins beyond the end of the chain.
             ArchiveError: the store does not answer.
 
         """
-        mine: list[Entry] = []
+        own: list[Entry] = []
         others: list[Entry] = []
         while (batch := batch.after(self.tail.next)).next > self.tail.next:
             if batch.first != self.tail.next:
@@ -133,13 +141,13 @@ class ChainWriter:
                 )
             fresh, new = unarchived(batch.slates, self.tail.sources)
 
-            # 1. The objects. They are named by their content, and nobody sees them before an entry names them.
+            # 1. The objects. Their keys contain a hash of their content; readers do not see them before an entry names them.
             objects: list[ObjectRef] = []
             for segment in segments(fresh.table, self.chain, batch.first):
                 self._store.put(segment.ref.key, segment.data)
                 objects.append(segment.ref)
 
-            # 2. The entry, if its name is still free. From here on the rows are archived.
+            # 2. The entry, if its key is still free. From here on the rows are archived.
             written = Written(
                 batch.next, tuple(objects), len(batch.slates) - len(fresh), batch.rejected, batch.gaps, new
             )
@@ -155,22 +163,31 @@ class ChainWriter:
             try:
                 self._store.put_if_absent(self.chain.key(entry.first), data)
             except ObjectExists:
-                # Another writer was first (or we were, and never heard): its entry is the truth, ours is dropped.
+                # Another writer was first, or an earlier attempt whose answer was lost. The entry there stands.
                 others.append(self._adopt(self.chain.key(entry.first)))
                 log.warning("%s was continued at offset %d by another writer", self.chain.prefix, entry.first)
                 continue
 
-            # 3. What this writer believes.
+            # 3. The state of this writer.
             self.tail = commitlog.tail_after(entry, data)
-            mine.append(entry)
-            # 4. Kafka's committed offset is the caller's: information for people, never read back.
-        return Committed(tuple(mine), tuple(others))
+            own.append(entry)
+            # 4. The caller commits the offset to Kafka, as information for people; it is never read back.
+        implausible = sum(map(_implausible_rows, own))
+        if implausible:
+            log.warning(
+                "%s: %d rows have a date far from now; check the clocks of the producers",
+                self.chain.prefix,
+                implausible,
+            )
+        return Committed(tuple(own), tuple(others), implausible)
 
     def _adopt(self, key: str) -> Entry:
         data = self._store.get(key)
         entry = commitlog.decode(data)
         if commitlog.parse_key(key) != (entry.chain, entry.first):
-            raise commitlog.InvalidEntry(f"{key} holds the entry of {entry.chain.key(entry.first)}; verify the archive")
+            raise commitlog.InvalidEntry(
+                f"{key} holds the entry {entry.chain.key(entry.first)}; run `whyrec archive verify`"
+            )
         self._check_origin(entry)
         self.tail = commitlog.tail_after(entry, data)
         return entry
@@ -187,7 +204,7 @@ class ChainWriter:
         )
 
     def _follow(self) -> None:
-        """Go on to entries that were added since the log was listed."""
+        """Adopt the entries that were added after the log was listed."""
         while True:
             try:
                 self._adopt(self.chain.key(self.tail.next))
@@ -195,7 +212,7 @@ class ChainWriter:
                 return
 
     def _last_key(self, end_offset: int | None) -> str | None:
-        # Any listing that begins somewhere in the log and is not empty ends with the last entry.
+        # A listing that begins anywhere in the log and is not empty ends with the last entry.
         starts = [end_offset - back for back in _LOOK_BACK if end_offset is not None and end_offset > back]
         for after in (*(self.chain.key(start) for start in starts), ""):
             last = None
@@ -208,7 +225,7 @@ class ChainWriter:
 
 
 def unarchived(slates: Slates, archived: Sources) -> tuple[Slates, dict[Source, Intervals]]:
-    """Drop repeats of what is archived and within the slates; return the rest and the offsets that it adds."""
+    """Drop slates that are archived already or repeated; return the others and the source offsets that they add."""
     places = _by_source(slates)
     known = adopted(archived, places)
     gathered: dict[Source, list[Int64s]] = {}
@@ -228,8 +245,13 @@ def unarchived(slates: Slates, archived: Sources) -> tuple[Slates, dict[Source, 
     return slates.only(keep), new
 
 
+def _implausible_rows(entry: Entry) -> int:
+    names = ((object_name(ref.key), ref.rows) for ref in entry.objects)
+    return sum(rows for name, rows in names if name is not None and is_implausible(name.place, entry.written_at_ms))
+
+
 def _by_source(slates: Slates) -> dict[Source, Int64s]:
-    """Return the places of each source's slates."""
+    """Return the indices of the slates of each source."""
     topics = pc.dictionary_encode(slates.source_topic)
     names, codes = topics.dictionary.to_pylist(), topics.indices.to_numpy()
     pairs, owner = np.unique(np.stack([codes, slates.source_partition]), axis=1, return_inverse=True)

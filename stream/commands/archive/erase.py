@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 def erase(
     user: str = typer.Option(..., help="The user's hash, 16 hexadecimal digits.", metavar="HASH"),
     url: str | None = options.URL,
-    yes: bool = typer.Option(default=False, help="Erase; without it, only say what would be erased."),
-    case: str = typer.Option("", help="File number of the request. It is kept for ever: nothing that names the user."),
+    yes: bool = typer.Option(default=False, help="Erase the rows. Without it, only show what would be erased."),
+    case: str = typer.Option(
+        "", help="File number of the request. It is kept for ever and must not identify the user."
+    ),
 ) -> None:
-    """Erase every row of one user from both tiers, but for what is held. Not undone by anything.
+    """Erase all rows of one user from both tiers, except held rows. This cannot be undone.
 
-    The archive keeps how many rows were erased, when, by whom and under which case, and not whose they were. Rows
-    that come later are not erased: run it again once Kafka has forgotten the user too.
+    The archive records how many rows were erased, when, by whom and under which case. It does not record whose rows
+    they were. Rows that are archived later are not erased: run the command again once Kafka has deleted the user's
+    messages.
 
     Example: whyrec archive erase --user 00c0ffee00c0ffee --case 2026-117 --yes
     """
@@ -30,7 +33,7 @@ def erase(
     from rich.progress import Progress
 
     from stream.archive.aging import erase as erasure
-    from stream.archive.aging import stock
+    from stream.archive.aging.maintenance import Maintenance, list_places
     from stream.archive.reading import reader
     from stream.archive.store import open_archive
     from stream.errors import ArchiveError
@@ -39,36 +42,36 @@ def erase(
     erasure.require_case(case, user)
     settings = options.settings_at(url)
     store = open_archive(settings)
-    warehouse = stock.Warehouse(store, who=settings.worker_name, clock=time.time)
+    maintenance = Maintenance(store, who=settings.worker_name, clock=time.time)
     found: list[Affected] = []
     failed: list[str] = []
-    unclaimed = 0
+    unreferenced = 0
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        places = stock.places(store)
+        places = list_places(store)
         if not places and next(reader.raw_entries(store), None) is None:
             raise options.nothing_at(store)
         task = progress.add_task("", total=len(places))
         for place, names in places.items():
             progress.update(task, description=f"{place.date} {place.region}")
             try:
-                at = warehouse.stock(place, names)
-                unclaimed += len(at.unclaimed)
+                inventory = maintenance.inventory(place, names)
+                unreferenced += len(inventory.unreferenced)
                 if yes:
-                    found.extend(erasure.erase(warehouse, at, user, case=case))
+                    found.extend(erasure.erase(maintenance, inventory, user, case=case))
                 else:
-                    found += erasure.affected(warehouse, at, user)
+                    found += erasure.affected(maintenance, inventory, user)
             except ArchiveError as error:
                 failed.append(str(error))
             progress.advance(task)
     _print(found, yes=yes)
-    if unclaimed:
+    if unreferenced:
         Console().print(
-            f"{unclaimed} objects that no entry or change names were not looked at: once a day old, "
-            "`whyrec archive sweep --delete` removes them"
+            f"{unreferenced} objects that no entry or change names were not searched; "
+            "`whyrec archive sweep --delete` deletes them once they are a day old"
         )
     if failed:
         more = f" (and {len(failed) - 1} more like it)" if len(failed) > 1 else ""
-        raise ArchiveError(f"{failed[0]}{more}; run it again, it does what is left")
+        raise ArchiveError(f"{failed[0]}{more}; run it again: it erases the remaining rows")
 
 
 def _print(found: list[Affected], *, yes: bool) -> None:

@@ -15,16 +15,16 @@ app = typer.Typer(no_args_is_help=True)
 def add(
     url: str | None = options.URL,
     user: str | None = typer.Option(None, help="Hold this user's rows (16 hexadecimal digits).", metavar="HASH"),
-    since: str | None = typer.Option(None, help="Hold from this day on.", metavar="YYYY-MM-DD"),
-    until: str | None = typer.Option(None, help="Hold up to this day.", metavar="YYYY-MM-DD"),
-    region: str | None = typer.Option(None, help="Hold this region."),
-    why: str = typer.Option("", help="Kept with the hold, such as a file number."),
+    since: str | None = typer.Option(None, help="Hold rows of this day and later.", metavar="YYYY-MM-DD"),
+    until: str | None = typer.Option(None, help="Hold rows of this day and earlier.", metavar="YYYY-MM-DD"),
+    region: str | None = typer.Option(None, help="Hold rows of this region."),
+    why: str = typer.Option("", help="Reason, such as a file number; kept with the hold."),
 ) -> None:
-    """Hold what all given options name: neither erasure nor expiry touches it until the hold is released.
+    """Hold the rows that match all given options: neither erasure nor expiry removes them until the hold is released.
 
     Example: whyrec archive hold add --region EU --since 2026-01-01 --until 2026-03-31 --why "inquiry 12"
     """
-    from stream.archive.aging import erase, stock
+    from stream.archive.aging import erase, maintenance
     from stream.archive.log import holds
     from stream.archive.store import open_archive
 
@@ -34,7 +34,7 @@ def add(
         erase.require_user(user)
     settings = options.settings_at(url)
     scope = holds.Scope(user, since, until, region)
-    record = stock.enter_hold(
+    record = maintenance.append_hold(
         open_archive(settings),
         lambda known: holds.hold(known, scope, why=why, who=settings.worker_name, written_at_ms=_now_ms()),
     )
@@ -44,7 +44,7 @@ def add(
 @app.command(name="list")
 def list_(
     url: str | None = options.URL,
-    everything: bool = typer.Option(False, "--all", help="Also those that were released."),
+    everything: bool = typer.Option(False, "--all", help="Also list released holds."),
 ) -> None:
     """List the holds in force.
 
@@ -55,10 +55,10 @@ def list_(
     from rich.console import Console
     from rich.table import Table
 
-    from stream.archive.aging import stock
+    from stream.archive.aging import maintenance
     from stream.archive.store import open_archive
 
-    known = stock.read_holds(open_archive(options.settings_at(url)))
+    known = maintenance.read_holds(open_archive(options.settings_at(url)))
     in_force = dict(known.in_force())
     table = Table("hold", "what", "why", "who", "since", "state")
     for record in known.records:
@@ -74,18 +74,18 @@ def list_(
 def release(
     hold: int = typer.Argument(help="The hold's number."),
     url: str | None = options.URL,
-    why: str = typer.Option("", help="Kept with the release."),
+    why: str = typer.Option("", help="Reason; kept with the release."),
 ) -> None:
-    """End a hold. The record of it stays.
+    """End a hold. Its record stays in the archive.
 
     Example: whyrec archive hold release 3 --why "inquiry 12 is closed"
     """
-    from stream.archive.aging import stock
+    from stream.archive.aging import maintenance
     from stream.archive.log import holds
     from stream.archive.store import open_archive
 
     settings = options.settings_at(url)
-    stock.enter_hold(
+    maintenance.append_hold(
         open_archive(settings),
         lambda known: holds.release(known, hold, why=why, who=settings.worker_name, written_at_ms=_now_ms()),
     )

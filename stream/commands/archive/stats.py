@@ -18,13 +18,15 @@ def stats(
     until: str | None = typer.Option(None, help="Last day of events, UTC.", metavar="YYYY-MM-DD"),
     region: str | None = typer.Option(None, help="Only this region."),
 ) -> None:
-    """Count explanation types by day, and how many items were called trending without proof.
+    """Count explanation types by day, unproven trending explanations, and rows with an implausible date.
 
     Example: whyrec archive stats --since 2026-01-01 --region EU
     """
     from rich.console import Console
     from rich.progress import Progress
 
+    from stream.archive.aging.policy import is_implausible
+    from stream.archive.log.names import object_name
     from stream.archive.reading import reader, statistics
     from stream.archive.store import open_archive
 
@@ -34,19 +36,25 @@ def stats(
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("counting", total=None)
 
-        def counted() -> Statistics:
-            refs = list(reader.objects(store, since=since, until=until, region=region))
-            progress.update(task, completed=0, total=len(refs))
+        def counted() -> tuple[Statistics, int]:
+            objects = list(reader.archived_objects(store, since=since, until=until, region=region))
+            progress.update(task, completed=0, total=len(objects))
+            refs = [ref for ref, _ in objects]
             archived = reader.rows(store, refs, statistics.COLUMNS, lambda _: progress.advance(task))
-            return statistics.count(archived)
+            implausible = sum(
+                ref.rows
+                for ref, archived_at_ms in objects
+                if (name := object_name(ref.key)) is not None and is_implausible(name.place, archived_at_ms)
+            )
+            return statistics.count(archived), implausible
 
-        found = reader.again(counted)
+        found, implausible = reader.again(counted)
     if not found.types and next(reader.raw_entries(store), None) is None:
         raise options.nothing_at(store)
-    _print_statistics(found)
+    _print_statistics(found, implausible)
 
 
-def _print_statistics(found: Statistics) -> None:
+def _print_statistics(found: Statistics, implausible: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -65,3 +73,8 @@ def _print_statistics(found: Statistics) -> None:
         f"{found.impressions:,} impressions; {found.trending:,} explained as trending, "
         f"{found.trending_unchecked:,} of them without proof"
     )
+    if implausible:
+        console.print(
+            f"{implausible:,} impressions have a date far from the day they were archived: check the producers' clocks",
+            style="yellow",
+        )

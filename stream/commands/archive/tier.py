@@ -18,19 +18,21 @@ def tier(
     since: str | None = typer.Option(None, help="First day of events, UTC.", metavar="YYYY-MM-DD"),
     until: str | None = typer.Option(None, help="Last day of events, UTC.", metavar="YYYY-MM-DD"),
     region: str | None = typer.Option(None, help="Only this region."),
-    dry_run: bool = typer.Option(default=False, help="Say what would be done, and do nothing."),
+    dry_run: bool = typer.Option(default=False, help="Show what would be done, and change nothing."),
 ) -> None:
-    """Compact closed days, move them to the cold tier after 90 days, let them expire after two years.
+    """Compact closed days, move objects to the cold tier after 90 days, and expire them after two years.
 
-    Each date and region is a task of its own, and a run does what is still to be done: run it daily, beside the
-    workers; several at once with --region or days of their own.
+    A row ages from the end of its event's day, or from when it was archived if that is later. Run the command daily,
+    beside the workers; it does what is still to be done. Several runs at once are safe; give each its own --region or
+    days.
 
     Example: whyrec archive tier --url s3://my-bucket/archive --dry-run
     """
     from rich.console import Console
     from rich.progress import Progress
 
-    from stream.archive.aging import stock, tiers
+    from stream.archive.aging import tiers
+    from stream.archive.aging.maintenance import Maintenance, list_places
     from stream.archive.reading import reader
     from stream.archive.store import open_archive
     from stream.errors import ArchiveError
@@ -39,11 +41,11 @@ def tier(
         options.require_day(option, day)
     settings = options.settings_at(url)
     store = open_archive(settings)
-    warehouse = stock.Warehouse(store, who=settings.worker_name, clock=time.time)
+    maintenance = Maintenance(store, who=settings.worker_name, clock=time.time)
     steps: list[Step] = []
     failed: list[str] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        places = stock.places(store, since=since, until=until, region=region)
+        places = list_places(store, since=since, until=until, region=region)
         if not places and next(reader.raw_entries(store), None) is None:
             raise options.nothing_at(store)
         task = progress.add_task("", total=len(places))
@@ -53,11 +55,12 @@ def tier(
             if tiers.settled(place, names, time.time()):
                 continue
             try:
-                found = warehouse.stock(place, names)
+                inventory = maintenance.inventory(place, names)
+                open_hours = settings.day_open_hours
                 if dry_run:
-                    steps += tiers.plan(found, warehouse.holds(), time.time(), open_hours=settings.day_open_hours)
+                    steps += tiers.plan(maintenance, inventory, maintenance.holds(), open_hours=open_hours)
                 else:
-                    steps.extend(tiers.run(warehouse, found, open_hours=settings.day_open_hours))
+                    steps.extend(tiers.run(maintenance, inventory, open_hours=open_hours))
             except ArchiveError as error:
                 failed.append(str(error))
     _print(steps, dry_run=dry_run)
@@ -82,13 +85,13 @@ def _print(steps: list[Step], *, dry_run: bool) -> None:
         table.add_column(name, no_wrap=True)
     for name in ("objects", "into", "rows", "bytes", "bytes after"):
         table.add_column(name, justify="right")
-    # The steps of a place that do the same, such as those of its partitions, are one line.
-    for (place, deed), same in groupby(steps, key=lambda step: (step.place, step.deed)):
+    # Steps of a place with the same action, such as those of its partitions, share a line.
+    for (place, action), same in groupby(steps, key=lambda step: (step.place, step.action)):
         group = list(same)
         sizes = [step.bytes_after for step in group if step.bytes_after is not None]
         after = decimal(sum(sizes)) if len(sizes) == len(group) else ""
         objects, into, rows, size = (
             sum(numbers) for numbers in zip(*((s.objects, s.into, s.rows, s.bytes) for s in group), strict=True)
         )
-        table.add_row(place.date, place.region, deed, f"{objects:,}", f"{into:,}", f"{rows:,}", decimal(size), after)
+        table.add_row(place.date, place.region, action, f"{objects:,}", f"{into:,}", f"{rows:,}", decimal(size), after)
     console.print(table)
