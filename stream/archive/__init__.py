@@ -1,11 +1,11 @@
-"""The audit archive: every impression once, in chains that anybody with read access can verify.
+"""The audit archive: every impression exactly once, in hash chains that anybody with read access can verify.
 
-Its rooms, each of which knows only those below it::
+Its packages, each of which imports only those below it::
 
-    writing   proof     rows into the archive, once  |  why it can be believed
-    aging               compacted, moved, erased, expired
-    reading             found, and given out
-    rows                what is archived
-    log                 what is written down about it
-    store, objects      where it lies: a folder, S3, memory
+    writing   proof     from messages to committed segments  |  verification, signatures, receipts
+    aging               compaction, tiering, erasure, expiry
+    reading             finding rows and handing them out
+    rows                the schema and the bytes of Parquet objects
+    log                 commit entries, changes, holds
+    store, s3, objects  the object store: a folder, S3, memory
 """

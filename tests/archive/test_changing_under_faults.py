@@ -21,6 +21,7 @@ from stream.archive.aging.policy import TIERS
 from stream.archive.log import changes
 from stream.archive.log.holds import Holds, Scope
 from stream.archive.objects import MemoryStore, Store, StoreUnavailable
+from stream.archive.proof.findings import Finding
 from stream.archive.reading.reader import ArchiveChanged
 from stream.archive.store import open_store
 from tests.archive.aging import Aging, user
@@ -56,6 +57,12 @@ def expire_but_for_the_held(aging: Aging, store: Store) -> None:
     aging.tier(store)
 
 
+def findings(aging: Aging) -> list[Finding]:
+    """All findings but two notices: late rows, and erasures beside a user's hold, which cannot be judged afterwards."""
+    expected = {(18, "notice"), (22, "notice")}
+    return [each for each in aging.verdict().findings if (each.rule, each.severity) not in expected]
+
+
 TASKS: list[tuple[Callable[[Aging, FaultyStore], None], Callable[[], Aging]]] = [
     (compact_and_move, filled),
     (erase, filled),
@@ -89,7 +96,7 @@ def test_a_crash_or_an_error_at_any_call_that_writes(
         assert len(seen) == len(set(seen))
         task(aging, FaultyStore(aging.store))
         assert contents(aging) == contents(expected), at
-        assert aging.verdict().findings == ()
+        assert findings(aging) == []
 
 
 RIVALS: dict[str, Callable[[Aging], object]] = {
@@ -124,7 +131,7 @@ def test_a_rival_at_any_moment(task: Callable[[Aging, Store], None], rival: str)
             seen = [item for item in seen if item[1] % 7 != 4]  # erased before the hold came, or held
             erased = {4}
         assert seen == sorted(item for item in everything if item[1] % 7 not in erased), at
-        assert aging.verdict().findings == (), at
+        assert findings(aging) == [], at
         at, calls = at + 1, store.calls
     assert at > 10
 
@@ -155,7 +162,7 @@ def test_a_move_that_gives_way_takes_nothing_from_the_next_one() -> None:
         assert archived_items(aging.store) == sorted(
             [*items_of(0, [each for each in range(7) if each != 5]), *items_of(1, range(3))]
         ), at
-        assert aging.verdict().findings == (), at
+        assert findings(aging) == [], at
         at, calls = at + 1, store.calls
     assert at > 10
 
@@ -184,8 +191,11 @@ class Histories(RuleBasedStateMachine):
 
     @rule(fault=st.none() | st.tuples(st.integers(0, 8), st.sampled_from(["before", "after"])), grace=st.booleans())
     def tier(self, fault: tuple[int, Moment] | None, grace: bool) -> None:
-        # The first event is at 14:13 of its day.
-        gone = {item for item, day in self.there.items() if self.aging.clock.day - day + 14.2 / 24 - 1 >= COLD}
+        # The first event is at 14:13 of its day. A row expires with the youngest one of its object, which was archived
+        # up to four days later.
+        ages = {item: self.aging.clock.day - day + 14.2 / 24 - 1 for item, day in self.there.items()}
+        gone = {item for item, age in ages.items() if age >= COLD + 4}
+        self.unsettled |= {item for item, age in ages.items() if COLD <= age < COLD + 4}
         self.attempt(lambda store: self.aging.tier(store, grace_s=3600.0 if grace else 0.0), fault, gone)
 
     @rule(
@@ -294,4 +304,4 @@ def test_kill_9_at_several_steps(where: str, tmp_path: Path, request: pytest.Fix
     expected.erase(user(4))
     expected.tier()
     assert archived_items(store) == archived_items(expected.store)
-    assert killed.verdict().findings == ()
+    assert findings(killed) == []

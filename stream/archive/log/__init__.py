@@ -1,5 +1,5 @@
-"""What is written down: commit entries, changes and legal holds as chains of records, and what the keys of objects say.
+"""The records of the archive: chains of commit entries, changes and legal holds, and the meaning of object keys.
 
-Pure: bytes in, bytes out. Each record holds the SHA-256 of the one before it, so that none changes unnoticed. Here lie
-the forms of these records and the rules that they keep by themselves; whoever reads or writes them has another room.
+Pure: bytes in, bytes out. Each record contains the SHA-256 of the record before it, so that none can change unnoticed.
+This package defines the formats of records and the rules within a chain. Other packages read and write them.
 """

@@ -1,4 +1,4 @@
-"""One form of JSON for what is hashed or signed: sorted keys, no spaces, ASCII, one line."""
+"""Canonical JSON, for documents that are hashed or signed: sorted keys, no spaces, ASCII, one line."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 def encode(document: Any) -> bytes:
-    """Write a document; the same document always gives the same bytes.
+    """Encode a document. Equal documents give equal bytes.
 
     Raises:
-        ValueError: it holds a float that JSON has no word for.
+        ValueError: the document contains NaN or an infinity.
 
     """
     return (
@@ -32,10 +32,14 @@ def decode(
     what: str,
     invalid: type[ArchiveError],
 ) -> T:
-    """Read what ``read`` makes of a document; ``write`` of that gives the same bytes. ``what`` it is: "commit entry".
+    """Decode a document and convert it by ``read``. ``write`` of the result must give ``data`` again.
+
+    ``formats`` are the versions that are accepted. ``what`` names the kind of document in errors, such as "commit
+    entry".
 
     Raises:
-        ArchiveError: of the class ``invalid``: not JSON, another format, a missing field, or not canonical.
+        ArchiveError: of the class ``invalid``; the bytes are not JSON, lack a field, are not canonical, or have an
+            unknown format.
 
     """
     try:
@@ -46,7 +50,7 @@ def decode(
         found = read(document)
         is_canonical = write(found) == data
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise invalid(f"no {what}: {type(error).__name__} {error}") from error
+        raise invalid(f"not a {what}: {type(error).__name__} {error}") from error
     if not is_canonical:
-        raise invalid("not in canonical form: was it written by another program, or edited?")
+        raise invalid(f"a {what} that is not in canonical form: another program wrote or edited it")
     return found

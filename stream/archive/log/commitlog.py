@@ -1,13 +1,13 @@
 """The commit log: one chain of entries for each partition of the audit topic. Pure: bytes in, bytes out.
 
-An entry says which offsets ``[first, next)`` of the partition are archived, in which objects, and what became of
-every offset that is in none. Its name is its first offset, so that two writers can never both continue a chain, and
-it holds the SHA-256 of the entry before it, so that no entry can change unnoticed.
+An entry states which offsets ``[first, next)`` of the partition are archived, in which objects, and why the other
+offsets are in none. Its key contains its first offset, so that only one of two writers can continue a chain. It
+contains the SHA-256 of the entry before it, so that no entry can change unnoticed.
 
-The numbers of an entry add up: ``next - first = slates + repeats + rejected + gaps``, in offsets; ``rows`` is the sum
-over its objects; and the watermark ``sources`` grows by ``slates + absorbed``.
+The numbers of an entry add up: ``next - first = slates + repeats + rejected + gaps``, in offsets. ``rows`` is the sum
+over its objects. The watermark ``sources``, the source offsets archived so far, grows by ``slates + absorbed``.
 
-Format 1 kept the watermark by partition alone. Its entries are read, and their chains continued in format 2.
+Format 1 kept the watermark by partition alone. Entries of format 1 are read, and their chains continued in format 2.
 """
 
 from __future__ import annotations
@@ -27,39 +27,44 @@ FORMAT: Final = 2
 COMMITS: Final = "_commits/"
 
 MAX_SPANS: Final = 1_000
-"""Spans of a source partition's watermark. A hole is an impression that never got an audit record (a dead letter), or
-has not yet: the lowest holes are given up first, by when their writers are long gone."""
+"""Spans in the watermark of a source partition, at most. A hole between spans is an impression without an audit record:
+a dead letter, or a record still to come. Beyond the limit the lowest holes are absorbed, since nobody will fill
+them."""
 
 GapReason = Literal["expired", "absent"]
-"""``expired``: the topic's retention was faster than the archive. ``absent``: the broker has no record there."""
+"""``expired``: the retention of the topic deleted the records before the sink read them. ``absent``: the broker has no
+record at these offsets."""
 
 _KEY = re.compile(r"_commits/(?P<name>[A-Za-z0-9._~-]+)/(?P<partition>\d+)/(?P<first>\d{20})\.json")
 
 
 class InvalidEntry(ArchiveError):
-    """Bytes that are no entry of ours, or an entry that contradicts itself or the one before it."""
+    """The bytes are not an entry, or the entry contradicts itself or the entry before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A chain's name (the audit topic; ``topic~id`` when the topic was made anew) and partition."""
+    """The name of a chain, and its partition of the audit topic.
+
+    The name is that of the topic, or ``topic~id`` for a topic that was deleted and created again.
+    """
 
     name: str
     partition: int
 
     @property
     def prefix(self) -> str:
-        """Where the entries lie."""
+        """The prefix of the keys of its entries."""
         return f"{COMMITS}{self.name}/{self.partition}/"
 
     def key(self, first: int) -> str:
-        """Return the key of the entry that begins at this offset."""
+        """Return the key of the entry whose first offset this is."""
         return f"{self.prefix}{first:020d}.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which Kafka cluster and which topic in it: a name can be used twice, these ids cannot."""
+    """The ids of a Kafka cluster and of a topic in it. Unlike names, ids are never used twice."""
 
     cluster: str
     topic: str
@@ -67,9 +72,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
-    """A Parquet object as its entry or its change knows it.
+    """A Parquet object as an entry or a change names it.
 
-    ``modulus`` is a change's word on whose rows they can be (:mod:`stream.archive.rows.partitioner`); None: anybody's.
+    ``modulus``, which only changes state, tells which users the object can hold
+    (:mod:`stream.archive.rows.partitioner`); with None it can hold any user.
     """
 
     key: str
@@ -81,7 +87,7 @@ class ObjectRef:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Offsets ``[first, next)`` that the topic did not hold when the sink came to them."""
+    """Offsets ``[first, next)`` that the topic did not have when the sink read it."""
 
     first: int
     next: int
@@ -90,7 +96,10 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One commit; see the module's text for what its numbers mean."""
+    """One commit. The module's docstring explains its numbers.
+
+    ``written_at_ms`` (milliseconds since 1970) is when the rows of the entry were archived.
+    """
 
     chain: Chain
     first: int
@@ -110,13 +119,13 @@ class Entry:
 
     @property
     def rows(self) -> int:
-        """Impressions archived by this entry."""
+        """Number of impressions that this entry archived."""
         return sum(ref.rows for ref in self.objects)
 
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """Where a chain ends: the next offset, the last entry's SHA-256, and what it has of each source."""
+    """The end of a chain: the next offset, the SHA-256 of the last entry, and the watermark."""
 
     next: int = 0
     digest: str | None = None
@@ -126,7 +135,7 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a flush wants recorded; ``new`` are the source offsets it archived."""
+    """What a flush archived and the next entry records; ``new`` are its source offsets."""
 
     next: int
     objects: tuple[ObjectRef, ...]
@@ -142,15 +151,15 @@ def append(
     """Make the entry that continues a chain after ``tail``.
 
     Raises:
-        InvalidEntry: the offsets do not add up.
+        InvalidEntry: the numbers do not add up.
 
     """
     sources = adopted(tail.sources, written.new)
     absorbed = 0
     for source, new in written.new.items():
-        whole = sources.get(source, Intervals()) | new
-        sources[source] = whole.at_most(MAX_SPANS)
-        absorbed += len(sources[source]) - len(whole)
+        united = sources.get(source, Intervals()) | new
+        sources[source] = united.at_most(MAX_SPANS)
+        absorbed += len(sources[source]) - len(united)
     entry = Entry(
         chain=chain,
         first=tail.next,
@@ -173,17 +182,17 @@ def append(
 
 
 def tail_after(entry: Entry, data: bytes) -> Tail:
-    """Return where the chain ends once this entry (and ``data``, its bytes) is its last."""
+    """Return the end of the chain after this entry; ``data`` are its bytes."""
     return Tail(entry.next, digest(data), entry.sources, entry.origin)
 
 
 def digest(data: bytes) -> str:
-    """SHA-256, hexadecimal."""
+    """Return the SHA-256 of the bytes, hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def faults(entry: Entry) -> list[str]:
-    """Say what in an entry contradicts itself; nothing, if it is sound."""
+    """Return the contradictions within an entry; an empty list if the entry is consistent."""
     found: list[str] = []
     length = entry.next - entry.first
     if entry.first < 0 or length <= 0:
@@ -206,21 +215,21 @@ def faults(entry: Entry) -> list[str]:
 
 
 def link_faults(tail: Tail, entry: Entry) -> list[str]:
-    """Say why an entry does not continue a chain that ends at ``tail``; nothing, if it does."""
+    """Return the reasons why an entry does not continue a chain after ``tail``; an empty list if it does."""
     found: list[str] = []
     if entry.first != tail.next:
         kind = "leaves out" if entry.first > tail.next else "repeats"
         low, high = sorted((tail.next, entry.first))
         found.append(f"begins at offset {entry.first}, expected {tail.next}: {kind} offsets {low} to {high - 1}")
     if entry.previous != tail.digest:
-        found.append(f"follows an entry with SHA-256 {entry.previous}, but the one before it has {tail.digest}")
+        found.append(f"follows an entry with SHA-256 {entry.previous}, but the entry before it has {tail.digest}")
     if tail.origin is not None and entry.origin is not None and tail.origin != entry.origin:
-        found.append(f"comes from {entry.origin}, the chain from {tail.origin}")
+        found.append(f"was written from {entry.origin}, the chain before it from {tail.origin}")
     return found
 
 
 def watermark_faults(tail: Tail, entry: Entry) -> list[str]:
-    """Say why an entry's source offsets are not those of ``tail`` and what it archived; nothing, if they are."""
+    """Return the reasons why the watermark of an entry is not that of ``tail`` plus what the entry archived, if any."""
     found: list[str] = []
     before, after = (sum(map(len, sources.values())) for sources in (tail.sources, entry.sources))
     had = adopted(tail.sources, entry.sources)
@@ -234,7 +243,7 @@ def watermark_faults(tail: Tail, entry: Entry) -> list[str]:
 
 
 def encode(entry: Entry) -> bytes:
-    """Write an entry as canonical JSON: sorted keys, no spaces, ASCII, one line."""
+    """Encode an entry as canonical JSON (:mod:`stream.archive.log.canonical`)."""
     document = {
         "format": entry.format,
         "chain": entry.chain.name,
@@ -250,7 +259,7 @@ def encode(entry: Entry) -> bytes:
         "repeats": entry.repeats,
         "rejected": entry.rejected.spans,
         "gaps": [{"first": gap.first, "next": gap.next, "reason": gap.reason} for gap in entry.gaps],
-        "sources": _plain_sources(entry),
+        "sources": _sources_document(entry),
         "absorbed": entry.absorbed,
         "origin": None if entry.origin is None else {"cluster": entry.origin.cluster, "topic": entry.origin.topic},
         "writer": entry.writer,
@@ -260,34 +269,34 @@ def encode(entry: Entry) -> bytes:
 
 
 def decode(data: bytes) -> Entry:
-    """Read an entry back; :func:`encode` of the result gives the same bytes.
+    """Decode an entry. :func:`encode` of the result gives the same bytes.
 
     Raises:
-        InvalidEntry: not JSON, another format, a missing field, or not canonical.
+        InvalidEntry: the bytes are not JSON, lack a field, are not canonical, or have an unknown format.
 
     """
     return canonical.decode(data, range(1, FORMAT + 1), _entry, encode, what="commit entry", invalid=InvalidEntry)
 
 
 def is_entry_key(key: str) -> bool:
-    """Say whether a key is an entry's; people leave other things in buckets."""
+    """Say whether a key is the key of an entry. A bucket may hold other objects too."""
     return _KEY.fullmatch(key) is not None
 
 
 def parse_key(key: str) -> tuple[Chain, int]:
-    """Return the chain and the first offset that a key names.
+    """Return the chain and the first offset in the key of an entry.
 
     Raises:
-        InvalidEntry: no entry of ours has such a key.
+        InvalidEntry: the key is not the key of an entry.
 
     """
     match = _KEY.fullmatch(key)
     if match is None:
-        raise InvalidEntry(f"{key} is no key of an entry; expected _commits/<topic>/<partition>/<20 digits>.json")
+        raise InvalidEntry(f"{key} is not the key of an entry; expected _commits/<topic>/<partition>/<20 digits>.json")
     chain = Chain(match["name"], int(match["partition"]))
     first = int(match["first"])
     if chain.key(first) != key:
-        raise InvalidEntry(f"{key} is not how we write it: {chain.key(first)}")
+        raise InvalidEntry(f"{key} is not the canonical key of an entry; expected {chain.key(first)}")
     return chain, first
 
 
@@ -318,7 +327,7 @@ def _entry(document: dict[str, Any]) -> Entry:
     )
 
 
-def _plain_sources(entry: Entry) -> dict[str, Any]:
+def _sources_document(entry: Entry) -> dict[str, Any]:
     topics: dict[str, dict[str, Any]] = {}
     for source, held in entry.sources.items():
         topics.setdefault(source.topic, {})[str(source.partition)] = held.spans

@@ -1,4 +1,4 @@
-"""Sets of offsets as sorted, disjoint, half-open spans: what has been archived of a source partition. Pure."""
+"""Sets of offsets as sorted, disjoint, half-open spans, such as the archived offsets of a source partition. Pure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Int64s = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Spans ``[first, next)``, ascending, neither overlapping nor touching."""
+    """A set of offsets: spans ``[first, next)`` in ascending order, neither overlapping nor adjacent."""
 
     spans: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of(cls, spans: Iterable[tuple[int, int]]) -> Self:
-        """Merge any spans into a set."""
+        """Return the union of spans, which may overlap and be in any order."""
         merged: list[tuple[int, int]] = []
         for first, following in sorted(spans):
             if following <= first:
@@ -33,7 +33,7 @@ class Intervals:
 
     @classmethod
     def of_offsets(cls, offsets: Int64s) -> Self:
-        """Return the set of these offsets (int64 [n], any order, repeats allowed)."""
+        """Return the set of these offsets (int64 [n], in any order, with repeats)."""
         if not len(offsets):
             return cls()
         ordered = np.unique(offsets)
@@ -48,12 +48,12 @@ class Intervals:
     def __len__(self) -> int:
         return sum(following - first for first, following in self.spans)
 
-    def holds(self, offsets: Int64s) -> npt.NDArray[np.bool_]:
-        """Say of each offset (int64 [n]) whether it is in the set: bool [n]."""
+    def contains(self, offsets: Int64s) -> npt.NDArray[np.bool_]:
+        """Say for each offset (int64 [n]) whether it is in the set: bool [n]."""
         if not self.spans:
             return np.zeros(len(offsets), dtype=np.bool_)
         edges = np.array(self.spans, dtype=np.int64).ravel()
-        # An odd number of edges at or below an offset: it lies inside a span.
+        # An offset is inside a span if the number of edges at or below it is odd.
         return np.asarray(np.searchsorted(edges, offsets, side="right") % 2 == 1)
 
     def covers(self, other: Intervals) -> bool:
@@ -61,7 +61,7 @@ class Intervals:
         return len(self | other) == len(self)
 
     def at_most(self, limit: int) -> Intervals:
-        """Fill the lowest holes until at most ``limit`` spans (>= 1) are left; the set may only grow by this."""
+        """Return the set with its lowest holes filled, so that at most ``limit`` spans (>= 1) are left."""
         surplus = len(self.spans) - limit
         if surplus <= 0:
             return self

@@ -1,8 +1,9 @@
-"""Where impressions came from: the topic, by its Kafka id, and the partition. Pure.
+"""Sources of impressions: a topic, by its Kafka id, and a partition. Pure.
 
-A topic that is made anew under the same name has another id, and its offsets begin anew: what was archived of the one
-says nothing about the other. Records of the first audit schema name no topic, and neither do those that come from a
-broker without ids; they are taken for the only topic that is known at their partition, if there is just one.
+A topic that is deleted and created again under the same name has another id, and its offsets begin at 0 again. So the
+archived offsets of one topic say nothing about the other. Records of the first audit schema name no topic, and neither
+do records from a broker without topic ids. They are counted to the topic that is known at their partition, if exactly
+one is.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from stream.archive.log.intervals import Intervals
 
 
 class Source(NamedTuple):
-    """A partition of the impressions topic; ``topic`` is its Kafka id, or empty."""
+    """A partition of the impressions topic. ``topic`` is the Kafka id of the topic, empty if it is not known."""
 
     topic: str
     partition: int
 
 
 Sources = Mapping[Source, Intervals]
-"""Offsets that are archived, by where they came from."""
+"""Archived offsets by source."""
 
 
 def home(source: Source, known: Iterable[Source]) -> Source:
-    """Say under which name the offsets of a source are kept, where ``known`` are those that have a name."""
+    """Return the source under which the offsets of ``source`` are kept, given the sources that are ``known``."""
     if source.topic:
         return source
     named = {each for each in known if each.topic and each.partition == source.partition}
@@ -33,7 +34,7 @@ def home(source: Source, known: Iterable[Source]) -> Source:
 
 
 def adopted(sources: Sources, seen: Iterable[Source]) -> dict[Source, Intervals]:
-    """Give what was archived of a partition under no topic's name to the first of those ``seen`` that has one."""
+    """Move the offsets of a partition that are kept without a topic id to the first source in ``seen`` that has one."""
     found = dict(sources)
     for source in sorted(seen):
         nameless = Source("", source.partition)

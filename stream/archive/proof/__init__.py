@@ -1,5 +1,6 @@
-"""Why the archive can be believed: rules, signatures, and receipts for what was handed out.
+"""Proof that the archive is complete and unchanged: verification, signed digests, and receipts of pulls.
 
-``verify`` applies the rules to the chains and to what ``facts`` found in objects. ``digests`` and ``keys``, made by
-``sealing``, sign where the chains end; a ``receipt`` names the ``snapshot`` that an answer was taken from.
+``verify`` applies its rules to the chains and to the ``facts`` about objects, and returns ``findings``; ``removals``
+has the rules about expiry and holds. ``sealing`` makes ``digests``, which sign the ends of the chains, and ``keys``. A
+``receipt`` names the ``snapshot`` that the rows of a pull were taken from.
 """

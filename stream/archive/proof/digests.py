@@ -1,23 +1,25 @@
-"""Signed daily digests: where every chain ended, said by somebody who could not know what would be taken away. Pure.
+"""Signed daily digests: a record of where every chain ended on that day. Pure.
 
-A hash chain shows that an entry in its middle changed or is missing. It cannot show that its end is missing, nor that
-all of it was written anew. So once a day a digest says where the chains end that changed since the digest before:
-those of sinks (``_commits/``), of changes (``_changes/``) and of holds (``_holds/``). Digests are a chain themselves,
-and each is signed. One is written even if nothing changed, so that its absence means something. The rules:
+A hash chain shows that an entry in its middle was changed or removed. It cannot show that its end was removed, or that
+all of it was rewritten. So once a day a digest records the ends of the chains that have grown since the digest before:
+chains of commit entries (``_commits/``), of changes (``_changes/``) and of holds (``_holds/``). Digests form a chain
+themselves, and each is signed. A digest is written even if no chain has grown, so that a missing one is noticed. The
+rules:
 
-31. Every key below ``_digests/`` is a digest's or a public key's, its bytes are that in canonical form, and it says of
-    itself what its key says.
-32. The public keys hang together: one root, each key signed by the one it replaces (see
+31. Every key below ``_digests/`` is the key of a digest or of a public key; its bytes are that in canonical form, and
+    state what the key states.
+32. The public keys form one line: one root, and each key signed by the key that it replaces (see
     :mod:`stream.archive.proof.keys`).
-33. Every digest bears the signature of a key that was in force: from the root, or from the key that the auditor trusts,
-    which has to have signed one, through its successors and never back. Digests before the first one of a trusted key
-    are vouched for by the hashes that lead to them. That no key was named to trust is a notice.
-34. Each digest names the SHA-256 of the one before it, and its date is later.
-35. Where a digest says that a chain reached, it still reaches: its tail was not cut off.
-36. A chain of which a digest tells exists.
-37. The entry at which a chain ended then still has the hash that it had, so nothing before it was rewritten.
-38. There is a digest of yesterday or today. Otherwise it is a notice: nothing written since is protected yet, or the
-    digests that did were removed. Without any digest this is a notice too.
+33. Every digest has the signature of a key that was in force: of the root, or of the key that the auditor trusts, and
+    then of its successors in order. A trusted key must have signed a digest, or a successor must have. The hashes in
+    the chain of digests vouch for the digests before a trusted key's first one. Verification without a trusted key is a
+    notice.
+34. Each digest contains the SHA-256 of the digest before it, and its date is later.
+35. Every chain still reaches as far as each digest recorded: its end was not removed.
+36. Every chain that a digest records exists.
+37. The entry at which a chain ended still has the recorded hash, so no entry before it was rewritten.
+38. There is a digest of yesterday or today. Otherwise a notice says so: later entries are not protected, or their
+    digests were removed. No digest at all is a notice too.
 """
 
 from __future__ import annotations
@@ -39,18 +41,18 @@ from stream.errors import ArchiveError
 FORMAT: Final = 1
 DIGESTS: Final = "_digests/"
 CHAINS: Final = ("_changes/", "_commits/", "_holds/")
-"""Prefixes below which chains lie, in the order of their keys."""
+"""The prefixes of all chains, in the order of their keys."""
 
 _KEY = re.compile(r"_digests/(?P<date>\d{4}-\d{2}-\d{2})\.json")
 
 
 class InvalidDigest(ArchiveError):
-    """Bytes that are no digest of ours, or a chain that one must not be made of."""
+    """The bytes are not a digest, or a digest of the present chains must not be made."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Where a chain ends: the next offset or number, and the SHA-256 of the last entry."""
+    """The end of a chain: the next offset or number, and the SHA-256 of the last entry."""
 
     next: int
     sha256: str
@@ -58,7 +60,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What one digest says; ``chains`` are the ends of those that changed, by prefix."""
+    """A digest. ``chains`` are the ends of the chains that have grown since the digest before, by prefix."""
 
     date: str
     written_at_ms: int
@@ -70,7 +72,7 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """An end that a digest signed."""
+    """The end of a chain as a digest recorded it."""
 
     chain: str
     next: int
@@ -80,14 +82,14 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """All digests of an archive, as read: those in form with their hashes, oldest first, and what is wrong."""
+    """The digests of an archive with their SHA-256, oldest first, its keys, and the findings about both."""
 
     digests: tuple[tuple[Digest, str], ...] = ()
     keyring: Keyring = field(default_factory=Keyring)
     findings: tuple[Finding, ...] = ()
 
     def pins(self) -> list[Pin]:
-        """Return every end that was ever signed."""
+        """Return every end that any digest recorded."""
         return [
             Pin(chain, end.next, end.sha256, key_of(digest.date))
             for digest, _ in self.digests
@@ -95,7 +97,7 @@ class Signed:
         ]
 
     def ends(self) -> dict[str, End]:
-        """Return where each chain ended when it was last signed."""
+        """Return the end of each chain in the last digest that records the chain."""
         return {chain: end for digest, _ in self.digests for chain, end in digest.chains.items()}
 
     @property
@@ -106,7 +108,7 @@ class Signed:
 
 @dataclass(slots=True)
 class Watch:
-    """Sees entries pass on their way to somebody else, and remembers how far each chain reaches and what was signed."""
+    """Observes entries while the verifier reads them: how far each chain reaches, and the hashes at recorded ends."""
 
     wanted: frozenset[tuple[str, int]]
     reached: dict[str, int] = field(default_factory=dict)
@@ -114,11 +116,11 @@ class Watch:
 
     @classmethod
     def of(cls, signed: Signed) -> Watch:
-        """Watch for what these digests signed."""
+        """Return an observer for the ends that these digests recorded."""
         return cls(frozenset((pin.chain, pin.next) for pin in signed.pins()))
 
     def over(self, entries: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-        """Yield keys and bytes of entries, changes or holds as they come."""
+        """Yield the keys and bytes of entries, changes or holds unchanged, observing them."""
         for key, data in entries:
             link = link_of(key, data)
             if link is not None:
@@ -130,14 +132,14 @@ class Watch:
 
 
 def key_of(date: str) -> str:
-    """Return the key under which the digest of a date lies."""
+    """Return the key of the digest of a date."""
     return f"{DIGESTS}{date}.json"
 
 
 def link_of(key: str, data: bytes) -> tuple[str, int, str | None] | None:
-    """Return the chain of an entry, where it ends with it, and the hash of the one before; None if it is no entry.
+    """Return the chain of an entry, the end of the chain with it, and the hash of the entry before.
 
-    What else an entry has to be is for the verifier to say.
+    Returns None if these cannot be read. All other rules about entries are the verifier's.
     """
     chain, _, name = key.rpartition("/")
     try:
@@ -152,22 +154,22 @@ def link_of(key: str, data: bytes) -> tuple[str, int, str | None] | None:
 
 
 def end_at(key: str, data: bytes) -> End | None:
-    """Return the end of a chain whose last entry this is."""
+    """Return the end of a chain of which this is the last entry."""
     link = link_of(key, data)
     return None if link is None else End(link[1], hashlib.sha256(data).hexdigest())
 
 
 def continued(chain: str, end: End | None, entries: Iterable[tuple[str, bytes]]) -> End | None:
-    """Return where a chain ends once these entries (those after ``end``) are added; ``end`` if there are none.
+    """Return the end of a chain after more entries (those after ``end``); ``end`` itself if there are none.
 
     Raises:
-        InvalidDigest: one does not continue the one before it.
+        InvalidDigest: an entry does not continue the entry before it.
 
     """
     for key, data in entries:
         link = link_of(key, data)
         if link is None or link[0] != chain:
-            raise InvalidDigest(f"{key} is no entry of {chain}; run `whyrec archive verify`")
+            raise InvalidDigest(f"{key} is not an entry of {chain}; run `whyrec archive verify`")
         if link[2] != (None if end is None else end.sha256):
             raise InvalidDigest(f"{key} does not follow the entry before it; run `whyrec archive verify`")
         end = End(link[1], hashlib.sha256(data).hexdigest())
@@ -180,20 +182,20 @@ def make(
     """Sign a digest that continues the chain of digests, and return its bytes.
 
     Raises:
-        InvalidDigest: its date is not after the last one's.
+        InvalidDigest: its date is not after that of the last digest.
 
     """
     if last is not None and date <= last[0].date:
-        raise InvalidDigest(f"there is a digest of {last[0].date}; one of {date} would have to be after it")
+        raise InvalidDigest(f"there is a digest of {last[0].date}; the next one must be of a later date than {date}")
     unsigned = Digest(date, written_at_ms, None if last is None else last[1], chains, private.id)
     return canonical.encode(_document(unsigned) | {"signature": private.sign(canonical.encode(_document(unsigned)))})
 
 
 def decode(data: bytes) -> Digest:
-    """Read a digest back.
+    """Decode a digest.
 
     Raises:
-        InvalidDigest: not what :func:`make` writes.
+        InvalidDigest: the bytes are not what :func:`make` writes.
 
     """
     formats = range(FORMAT, FORMAT + 1)
@@ -216,9 +218,10 @@ def _encode(digest: Digest) -> bytes:
 
 
 def read(stored: Iterable[tuple[str, bytes]], trust: str | None = None) -> Signed:
-    """Read digests and keys, and apply rules 31 to 34.
+    """Decode digests and public keys, and apply rules 31 to 34.
 
-    ``stored`` are the keys below ``_digests/`` with their bytes, in their order; ``trust`` is the id of a key.
+    ``stored`` are the keys below ``_digests/`` with their bytes, in their order. ``trust`` is the id of the key that
+    the auditor trusts.
     """
     found: list[Finding] = []
     public: dict[str, bytes] = {}
@@ -247,23 +250,23 @@ def read(stored: Iterable[tuple[str, bytes]], trust: str | None = None) -> Signe
 
 
 def findings(signed: Signed, watch: Watch, today: str | None = None) -> list[Finding]:
-    """Return what is wrong by all rules, once every entry has passed the watch; ``today`` is YYYY-MM-DD."""
+    """Apply all rules after ``watch`` has observed every entry; ``today`` is YYYY-MM-DD."""
     found = list(signed.findings)
-    gone: set[str] = set()
+    missing: set[str] = set()
     for pin in signed.pins():
         reached = watch.reached.get(pin.chain)
         hashed = watch.hashes.get((pin.chain, pin.next))
         if reached is None:
-            if pin.chain not in gone:
+            if pin.chain not in missing:
                 found.append(
-                    Finding(36, "error", pin.chain, f"has no entry left; {pin.digest} saw it end at {pin.next}")
+                    Finding(36, "error", pin.chain, f"has no entry; {pin.digest} recorded its end at {pin.next}")
                 )
-            gone.add(pin.chain)
+            missing.add(pin.chain)
         elif reached < pin.next:
-            what = f"ends at {reached}; {pin.digest} saw it end at {pin.next}: its tail was cut off"
+            what = f"ends at {reached}; {pin.digest} recorded its end at {pin.next}: its last entries were removed"
             found.append(Finding(35, "error", pin.chain, what))
         elif hashed != pin.sha256:
-            what = f"was rewritten: {pin.digest} saw an entry end at {pin.next} with SHA-256 {pin.sha256}, now {hashed}"
+            what = f"was rewritten: {pin.digest} recorded SHA-256 {pin.sha256} at {pin.next}, which is {hashed} now"
             found.append(Finding(37, "error", pin.chain, what))
     if signed.last is not None or watch.reached:
         found.extend(_age(signed, today))
@@ -274,8 +277,8 @@ def _link(digest: Digest, before: tuple[Digest, str] | None) -> Iterable[Finding
     key = key_of(digest.date)
     expected = None if before is None else before[1]
     if digest.previous != expected:
-        what = f"follows a digest with SHA-256 {digest.previous}, but the one before it has {expected}"
-        yield Finding(34, "error", key, f"{what}: one was removed, added or rewritten")
+        what = f"follows a digest with SHA-256 {digest.previous}, but the digest before it has {expected}"
+        yield Finding(34, "error", key, f"{what}: a digest was removed, added or rewritten")
     if before is not None and digest.date <= before[0].date:
         yield Finding(34, "error", key, f"has a date that is not after that of {key_of(before[0].date)}")
 
@@ -283,23 +286,23 @@ def _link(digest: Digest, before: tuple[Digest, str] | None) -> Iterable[Finding
 def _signatures(digests: list[Digest], keyring: Keyring, trust: str | None) -> Iterable[Finding]:
     root = 0 if trust is None else keyring.generation(trust)
     if root is None:
-        yield Finding(33, "error", f"{KEYS}{trust}.json", "is trusted, but signs no digests of this archive")
+        yield Finding(33, "error", f"{KEYS}{trust}.json", "is trusted, but does not sign digests of this archive")
         return
-    heirs = {key.id for key in keyring.line[root:]}
+    successors = {key.id for key in keyring.line[root:]}
     if trust is None and digests:
-        what = "is taken on trust as the root; pin it with --trust"
+        what = "is accepted as the root without proof; name the key that you trust with --trust"
         yield Finding(33, "notice", keys.key_of(keyring.line[0]) if keyring.line else KEYS, what)
-    elif digests and not any(digest.key in heirs for digest in digests):
-        what = "is trusted, but neither it nor a successor has signed any of the digests"
+    elif digests and not any(digest.key in successors for digest in digests):
+        what = "is trusted, but neither it nor a successor has signed a digest"
         yield Finding(33, "error", f"{KEYS}{trust}.json", what)
     oldest = 0
     for digest in digests:
         key = key_of(digest.date)
         generation = keyring.generation(digest.key)
         if generation is None:
-            yield Finding(33, "error", key, f"is signed by {digest.key}, a key unknown here")
+            yield Finding(33, "error", key, f"is signed by {digest.key}, which is not a key of this archive")
         elif not keyring.line[generation].signs(canonical.encode(_document(digest)), digest.signature):
-            yield Finding(33, "error", key, f"does not bear the signature of {digest.key}")
+            yield Finding(33, "error", key, f"does not have a valid signature of {digest.key}")
         elif generation < oldest:
             yield Finding(33, "error", key, f"is signed by {digest.key}, which had been replaced")
         oldest = max(oldest, generation or 0)
@@ -307,11 +310,11 @@ def _signatures(digests: list[Digest], keyring: Keyring, trust: str | None) -> I
 
 def _age(signed: Signed, today: str | None) -> Iterable[Finding]:
     if signed.last is None:
-        yield Finding(38, "notice", DIGESTS, "no digest: that the chains end where they ended can't be shown")
+        yield Finding(38, "notice", DIGESTS, "there is no digest: it cannot be shown that no chain lost its end")
         return
     newest = signed.last[0].date
     if today is not None and dt.date.fromisoformat(newest) < dt.date.fromisoformat(today) - dt.timedelta(days=1):
-        what = "is the newest digest: what was written since is not protected, or later digests were removed"
+        what = "is the newest digest: later entries are not protected, or later digests were removed"
         yield Finding(38, "notice", key_of(newest), what)
 
 

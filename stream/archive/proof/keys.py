@@ -1,9 +1,9 @@
-"""Who signs: Ed25519 keys, and how one vouches for the next. The only file that knows ``cryptography``.
+"""Signing keys (Ed25519), and how each key signs its successor. The only file that knows ``cryptography``.
 
-A private key lives in a file that only its owner may read, and never in the archive. Its public half lies in the
-archive as ``_digests/keys/<id>.json``; its id is a hash of it, so that an id that an auditor wrote down pins the key.
-The first key, the root, signs itself. Each one after it is signed by the one before, which it replaces: the keys that
-sign digests form one line. A key that signs receipts is signed by one of that line and can sign nothing else.
+A private key is in a file that only its owner may read, and never in the archive. Its public key is in the archive as
+``_digests/keys/<id>.json``. The id is a hash of the public key, so an auditor who wrote the id down can recognise the
+key. The first key, the root, signs itself. Each later key is signed by the key that it replaces: the keys that sign
+digests form one line. A key for receipts is signed by a key of that line and can sign nothing but receipts.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Use = Literal["digests", "receipts"]
 
 
 class InvalidKey(ArchiveError):
-    """Bytes that are no public key of ours, or one that contradicts itself."""
+    """The bytes are not a public key in the form of the archive, or the key contradicts itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A public key as the archive holds it: raw bytes [32], what it may sign, and who says so."""
+    """A public key in the archive: raw bytes [32], what it may sign, and the signature of the key that says so."""
 
     key: bytes
     use: Use
@@ -46,11 +46,11 @@ class PublicKey:
 
     @property
     def id(self) -> str:
-        """The first 32 hexadecimal digits of the key's SHA-256."""
+        """The first 32 hexadecimal digits of the SHA-256 of the key."""
         return hashlib.sha256(self.key).hexdigest()[:_ID_DIGITS]
 
     def signs(self, data: bytes, signature: str) -> bool:
-        """Say whether this key made this signature (hexadecimal) of these bytes."""
+        """Say whether ``signature`` (hexadecimal) is this key's signature of ``data``."""
         try:
             Ed25519PublicKey.from_public_bytes(self.key).verify(bytes.fromhex(signature), data)
         except (InvalidSignature, ValueError):
@@ -59,7 +59,7 @@ class PublicKey:
 
 
 class PrivateKey:
-    """A key that can sign. It shows nothing of itself when printed."""
+    """A private key. Its ``repr`` shows only its id."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
@@ -68,15 +68,15 @@ class PrivateKey:
 
     @classmethod
     def generate(cls) -> Self:
-        """Make a new one from the system's random numbers."""
+        """Make a new key from the random numbers of the operating system."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read one from its file.
+        """Read a key from its file.
 
         Raises:
-            ConfigurationError: no such file, one that others may read, or no Ed25519 key in it.
+            ConfigurationError: the file cannot be read, others may read it, or it has no Ed25519 key.
 
         """
         try:
@@ -94,17 +94,17 @@ class PrivateKey:
         try:
             key = load_pem_private_key(data, password=None)
         except (ValueError, TypeError):
-            # Not chained: the message of the cause may quote what is in the file.
-            raise ConfigurationError(f"signing key {path}: no private key in PEM form") from None
+            # Not chained: the message of the cause may quote the content of the file.
+            raise ConfigurationError(f"signing key {path}: expected a private key in PEM form") from None
         if not isinstance(key, Ed25519PrivateKey):
             raise ConfigurationError(f"signing key {path}: expected an Ed25519 key, got {type(key).__name__}")
         return cls(key)
 
     def save(self, path: Path) -> None:
-        """Write it to a new file that only its owner may read.
+        """Write the key to a new file that only its owner may read.
 
         Raises:
-            ConfigurationError: the file exists, or can't be written.
+            ConfigurationError: the file exists, or cannot be written.
 
         """
         data = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -115,7 +115,7 @@ class PrivateKey:
                 file.flush()
                 os.fsync(file.fileno())
         except FileExistsError:
-            raise ConfigurationError(f"{path} exists, and a key is never written over; name another file") from None
+            raise ConfigurationError(f"{path} exists, and a key is never overwritten; name another file") from None
         except OSError as error:
             raise ConfigurationError(f"{path}: {error.strerror}; name a file in a folder that exists") from error
 
@@ -129,7 +129,7 @@ class PrivateKey:
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """The keys of an archive that hang together: those that sign digests, oldest first, and those for receipts."""
+    """The valid keys of an archive: ``line`` sign digests, oldest first; ``receipts`` sign only receipts."""
 
     line: tuple[PublicKey, ...] = ()
     receipts: tuple[PublicKey, ...] = ()
@@ -140,16 +140,16 @@ class Keyring:
         return self.line[-1] if self.line else None
 
     def generation(self, key_id: str) -> int | None:
-        """Return how many rotations after the root a key came; None if it does not sign digests here."""
+        """Return how many rotations after the root a key came; None if the key does not sign digests."""
         return next((place for place, key in enumerate(self.line) if key.id == key_id), None)
 
     def for_receipt(self, key_id: str) -> PublicKey | None:
-        """Return a key that may sign receipts: one made for it, or one that signs digests."""
+        """Return the key with this id if it may sign receipts: a key for receipts, or one that signs digests."""
         return next((key for key in (*self.receipts, *self.line) if key.id == key_id), None)
 
 
 def vouch(private: PrivateKey, key: bytes, use: Use, made_at_ms: int) -> PublicKey:
-    """Sign a public key (raw bytes [32]); with its own private key, it becomes a root."""
+    """Sign a public key (raw bytes [32]) by ``private``. A key that is signed by its own private key is a root."""
     unsigned = PublicKey(key, use, made_at_ms, private.id)
     return PublicKey(key, use, made_at_ms, private.id, private.sign(_signed_part(unsigned)))
 
@@ -160,10 +160,10 @@ def encode(key: PublicKey) -> bytes:
 
 
 def decode(data: bytes) -> PublicKey:
-    """Read a public key back.
+    """Decode a public key.
 
     Raises:
-        InvalidKey: not what :func:`encode` writes.
+        InvalidKey: the bytes are not what :func:`encode` writes.
 
     """
     try:
@@ -177,21 +177,24 @@ def decode(data: bytes) -> PublicKey:
             document["signed_by"],
             document["signature"],
         )
-        sound = encode(key) == data and len(key.key) == 32 and key.use in ("digests", "receipts")
+        is_valid = encode(key) == data and len(key.key) == 32 and key.use in ("digests", "receipts")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidKey(f"no public key: {type(error).__name__} {error}") from error
-    if not sound:
-        raise InvalidKey("no public key in canonical form: was it edited?")
+        raise InvalidKey(f"not a public key: {type(error).__name__} {error}") from error
+    if not is_valid:
+        raise InvalidKey("a public key that is not in canonical form: another program wrote or edited it")
     return key
 
 
 def key_of(public: PublicKey) -> str:
-    """Return the key in the archive under which a public key lies."""
+    """Return the key of the object that has a public key."""
     return f"{KEYS}{public.id}.json"
 
 
 def keyring(stored: Mapping[str, bytes]) -> tuple[Keyring, list[tuple[str, str]]]:
-    """Put the public keys together, by their keys in the archive; and say of each that does not fit why."""
+    """Return the keyring of an archive, and the object key and fault of each public key that breaks a rule.
+
+    ``stored`` are the public keys as bytes, by the keys of their objects.
+    """
     faults: list[tuple[str, str]] = []
     known: dict[str, PublicKey] = {}
     for name, data in sorted(stored.items()):
@@ -204,37 +207,37 @@ def keyring(stored: Mapping[str, bytes]) -> tuple[Keyring, list[tuple[str, str]]
             faults.append((name, f"holds the key {key.id}"))
         else:
             known[key.id] = key
-    sound = {}
+    valid = {}
     for key in known.values():
         if key.signed_by not in known:
-            faults.append((key_of(key), f"is signed by {key.signed_by}, a key that is not here"))
+            faults.append((key_of(key), f"is signed by {key.signed_by}, which is not a key of this archive"))
         elif not known[key.signed_by].signs(_signed_part(key), key.signature):
-            faults.append((key_of(key), f"does not bear the signature of {key.signed_by}"))
+            faults.append((key_of(key), f"does not have a valid signature of {key.signed_by}"))
         else:
-            sound[key.id] = key
-    digests = [key for key in sound.values() if key.use == "digests"]
+            valid[key.id] = key
+    digests = [key for key in valid.values() if key.use == "digests"]
     line: list[PublicKey] = []
     following = [key for key in digests if key.signed_by == key.id]
-    if not following and sound:
-        faults.append((KEYS, "no root: no key that signs itself"))
+    if not following and valid:
+        faults.append((KEYS, "has no root: no key signs itself"))
     while following:
         line.append(_oldest(following))
         faults.extend(
-            (key_of(key), f"is signed by {key.signed_by}, which vouched for {line[-1].id} already")
+            (key_of(key), f"is signed by {key.signed_by}, which had signed its successor {line[-1].id} before")
             for key in following
             if key is not line[-1]
         )
         following = [key for key in digests if key.signed_by == line[-1].id and key.id != line[-1].id]
     ids = {key.id for key in line}
-    lent = tuple(key for key in sound.values() if key.use == "receipts" and key.signed_by in ids)
-    return Keyring(tuple(line), lent), faults
+    for_receipts = tuple(key for key in valid.values() if key.use == "receipts" and key.signed_by in ids)
+    return Keyring(tuple(line), for_receipts), faults
 
 
 def trusted(text: str) -> str:
-    """Return the id of the key that ``text`` names: an id, or a file that holds a public key.
+    """Return the id of the key that ``text`` names: an id, or the file of a public key.
 
     Raises:
-        ConfigurationError: neither.
+        ConfigurationError: ``text`` is neither.
 
     """
     if len(text) == _ID_DIGITS and set(text) <= set("0123456789abcdef"):

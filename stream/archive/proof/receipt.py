@@ -1,7 +1,7 @@
-"""Receipts: what a pull asked, from which entries the answer comes, and that none between them is missing. Pure.
+"""Receipts: the query of a pull, the chains and objects that its answer comes from, and the file handed out. Pure.
 
-A receipt names the end of every chain that it rests on. Whoever has read access takes the same snapshot again and
-must find the same objects; the digest that it names says that these chains were not made up since.
+A receipt states the end of every chain that was read. Anybody with read access can take the same snapshot again and
+compare the objects. The digest that the receipt names proves that the chains were not rewritten since.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from stream.archive.log.commitlog import ObjectRef
 from stream.archive.proof.digests import Digest, End, Signed, key_of
 from stream.archive.proof.keys import PrivateKey
 from stream.archive.proof.snapshot import Snapshot
-from stream.archive.reading.pull import Found, Query, Reads, Scope
+from stream.archive.reading.pull import ObjectResult, Query, Reads, Scope
 from stream.errors import ArchiveError
 
 FORMAT: Final = 1
 
 
 class InvalidReceipt(ArchiveError):
-    """Bytes that are no receipt of ours."""
+    """The bytes are not a receipt."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class OutputFile:
     """The file that was handed out."""
 
     format: str
@@ -38,12 +38,17 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A receipt as read: ``objects`` are all that were looked into, ``digest`` the newest one then (date, SHA-256)."""
+    """A decoded receipt.
+
+    ``chains`` are the ends of the chains, by prefix; ``objects`` the key, SHA-256 and number of rows of each object
+    that was searched; ``digest`` the date and SHA-256 of the newest digest then; ``uncovered`` the chains that had
+    grown since that digest. ``signed_part`` are the bytes that ``signature`` signs.
+    """
 
     query: Query
     chains: Mapping[str, End]
     objects: tuple[tuple[str, str, int], ...]
-    output: Given
+    output: OutputFile
     digest: tuple[str, str] | None
     uncovered: tuple[str, ...]
     made_at_ms: int
@@ -55,8 +60,8 @@ class Receipt:
 def make(
     query: Query,
     snapshot: Snapshot,
-    found: Sequence[Found],
-    output: Given,
+    found: Sequence[ObjectResult],
+    output: OutputFile,
     reads: Reads,
     signed: Signed,
     *,
@@ -64,7 +69,7 @@ def make(
     made_at_ms: int,
     private: PrivateKey | None,
 ) -> bytes:
-    """Write a receipt, signed if there is a key; the same call gives the same bytes."""
+    """Encode a receipt, signed if ``private`` is not None. Equal arguments give equal bytes."""
     ends = signed.ends()
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -88,7 +93,7 @@ def make(
         "output": asdict(output),
         "reads": {"count": reads.count, "bytes": reads.bytes},
         "digest": None if signed.last is None else {"date": signed.last[0].date, "sha256": signed.last[1]},
-        # Grown since the digest: its hash chain is unbroken, but nobody has signed its end yet.
+        # Chains that have grown since the digest: they are unbroken, but no digest has recorded their end yet.
         "not_yet_in_a_digest": sorted(prefix for prefix, end in snapshot.chains.items() if ends.get(prefix) != end),
         "key": None if private is None else private.id,
     }
@@ -97,10 +102,10 @@ def make(
 
 
 def decode(data: bytes) -> Receipt:
-    """Read a receipt.
+    """Decode a receipt.
 
     Raises:
-        InvalidReceipt: not what :func:`make` writes.
+        InvalidReceipt: the bytes are not what :func:`make` writes.
 
     """
     try:
@@ -117,7 +122,7 @@ def decode(data: bytes) -> Receipt:
             query,
             {prefix: End(end["next"], end["sha256"]) for prefix, end in document["chains"].items()},
             tuple((each["key"], each["sha256"], each["rows"]) for each in document["objects"]),
-            Given(**document["output"]),
+            OutputFile(**document["output"]),
             document["digest"] and (document["digest"]["date"], document["digest"]["sha256"]),
             tuple(document["not_yet_in_a_digest"]),
             document["made_at_ms"],
@@ -126,27 +131,27 @@ def decode(data: bytes) -> Receipt:
             signed_part,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidReceipt(f"no receipt: {type(error).__name__} {error}") from error
+        raise InvalidReceipt(f"not a receipt: {type(error).__name__} {error}") from error
     if not is_canonical:
-        raise InvalidReceipt("not in canonical form: was it edited?")
+        raise InvalidReceipt("a receipt that is not in canonical form: another program wrote or edited it")
     return receipt
 
 
-def faults(receipt: Receipt, again: Snapshot, signed: Signed, output: Given | None = None) -> list[str]:
-    """Say what is wrong with a receipt.
+def faults(receipt: Receipt, again: Snapshot, signed: Signed, output: OutputFile | None = None) -> list[str]:
+    """Return the faults of a receipt; an empty list if it is valid.
 
-    ``again`` is the snapshot taken by its chains, ``signed`` the digests and keys of the archive, ``output`` the file
-    that came with it, if there is one to compare.
+    ``again`` is the snapshot taken from its chains, ``signed`` the digests and keys of the archive, and ``output`` the
+    file that came with it, if it is to be compared.
     """
     found = [f"{finding.key} {finding.what}" for finding in signed.findings if finding.severity == "error"]
     if receipt.key is None or receipt.signature is None:
-        found.append("nobody signed it")
+        found.append("it is not signed")
     else:
         public = signed.keyring.for_receipt(receipt.key)
         if public is None:
-            found.append(f"it is signed by {receipt.key}, which may sign no receipts of this archive")
+            found.append(f"it is signed by {receipt.key}, which may not sign receipts of this archive")
         elif not public.signs(receipt.signed_part, receipt.signature):
-            found.append(f"it does not bear the signature of {receipt.key}")
+            found.append(f"it does not have a valid signature of {receipt.key}")
     found.extend(_objects(receipt, again.objects))
     found.extend(_digest(receipt, [digest for digest, _ in signed.digests], dict(_hashes(signed))))
     if output is not None and (output.bytes, output.sha256) != (receipt.output.bytes, receipt.output.sha256):
@@ -154,11 +159,11 @@ def faults(receipt: Receipt, again: Snapshot, signed: Signed, output: Given | No
     return found
 
 
-def _objects(receipt: Receipt, there: Sequence[ObjectRef]) -> list[str]:
-    expected = {(ref.key, ref.sha256, ref.rows) for ref in there if receipt.query.reaches(ref)}
+def _objects(receipt: Receipt, objects: Sequence[ObjectRef]) -> list[str]:
+    expected = {(ref.key, ref.sha256, ref.rows) for ref in objects if receipt.query.reaches(ref)}
     stated = set(receipt.objects)
     left_out = [f"it leaves out {key}" for key, _, _ in sorted(expected - stated)]
-    return left_out + [f"it names {key}, which was not there then" for key, _, _ in sorted(stated - expected)]
+    return left_out + [f"it names {key}, which readers did not see then" for key, _, _ in sorted(stated - expected)]
 
 
 def _digest(receipt: Receipt, digests: Sequence[Digest], hashes: Mapping[str, str]) -> list[str]:
@@ -166,10 +171,10 @@ def _digest(receipt: Receipt, digests: Sequence[Digest], hashes: Mapping[str, st
         return []
     date, sha256 = receipt.digest
     if hashes.get(date) != sha256:
-        return [f"it rests on {key_of(date)} with SHA-256 {sha256}, now {hashes.get(date)}"]
+        return [f"it names {key_of(date)} with SHA-256 {sha256}, which is {hashes.get(date)} now"]
     ends = {prefix: end for digest in digests if digest.date <= date for prefix, end in digest.chains.items()}
     return [
-        f"{prefix} should be in the digest of {date}, and is not"
+        f"{prefix} does not end in the digest of {date} where the receipt says"
         for prefix, end in receipt.chains.items()
         if prefix not in receipt.uncovered and ends.get(prefix) != end
     ]

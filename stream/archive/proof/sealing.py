@@ -1,4 +1,4 @@
-"""Making digests and keys: what is read for them, what is refused, and what is written, once."""
+"""Writing digests and keys to the archive."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from stream.errors import ArchiveError, ConfigurationError
 
 
 def raw_digests(store: Store) -> Iterator[tuple[str, bytes]]:
-    """Return every key below ``_digests/`` with its bytes, in the order of the keys."""
+    """Yield every key below ``_digests/`` with its bytes, in the order of the keys."""
     for info in store.list(DIGESTS):
         yield info.key, store.get(info.key)
 
 
 def read(store: Store, trust: str | None = None) -> Signed:
-    """Read all digests and keys; what is wrong with them is among the findings."""
+    """Read all digests and keys, with the findings about them."""
     return digests.read(raw_digests(store), trust)
 
 
 def seal(store: Store, private: PrivateKey, date: str | None, clock: Callable[[], float]) -> Digest:
-    """Write the digest of a date and return it; without a date today's (UTC), or the one there is of today.
+    """Write the digest of a date and return it. Without a date it is today's (UTC); an existing one is returned.
 
-    What was signed before is looked for first, and what came since must continue it: a digest of a chain that lost
-    its tail would make the loss official.
+    Every chain must still have its recorded end, and later entries must continue it. Otherwise no digest is written: it
+    would certify a chain that has lost entries.
 
     Raises:
-        InvalidDigest: the date is not after the last digest's or in the future, or a chain does not continue.
-        ArchiveError: the digests there are, or the key, are not as they must be.
+        InvalidDigest: the date is in the future or not after the last digest, or a chain has lost entries.
+        ArchiveError: the existing digests break a rule, or ``private`` is not the current key.
 
     """
     now_s = clock()
     today = dt.datetime.fromtimestamp(now_s, dt.UTC).date().isoformat()
     if date is not None and date > today:
         raise InvalidDigest(f"{date} is in the future; today is {today}")
-    signed = _sound(store)
+    signed = _verified(store)
     current = signed.keyring.current
     if current is None or current.id != private.id:
         raise ArchiveError(
@@ -56,18 +56,18 @@ def seal(store: Store, private: PrivateKey, date: str | None, clock: Callable[[]
         ends[chain] = _end(store, chain, before.get(chain), [info.key for info in infos])
     lost = sorted(set(before) - set(ends))
     if lost:
-        raise InvalidDigest(f"{lost[0]} was signed before and is gone; run `whyrec archive verify`")
-    moved = {chain: end for chain, end in ends.items() if end is not None and end != before.get(chain)}
-    data = digests.make(private, date, moved, signed.last, int(now_s * 1000))
+        raise InvalidDigest(f"{lost[0]} is in an earlier digest and has no entries now; run `whyrec archive verify`")
+    grown = {chain: end for chain, end in ends.items() if end is not None and end != before.get(chain)}
+    data = digests.make(private, date, grown, signed.last, int(now_s * 1000))
     try:
         store.put_if_absent(digests.key_of(date), data)
     except ObjectExists:
-        raise InvalidDigest(f"there is a digest of {date} already; it is never written over") from None
+        raise InvalidDigest(f"there is a digest of {date} already, and a digest is never replaced") from None
     return digests.decode(data)
 
 
 def new_root(store: Store, path: Path, made_at_ms: int) -> PublicKey:
-    """Make the first key of an archive: the private half in a new file, the public half in the archive.
+    """Make the first key of an archive: the private key in a new file, the public key in the archive.
 
     Raises:
         ConfigurationError: the file exists.
@@ -81,14 +81,14 @@ def new_root(store: Store, path: Path, made_at_ms: int) -> PublicKey:
 
 
 def vouched(store: Store, by: PrivateKey, use: Use, path: Path, made_at_ms: int) -> PublicKey:
-    """Make a key that the current one vouches for: its successor (``digests``), or one for ``receipts``.
+    """Make a key and sign it with the current one: its successor (``digests``), or a key for ``receipts``.
 
     Raises:
         ConfigurationError: the file exists.
-        ArchiveError: ``by`` is not the current key, or the keys there are do not hang together.
+        ArchiveError: ``by`` is not the current key, or the existing keys break a rule.
 
     """
-    current = _sound(store).keyring.current
+    current = _verified(store).keyring.current
     if current is None or current.id != by.id:
         raise ArchiveError(
             f"{by.id} is not the key in force ({current and current.id}); see `whyrec archive keys list`"
@@ -97,10 +97,10 @@ def vouched(store: Store, by: PrivateKey, use: Use, path: Path, made_at_ms: int)
 
 
 def key_in(path: Path | None) -> PrivateKey:
-    """Load the private key that the settings name.
+    """Load the private key from the file that the settings name.
 
     Raises:
-        ConfigurationError: they name none, or it can't be used.
+        ConfigurationError: the settings name no file, or it cannot be used.
 
     """
     if path is None:
@@ -109,14 +109,14 @@ def key_in(path: Path | None) -> PrivateKey:
 
 
 def _publish(store: Store, private: PrivateKey, by: PrivateKey, use: Use, path: Path, made_at_ms: int) -> PublicKey:
-    # The file first: a public key whose private half nobody has would end the line.
+    # The file first: if only the public key existed, nobody could sign with the key in force any more.
     private.save(path)
     public = keys.vouch(by, private.public, use, made_at_ms)
     store.put_if_absent(keys.key_of(public), keys.encode(public))
     return public
 
 
-def _sound(store: Store) -> Signed:
+def _verified(store: Store) -> Signed:
     signed = read(store)
     for finding in signed.findings:
         if finding.severity == "error":
@@ -132,7 +132,7 @@ def _links(store: Store) -> Iterator[ObjectInfo]:
 
 
 def _end(store: Store, chain: str, signed: End | None, names: list[str]) -> End | None:
-    """Read a chain from its signed end on; the entry before that end must be the one that was signed."""
+    """Read a chain from its recorded end on; the entry at that end must still have the recorded hash."""
     entries: Iterable[tuple[str, bytes]]
     if signed is None:
         entries = ((name, store.get(name)) for name in names)
@@ -141,8 +141,8 @@ def _end(store: Store, chain: str, signed: End | None, names: list[str]) -> End 
     known = names[: len(names) - len(after)][-1:]
     if not known or digests.end_at(known[0], store.get(known[0])) != signed:
         raise InvalidDigest(
-            f"{chain} no longer holds the entry that ended at {signed.next}, which was signed: its tail was cut off, "
-            "or rewritten; run `whyrec archive verify`"
+            f"{chain} no longer has the entry that ended at {signed.next}, which a digest recorded: its last entries "
+            "were removed or rewritten; run `whyrec archive verify`"
         )
     return digests.continued(chain, signed, ((name, store.get(name)) for name in after))
 

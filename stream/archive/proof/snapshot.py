@@ -1,6 +1,6 @@
-"""What the archive holds at one moment, and the proof: which entries of which chains say so, with none between missing.
+"""A snapshot: the objects that readers see at one moment, and the ends of the unbroken chains that name them.
 
-The same snapshot can be taken again later, by the ends of the chains; that is how a receipt is checked.
+The same snapshot can be taken again later from the ends of the chains. That is how a receipt is verified.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from stream.archive.reading.pull import Scope
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The objects that readers see in a scope, by key, and where each chain ended that says so (by prefix)."""
+    """The objects that readers see in a scope, in the order of their keys, and the ends of the chains, by prefix."""
 
     objects: tuple[ObjectRef, ...]
     chains: Mapping[str, End]
 
 
 def take(store: Store, scope: Scope, ends: Mapping[str, End] | None = None) -> Snapshot:
-    """Read the chains and say what is there; with ``ends``, what was there when the chains ended so.
+    """Take a snapshot of a scope; with ``ends``, the snapshot at the time when the chains ended there.
 
     Raises:
-        InvalidEntry: a chain is broken, or no longer reaches to its end; verify the archive.
+        InvalidEntry: a chain is broken, or does not reach its end of ``ends`` any more; verify the archive.
 
     """
-    # Changes first: what a sink commits meanwhile is in none yet, and what is changed meanwhile is seen as before.
+    # Changes are read first: an entry written meanwhile is in none of them, and a change written meanwhile is not seen.
     states, changed = _changes(store, scope, ends)
     committed: dict[Place, list[ObjectRef]] = {}
     chains: dict[str, End] = dict(changed)
@@ -49,7 +49,7 @@ def take(store: Store, scope: Scope, ends: Mapping[str, End] | None = None) -> S
         chains[chain.prefix] = End(entry.next, commitlog.digest(data))
         for ref in entry.objects:
             name = segment_name(ref.key)
-            if name is not None and scope.holds(place := Place(name.date, name.region)):
+            if name is not None and scope.contains(place := Place(name.date, name.region)):
                 committed.setdefault(place, []).append(ref)
     for prefix, end in (ends or {}).items():
         if chains.get(prefix) != end:
@@ -83,6 +83,6 @@ def _raw(store: Store, prefix: str, scope: Scope | None = None) -> Iterator[tupl
         if scope is not None and info.key >= f"{prefix}date={scope.until}0":  # `0` is the character after `/`
             break
         known = changes.is_change_key(info.key) if scope is not None else commitlog.is_entry_key(info.key)
-        if known and (scope is None or scope.holds(changes.parse_key(info.key)[0])):
+        if known and (scope is None or scope.contains(changes.parse_key(info.key)[0])):
             names.append(info.key)
     yield from get_each(store, names)

@@ -1,5 +1,6 @@
-"""How rows are found and given out: by the commit entries and the changes, and nothing else.
+"""Reading the archive, by its commit entries and changes.
 
-``reader`` says what there is. Everything else is a way to ask for it: ``pull`` for the rows of one user, ``export``
-into files, ``view`` in DuckDB, ``iceberg`` as a table, ``statistics`` for what was explained how.
+``reader`` lists the objects that readers see. The others hand their rows out: ``pull`` finds the rows of one user,
+``export`` writes files, ``view`` is a view in DuckDB, ``iceberg`` an Iceberg table, and ``statistics`` counts
+explanations.
 """

@@ -1,4 +1,4 @@
-"""Rows as people and programs take them: CSV, Parquet or JSON lines, written piece by piece and hashed on the way."""
+"""Export of rows as CSV, Parquet or JSON lines, written table by table, with a hash of the file."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ Format = Literal["csv", "parquet", "jsonl"]
 
 
 class Writer(Protocol):
-    """Takes tables of the archive's schema, one after another."""
+    """Writes tables of the schema of the archive to a file, one after another."""
 
     def write(self, table: pa.Table) -> None:
         """Write rows."""
         ...
 
     def close(self) -> None:
-        """Finish the file, without closing what it is written to."""
+        """Finish the file. The underlying file stays open."""
         ...
 
 
 class Hashed(io.RawIOBase):
-    """Passes bytes on, and keeps their SHA-256 and number."""
+    """A file that passes bytes on and computes their SHA-256 and number."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__()
@@ -40,11 +40,11 @@ class Hashed(io.RawIOBase):
         self.size = 0
 
     def writable(self) -> bool:
-        """Say that it can be written."""
+        """Return True."""
         return True
 
     def write(self, data: Any) -> int:
-        """Pass bytes on."""
+        """Write bytes to the underlying file."""
         view = memoryview(data).cast("B")
         self._file.write(view)
         self._hash.update(view)
@@ -53,7 +53,7 @@ class Hashed(io.RawIOBase):
 
     @property
     def sha256(self) -> str:
-        """Of everything written so far, hexadecimal."""
+        """SHA-256 of all bytes written so far, hexadecimal."""
         return self._hash.hexdigest()
 
 
@@ -72,12 +72,12 @@ class Output:
 
     @property
     def sha256(self) -> str:
-        """Of the file's bytes, hexadecimal."""
+        """SHA-256 of the bytes of the file, hexadecimal."""
         return self._hashed.sha256
 
     @property
     def size(self) -> int:
-        """Of the file, in bytes."""
+        """Size of the file in bytes."""
         return self._hashed.size
 
     def __enter__(self) -> Self:
@@ -88,26 +88,26 @@ class Output:
 
 
 class _Csv:
-    """Bytes as hexadecimal digits, lists as JSON; a header even if there is no row."""
+    """CSV: bytes as hexadecimal digits, lists as JSON, and a header even if there is no row."""
 
     def __init__(self, file: Hashed) -> None:
         self._file = file
-        self._put([SCHEMA.names])
+        self._write_lines([SCHEMA.names])
 
     def write(self, table: pa.Table) -> None:
-        self._put([_cell(value) for value in row.values()] for row in map(_plain, table.to_pylist()))
+        self._write_lines([_cell(value) for value in row.values()] for row in map(_plain, table.to_pylist()))
 
     def close(self) -> None:
-        """There is nothing left to write."""
+        """Do nothing: every row is written already."""
 
-    def _put(self, lines: Any) -> None:
+    def _write_lines(self, lines: Any) -> None:
         text = io.StringIO(newline="")
         csv.writer(text, lineterminator="\n").writerows(lines)
         self._file.write(text.getvalue().encode())
 
 
 class _JsonLines:
-    """One object a line, bytes as hexadecimal digits."""
+    """JSON lines: one object a line, bytes as hexadecimal digits."""
 
     def __init__(self, file: Hashed) -> None:
         self._file = file
@@ -117,11 +117,11 @@ class _JsonLines:
         self._file.write(lines.encode())
 
     def close(self) -> None:
-        """There is nothing left to write."""
+        """Do nothing: every row is written already."""
 
 
 class _Parquet:
-    """The columns as the archive has them."""
+    """Parquet, with the columns of the archive."""
 
     def __init__(self, file: Hashed) -> None:
         self._writer = pq.ParquetWriter(pa.PythonFile(file, mode="w"), SCHEMA, compression="zstd", store_schema=False)

@@ -1,7 +1,7 @@
-"""The archive as an Iceberg table, for Trino, Spark, Athena: existing objects registered, none copied.
+"""The archive as an Iceberg table for Trino, Spark or Athena. Existing objects are registered, none is copied.
 
-The only file that knows ``pyiceberg`` (the extra ``iceberg``). A refresh is one snapshot of the table: it takes in the
-objects that readers see now and lets go of those that a change removed, and does nothing if there are none of either.
+The only file that knows ``pyiceberg`` (the extra ``iceberg``). A refresh is one snapshot of the table: it adds the
+objects that readers see now and deletes those that a change removed. It does nothing if the table is up to date.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 FOLDER: Final = "_iceberg"
-"""Where the table's metadata lies, beside what it is about; nothing of it counts as archived."""
+"""Folder of the table's metadata within the archive. The archive itself ignores it."""
 
 TABLE: Final = "whyrec.impressions"
 
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """What a refresh did; ``metadata`` is the file that other engines register."""
+    """The result of a refresh, in objects. ``metadata`` is the file that other engines register."""
 
     added: int
     removed: int
@@ -36,7 +36,7 @@ class Refreshed:
 
 
 def table(url: str, catalog: Path, settings: Settings) -> Table:
-    """Open the table, or make it: the catalogue in a SQLite file, the metadata in the archive.
+    """Open the table, or create it. Its catalogue is a SQLite file, its metadata is in the archive.
 
     Raises:
         ConfigurationError: the extra is not installed, or the folder of the catalogue does not exist.
@@ -56,21 +56,21 @@ def table(url: str, catalog: Path, settings: Settings) -> Table:
 
 
 def refresh(target: Table, url: str, refs: Iterable[ObjectRef]) -> Refreshed:
-    """Make the table hold exactly these objects."""
+    """Make the table consist of exactly these objects."""
     from pyiceberg.io.pyarrow import parquet_files_to_data_files
 
     wanted = {f"{_uri(url)}/{ref.key}" for ref in refs}
-    there = {task.file.file_path: task.file for task in target.scan().plan_files()}
-    added, removed = sorted(wanted - set(there)), sorted(set(there) - wanted)
+    present = {task.file.file_path: task.file for task in target.scan().plan_files()}
+    added, removed = sorted(wanted - set(present)), sorted(set(present) - wanted)
     if added or removed:
         with target.transaction() as change:
             if target.metadata.name_mapping() is None:
-                # Our Parquet has no field ids: columns are found by their names.
+                # The Parquet files have no field ids: Iceberg finds columns by their names.
                 mapping = target.schema().name_mapping.model_dump_json()
                 change.set_properties({"schema.name-mapping.default": mapping})
             with change.update_snapshot().overwrite() as snapshot:
                 for path in removed:
-                    snapshot.delete_data_file(there[path])
+                    snapshot.delete_data_file(present[path])
                 for file in parquet_files_to_data_files(target.io, change.table_metadata, iter(added)):
                     snapshot.append_data_file(file)
     return Refreshed(len(added), len(removed), len(wanted), target.metadata_location)

@@ -1,8 +1,9 @@
-"""Finding rows: of the objects that can hold them, only the row groups that can, each in one read.
+"""Finding rows with few reads: only the row groups that can have them are read, of the objects that can have them.
 
-The footer of an object tells the least and the greatest value of each column in each row group. Compacted objects are
-sorted by user, so one user's rows can be in one group or two neighbours. Of a group that can hold rows the columns that
-decide are read first, which are small, and only if they do decide so the others, which lie side by side, in one read.
+The footer of an object states the minimum and maximum of each column in each row group. Compacted objects are sorted by
+user, so the rows of one user are in one row group or in two adjacent ones. Of a large row group, the columns of the
+query are read first; they are small. Only if rows match are the other columns read, which lie side by side, in one
+read.
 """
 
 from __future__ import annotations
@@ -30,33 +31,34 @@ from stream.archive.rows.segment import COMPACTED, current
 from stream.archive.rows.slates import SCHEMA
 
 _SMALL: Final = 128 * 1024
-"""Bytes of a row group that are read at once: another request costs more."""
+"""Bytes of a row group that is read completely: a separate read of the query's columns would cost more."""
 
 _FOOTER_BYTES: Final = 16 * 1024
 _FOOTER_BYTES_PER_GROUP: Final = 2_800
-"""Measured: 2,530 for 24 columns with their minima and maxima."""
+"""Measured: 2,530 for 24 columns with minimum and maximum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Days YYYY-MM-DD, both included, and regions (all, if none is named)."""
+    """Days YYYY-MM-DD, both included, and regions; an empty tuple is all regions."""
 
     since: str
     until: str
     regions: tuple[str, ...] = ()
 
-    def holds(self, place: Place) -> bool:
-        """Say whether a place is in it."""
+    def contains(self, place: Place) -> bool:
+        """Say whether a place is in the scope."""
         return self.since <= place.date <= self.until and (not self.regions or place.region in self.regions)
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which rows: those of the scope for which all that is not None is so.
+    """The rows to find: those of the scope that match every field that is not None.
 
-    ``user`` is 16 hexadecimal digits, ``request`` a UUID or 32 of them. ``partition`` narrows to one partition of the
-    audit topic. Where impressions are keyed by user, a user's rows are in one; compacted objects mostly tell which, and
-    for the others whoever knows it may say so.
+    ``user`` is 16 hexadecimal digits, ``request`` a UUID or 32 hexadecimal digits. ``partition`` restricts the search
+    to one partition of the audit topic. Where impressions are keyed by user, all rows of a user are in one partition.
+    Most compacted objects tell which users they can hold; for other objects a caller who knows the partition can name
+    it.
     """
 
     scope: Scope
@@ -67,7 +69,7 @@ class Query:
     partition: int | None = None
 
     def values(self) -> dict[str, bytes | str]:
-        """Return what each column has to be, as it is stored."""
+        """Return the required value of each column, as the column stores it."""
         found: dict[str, bytes | str] = {}
         if self.user is not None:
             found["user_id_hash"] = bytes.fromhex(self.user)
@@ -80,7 +82,7 @@ class Query:
         return found
 
     def reaches(self, ref: ObjectRef) -> bool:
-        """Say whether an object of the scope can hold such rows, by its name and what its change states of it."""
+        """Say whether an object of the scope can have matching rows, by its key and its stated modulus."""
         name = object_name(ref.key)
         if name is None:
             return True
@@ -91,7 +93,7 @@ class Query:
 
 @dataclass(slots=True)
 class Reads:
-    """How often the store was asked for part of an object, and for how many bytes in all."""
+    """The number of reads from the store, and their bytes in all."""
 
     count: int = 0
     bytes: int = 0
@@ -105,7 +107,7 @@ class Reads:
 
 
 class Counted(RawIOBase):
-    """A file that tells what is read of it; its last ``tail`` bytes are fetched at once, when the first is needed."""
+    """A file that counts its reads. Its last ``tail`` bytes are read together when one of them is first needed."""
 
     def __init__(self, file: BinaryIO, reads: Reads, tail: int = 0) -> None:
         super().__init__()
@@ -117,32 +119,32 @@ class Counted(RawIOBase):
         file.seek(0)
 
     def readable(self) -> bool:
-        """Say that it can be read."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Say that it can be read anywhere."""
+        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place in the file."""
+        """Set the position in the file, and return it."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Return the place in the file."""
+        """Return the position in the file."""
         return self._file.tell()
 
     def read(self, size: int = -1) -> bytes:
-        """Read, and count it unless it is in the tail that was fetched before."""
-        place = self._file.tell()
-        if place >= self._tail_from and place < self._size:
+        """Read bytes, and count the read unless it is served from the tail."""
+        position = self._file.tell()
+        if self._tail_from <= position < self._size:
             if not self._tail:
                 self._file.seek(self._tail_from)
                 self._tail = self._file.read(self._size - self._tail_from)
                 self._reads.add(len(self._tail))
-            begin = place - self._tail_from
+            begin = position - self._tail_from
             data = self._tail[begin:] if size < 0 else self._tail[begin : begin + size]
-            self._file.seek(place + len(data))
+            self._file.seek(position + len(data))
             return data
         data = self._file.read(size)
         if data:
@@ -150,15 +152,15 @@ class Counted(RawIOBase):
         return data
 
     def close(self) -> None:
-        """Close the file beneath too."""
+        """Close the underlying file too."""
         if not self.closed:
             self._file.close()
         super().close()
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What one object gave: rows, and how many row groups of how many were read for them."""
+class ObjectResult:
+    """The result of searching one object: matching rows, row groups read, and row groups in all."""
 
     ref: ObjectRef
     rows: int
@@ -171,12 +173,14 @@ def rows(
     refs: Iterable[ObjectRef],
     query: Query,
     reads: Reads,
-    told: Callable[[Found], None] = lambda _: None,
+    on_object: Callable[[ObjectResult], None] = lambda _: None,
 ) -> Iterator[pa.Table]:
-    """Yield the rows asked for, in tables of :data:`stream.archive.rows.slates.SCHEMA`; ``told`` hears of every object.
+    """Yield the matching rows as tables of :data:`stream.archive.rows.slates.SCHEMA`.
+
+    ``reads`` counts the reads; ``on_object`` is called after each object.
 
     Raises:
-        ArchiveChanged: an object was removed by a change meanwhile; take a new snapshot.
+        ArchiveChanged: a change removed an object meanwhile; take a new snapshot.
 
     """
     wanted = query.values()
@@ -194,12 +198,12 @@ def rows(
                 found += table.num_rows
                 if table.num_rows:
                     yield current(table).cast(SCHEMA)
-            told(Found(ref, found, len(numbers), parquet.num_row_groups))
+            on_object(ObjectResult(ref, found, len(numbers), parquet.num_row_groups))
 
 
 def _can_hold(group: Any, wanted: dict[str, bytes | str]) -> bool:
-    for place in range(group.num_columns):
-        column = group.column(place)
+    for index in range(group.num_columns):
+        column = group.column(index)
         value = wanted.get(column.path_in_schema)
         if value is None or not column.is_stats_set or not column.statistics.has_min_max:
             continue
@@ -222,5 +226,5 @@ def _group(parquet: pq.ParquetFile, number: int, columns: list[str] | None = Non
 
 
 def _tail(ref: ObjectRef) -> int:
-    """Guess the size of a footer, in bytes: what it tells of each row group of a compacted object, and some more."""
+    """Estimate the size of a footer in bytes, generously: its size grows with the row groups of a compacted object."""
     return min(ref.bytes, _FOOTER_BYTES + ref.rows * _FOOTER_BYTES_PER_GROUP // COMPACTED.rows_per_group)

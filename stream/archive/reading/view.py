@@ -1,4 +1,4 @@
-"""The archive as a view in DuckDB: a list of exactly the objects that readers see. A pattern would find orphans too."""
+"""The archive as a DuckDB view over exactly the objects that readers see. A glob pattern would match orphans too."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ NAME = "impressions"
 
 
 class InvalidQuery(ArchiveError):
-    """DuckDB refuses a query."""
+    """DuckDB rejects a query, or no object matches it."""
 
 
 def statement(url: str, refs: Iterable[ObjectRef], *, mixed: bool = False) -> str:
-    """Return the SQL that makes the view; it holds for the archive as it was when ``refs`` were listed.
+    """Return the SQL that creates the view. It describes the archive at the moment when ``refs`` were listed.
 
-    ``date`` and ``region`` come from the path, so that a query about a day opens no other day's objects. ``mixed``
-    lets objects lack columns that came later, for which DuckDB must open each.
+    ``date`` and ``region`` come from the paths, so that a query for a day opens only the objects of that day. With
+    ``mixed``, objects may lack columns that were added later; DuckDB then opens every object.
+
+    Raises:
+        InvalidQuery: ``refs`` is empty.
+
     """
     files = ",\n  ".join(f"'{_quoted(f'{url}/{ref.key}')}'" for ref in refs)
     if not files:
-        raise InvalidQuery(f"{url} holds no object of these days and regions: there is nothing to look at")
+        raise InvalidQuery(f"{url} has no object of these days and regions; name others")
     more = ", union_by_name = true" if mixed else ""
-    # An object never changes, so what DuckDB read of its footer holds; it would read each three times otherwise.
+    # Objects never change, so DuckDB may cache their footers; otherwise it reads each footer three times.
     settings = "SET parquet_metadata_cache = true;\nSET validate_external_file_cache = 'NO_VALIDATION';\n"
-    # The columns of a row group lie side by side: one request for them, not one for each few.
+    # The columns of a row group lie side by side; one request reads them all.
     settings += "SET parquet_prefetch_column_gap = 1000000;\n"
     options = f"hive_partitioning = true, hive_types = {{'date': DATE, 'region': VARCHAR}}{more}"
     source = f"read_parquet([\n  {files}\n], {options})"
@@ -38,10 +42,10 @@ def statement(url: str, refs: Iterable[ObjectRef], *, mixed: bool = False) -> st
 
 
 def connect(store: Store, refs: Iterable[ObjectRef], *, mixed: bool = False) -> duckdb.DuckDBPyConnection:
-    """Open DuckDB in memory with the view; S3 is read with the credentials that whyrec has.
+    """Open DuckDB in memory with the view. DuckDB reads S3 with the credentials of whyrec.
 
     Raises:
-        InvalidQuery: there is no such object.
+        InvalidQuery: ``refs`` is empty.
 
     """
     made = statement(store.url, refs, mixed=mixed)
@@ -49,7 +53,7 @@ def connect(store: Store, refs: Iterable[ObjectRef], *, mixed: bool = False) -> 
     files = filesystem_of(store)
     if files is not None:
         connection.register_filesystem(files)
-        # Reads of one file at a time: in parallel through fsspec they were seen to mix up what they return.
+        # One thread: parallel reads through fsspec were observed to return each other's data.
         connection.execute("SET threads = 1")
     connection.execute(made)
     return connection

@@ -1,5 +1,5 @@
-"""What is archived: the rows, one for each impression, as columns in memory and as Parquet objects.
+"""The archived rows, one for each impression, as columns in memory and as Parquet objects. Pure.
 
-Pure. ``slates`` has the schema, ``segment`` the bytes of an object, ``content`` a digest of what rows say however they
-are stored.
+``slates`` has the schema, ``segment`` encodes objects, ``content`` computes a digest of rows that does not depend on
+how they are stored, and ``partitioner`` tells in which partition Kafka puts a user.
 """

@@ -1,10 +1,10 @@
-"""A digest of what rows say, whatever their order and however they are stored. Pure.
+"""A digest of rows that depends neither on their order nor on how they are stored. Pure.
 
-The rows are put in the order of their identity: source partition and offset, position, and then item and source topic.
-Each column gives the SHA-256 of its name and its values in that order: numbers and fixed bytes as they lie in memory,
-strings and lists as their lengths and then what they hold, structs field by field, and where there are nulls, which.
-The digest is the SHA-256 over those of the columns, by name. A column of nulls alone counts for nothing, so that rows
-archived before there was such a column have the same digest with it and without.
+The rows are sorted by their identity: source partition and offset, position, then item and source topic. For each
+column the SHA-256 of its name and its values in this order is computed. Numbers and fixed-size bytes are hashed as they
+are in memory; strings and lists as their lengths, then their content; structs field by field; nulls as a bit map. The
+digest is the SHA-256 over the hashes of the columns, in the order of their names. A column that has only nulls is left
+out, so rows that were archived before a column existed have the same digest with the column and without it.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _IDENTITY: Final = ("source_partition", "source_offset", "position")
 
 
 def content_digest(table: pa.Table) -> str:
-    """Return the digest of rows (a table with the columns of a segment): SHA-256, hexadecimal."""
+    """Return the digest of rows, a table with the columns of a segment: SHA-256, hexadecimal."""
     order = pa.array(_by_identity(table))
-    whole = hashlib.sha256(f"{table.num_rows} rows".encode())
+    total = hashlib.sha256(f"{table.num_rows} rows".encode())
     for name in sorted(table.schema.names):
         column = table[name]
         if column.null_count == len(column):
             continue
-        # One column at a time: the whole table in another order would take its memory twice.
+        # One column at a time: a sorted copy of the table would take its memory a second time.
         values = column.combine_chunks().take(order)
         hashed = hashlib.sha256(name.encode() + b"\0")
         _hash(values, hashed)
-        whole.update(hashed.digest())
-    return whole.hexdigest()
+        total.update(hashed.digest())
+    return total.hexdigest()
 
 
 def _by_identity(table: pa.Table) -> npt.NDArray[np.int64]:
@@ -44,7 +44,7 @@ def _by_identity(table: pa.Table) -> npt.NDArray[np.int64]:
         ordered = values[order]
         same &= ordered[1:] == ordered[:-1]
     if same.any():
-        # Two items at one position, or two topics of one name: rare, and sorting strings is slow.
+        # Two items at one position, or two topics of one name. This is rare, and sorting strings is slow.
         strings = [table[name] for name in ("item_id", "source_topic_id") if name in table.schema.names]
         order = np.lexsort((*map(_ranks, strings), position, offset, partition))
     return order
@@ -56,7 +56,7 @@ def _ranks(strings: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
 
 
 def _hash(values: pa.Array, into: Any) -> None:
-    """Feed an array's values; equal values give equal bytes, whatever the array was cut from."""
+    """Feed the values of an array to a hash. Equal values give equal bytes, also from a slice of a larger array."""
     if isinstance(values, pa.ExtensionArray):
         values = values.storage
     into.update(f"{len(values)} values\0".encode())
@@ -68,8 +68,8 @@ def _hash(values: pa.Array, into: Any) -> None:
         into.update(np.diff(_edges(values)))
         _hash(values.flatten(), into)
     elif pa.types.is_struct(kind):
-        for place in range(kind.num_fields):
-            _hash(values.field(place), into)
+        for index in range(kind.num_fields):
+            _hash(values.field(index), into)
     elif pa.types.is_string(kind) or pa.types.is_binary(kind):
         edges = _edges(values)
         into.update(np.diff(edges))

@@ -1,6 +1,6 @@
-"""Parquet segments: what the rows of one flush look like on disk, and what they are called. Pure.
+"""Parquet segments: the bytes and the keys of the objects of one flush. Pure.
 
-The same rows give the same bytes (with the same pyarrow), so a flush that is repeated names the same objects.
+Equal rows give equal bytes (with the same version of pyarrow), so a repeated flush writes the same objects.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ DAY_MS: Final = 86_400_000
 EARLIEST_MS: Final = -62_135_596_800_000  # 0001-01-01
 LATEST_MS: Final = 253_402_300_799_999  # 9999-12-31, the last day that ISO 8601 writes with four digits
 LONGEST_REGION: Final = 200
-"""Characters of a region in a path; file systems end at 255 bytes for a name."""
+"""Characters of a quoted region in a path, at most. File systems allow 255 bytes for a name."""
 
 _DICTIONARY = [
     *("model_version", "policy", "wording_hash", "region", "explanation_type", "status"),
     *("source_topic_id", "source_partition"),
     *("shap_top_3.list.element.feature", "attention_top_2.list.element.event"),
 ]
-# Floats hardly ever repeat: their bytes, grouped by significance, compress; a dictionary of them would not.
+# Floats rarely repeat, so a dictionary would not compress them. Their bytes grouped by significance do compress.
 _SPLIT = [
     *("timestamp_ms", "ranking_score", "reranking_score", "computation_time_ms", "source_offset"),
     *("shap_top_3.list.element.value", "attention_top_2.list.element.weight"),
@@ -44,7 +44,7 @@ _ONE_PAGE: Final = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How rows are laid out: rows of a row group, which readers skip or read whole, and how hard zstd tries."""
+    """The layout of an object: rows in a row group, the unit that readers skip or read, and the level of zstd."""
 
     rows_per_group: int
     level: int
@@ -53,20 +53,20 @@ class Layout:
 FLUSHED: Final = Layout(50_000, 3)
 
 COMPACTED: Final = Layout(20_000, 9)
-"""A stock reader that looks for one user reads one such group; smaller ones cost more in the footer than they save.
-Written once, kept for two years."""
+"""A Parquet reader that looks for one user reads one row group. Smaller ones would cost more in the footer than they
+save. The high level of zstd pays because the object is written once and kept for two years."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One Parquet object: where it goes, its bytes, and how an entry refers to it."""
+    """One Parquet object: how its entry names it, and its bytes."""
 
     ref: ObjectRef
     data: bytes
 
 
 def placeable(timestamp_ms: npt.NDArray[np.int64], regions: pa.StringArray) -> npt.NDArray[np.bool_]:
-    """Say of each row whether it has a place: a date of four-digit years, a region that can name a folder. bool [n]."""
+    """Say for each row whether a key can name its place (year of four digits, region short enough): bool [n]."""
     dated = (timestamp_ms >= EARLIEST_MS) & (timestamp_ms <= LATEST_MS)
     coded = pc.dictionary_encode(regions)
     fits = [0 < len(quote(region, safe="")) <= LONGEST_REGION for region in coded.dictionary.to_pylist()]
@@ -75,9 +75,10 @@ def placeable(timestamp_ms: npt.NDArray[np.int64], regions: pa.StringArray) -> n
 
 
 def segments(table: pa.Table, chain: Chain, first: int) -> Iterator[Segment]:
-    """Cut rows (of :data:`stream.archive.rows.slates.SCHEMA`) by date and region, keeping their order, one at a time.
+    """Split rows by date and region, keeping their order, and yield one segment for each.
 
-    ``first`` is the first offset of the commit that they belong to. The date is that of the event, in UTC.
+    ``table`` has the schema :data:`stream.archive.rows.slates.SCHEMA`. ``first`` is the first offset of the commit. The
+    date is that of the event, in UTC.
     """
     if table.num_rows == 0:
         return
@@ -85,7 +86,7 @@ def segments(table: pa.Table, chain: Chain, first: int) -> Iterator[Segment]:
     regions = pc.dictionary_encode(table["region"].combine_chunks())
     names = regions.dictionary.to_pylist()
     codes = regions.indices.to_numpy()
-    # By name, not by code: the order of the objects must not depend on which region came first.
+    # Sorted by name, not by code: the order of the objects must not depend on which region comes first in the rows.
     places = sorted({(day, names[code], code) for day, code in np.unique(np.stack([days, codes]), axis=1).T.tolist()})
     for day, region, code in places:
         rows = table.filter(pa.array((days == day) & (codes == code))) if len(places) > 1 else table
@@ -93,7 +94,7 @@ def segments(table: pa.Table, chain: Chain, first: int) -> Iterator[Segment]:
 
 
 def write(table: pa.Table, layout: Layout = FLUSHED) -> bytes:
-    """Write rows as Parquet, the same bytes for the same rows."""
+    """Encode rows as Parquet. Equal rows give equal bytes."""
     sink = io.BytesIO()
     pq.write_table(
         table.combine_chunks(),
@@ -112,10 +113,10 @@ def write(table: pa.Table, layout: Layout = FLUSHED) -> bytes:
 
 
 def read(data: bytes) -> pa.Table:
-    """Read a segment back as the table it was written from.
+    """Decode a segment.
 
     Raises:
-        pyarrow.ArrowException: no Parquet, or other columns.
+        pyarrow.ArrowException: the bytes are not Parquet, or have other columns.
 
     """
     found: pa.Table = pq.read_table(pa.BufferReader(data))
@@ -123,7 +124,7 @@ def read(data: bytes) -> pa.Table:
 
 
 def current(table: pa.Table) -> pa.Table:
-    """Give rows of an older object the columns that it lacks, as nulls, in the order of SCHEMA."""
+    """Add the columns that an older object lacks, as nulls, and put the columns in the order of SCHEMA."""
     for column in SCHEMA:
         if column.nullable and column.name not in table.schema.names:
             table = table.append_column(column, pa.nulls(table.num_rows, column.type))

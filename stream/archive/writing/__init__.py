@@ -1,5 +1,5 @@
-"""How rows get into the archive, once: from messages of the audit topic to a committed segment.
+"""Writing: from messages of the audit topic to committed segments, each impression exactly once.
 
-``decode`` (and ``avro``, its quick way) reads messages, ``sink`` keeps what is buffered for each partition, ``writer``
-commits it: objects first, then the entry that names them.
+``decode`` reads messages (``avro`` is its fast path), ``sink`` buffers them by partition, and ``writer`` commits the
+buffers: objects first, then the entry that names them.
 """

@@ -141,7 +141,7 @@ class ChainWriter:
                 )
             fresh, new = unarchived(batch.slates, self.tail.sources)
 
-            # 1. The objects. Their keys contain a hash of their content; readers do not see them before an entry names them.
+            # 1. The objects. Their keys contain a hash of their content; readers see them once an entry names them.
             objects: list[ObjectRef] = []
             for segment in segments(fresh.table, self.chain, batch.first):
                 self._store.put(segment.ref.key, segment.data)
@@ -163,7 +163,7 @@ class ChainWriter:
             try:
                 self._store.put_if_absent(self.chain.key(entry.first), data)
             except ObjectExists:
-                # Another writer was first, or an earlier attempt whose answer was lost. The entry there stands.
+                # Another writer was first, or an earlier attempt whose answer was lost. The entry stands.
                 others.append(self._adopt(self.chain.key(entry.first)))
                 log.warning("%s was continued at offset %d by another writer", self.chain.prefix, entry.first)
                 continue
@@ -236,7 +236,7 @@ def unarchived(slates: Slates, archived: Sources) -> tuple[Slates, dict[Source, 
     for source, parts in gathered.items():
         here = np.sort(np.concatenate(parts))
         offsets = slates.source_offset[here]
-        unseen = ~known.get(source, Intervals()).holds(offsets)
+        unseen = ~known.get(source, Intervals()).contains(offsets)
         here, offsets = here[unseen], offsets[unseen]
         unique, first_seen = np.unique(offsets, return_index=True)
         keep[here[first_seen]] = True

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stream.archive.proof.keys import PrivateKey
     from stream.archive.proof.snapshot import Snapshot
     from stream.archive.reading.export import Output
-    from stream.archive.reading.pull import Found, Query, Reads, Scope
+    from stream.archive.reading.pull import ObjectResult, Query, Reads, Scope
 
 _REGION = typer.Option([], help="Only this region; can be given again.")
 _RECEIPT = typer.Option(None, help="Where the receipt goes; by default receipt.json in the folder.", metavar="FILE")
@@ -62,7 +62,7 @@ def pull(
         raise _stranger(store, private)
     rows_to, receipt_to = _places(out, form, receipt)
     snapshot, found, output, reads = reader.again(lambda: _fetch(store, query, rows_to, form))
-    given = receipts.Given(form, output.rows, output.size, output.sha256)
+    given = receipts.OutputFile(form, output.rows, output.size, output.sha256)
     made = receipts.make(
         query, snapshot, found, given, reads, signed, archive=store.url, made_at_ms=_now_ms(), private=private
     )
@@ -95,7 +95,7 @@ def check_receipt(
         data = None if output is None else output.read_bytes()
     except OSError as error:
         raise typer.BadParameter(f"{error.filename}: {error.strerror}") from error
-    given = None if data is None else receipts.Given("", 0, len(data), hashlib.sha256(data).hexdigest())
+    given = None if data is None else receipts.OutputFile("", 0, len(data), hashlib.sha256(data).hexdigest())
     store = open_archive(options.settings_at(url))
     signed = sealing.read(store, None if trust is None else keys.trusted(trust))
     try:
@@ -118,7 +118,7 @@ def check_receipt(
 
 def _fetch(
     store: Store, query: Query, rows_to: Path | None, form: Literal["csv", "parquet", "jsonl"]
-) -> tuple[Snapshot, list[Found], Output, Reads]:
+) -> tuple[Snapshot, list[ObjectResult], Output, Reads]:
     from rich.console import Console
     from rich.progress import Progress
 
@@ -126,7 +126,7 @@ def _fetch(
     from stream.archive.reading import pull as pulling
     from stream.archive.reading.export import Output
 
-    reads, found = pulling.Reads(), list[pulling.Found]()
+    reads, found = pulling.Reads(), list[pulling.ObjectResult]()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("reading the chains", total=None)
         there = snapshot.take(store, query.scope)
@@ -135,7 +135,7 @@ def _fetch(
         refs = [ref for ref in there.objects if query.reaches(ref)]
         progress.update(task, description="looking for rows", total=len(refs))
 
-        def told(each: Found) -> None:
+        def told(each: ObjectResult) -> None:
             found.append(each)
             progress.advance(task)
 
@@ -174,7 +174,7 @@ def _places(out: str, form: str, receipt: Path | None) -> tuple[Path | None, Pat
 
 def _tell(
     snapshot: Snapshot,
-    found: list[Found],
+    found: list[ObjectResult],
     output: Output,
     reads: Reads,
     receipt: Path | None,
