@@ -72,7 +72,7 @@ class SinkAgent:
             self._topic,
             writer=f"{settings.worker_name}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
             decode=decoder.decode,
-            bury=self._deliver_dead_letters,
+            dead_letter=self._deliver_dead_letters,
             committed=self._note,
             failed=app.give_up,
             limits=Limits(settings.flush_max_rows, settings.flush_max_bytes, settings.flush_max_age_s),
@@ -188,7 +188,7 @@ class SinkAgent:
             # Only the broker can say that an offset does not exist: a record that was read may have been dropped since.
             there = await in_thread(lambda: first_offset(self._app.settings, self._topic, tp.partition, expected))
         starts, ends = await consumer.earliest_offsets(tp), await consumer.highwaters(tp)
-        at = await self.sink.go_on(tp.partition, starts[tp], ends[tp], there)
+        at = await self.sink.resume(tp.partition, starts[tp], ends[tp], there)
         # A message that Faust hands over during the seek sets the read position forward again, and Faust then drops the
         # messages before it. The partition is paused, so the second attempt succeeds.
         while True:

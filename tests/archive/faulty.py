@@ -17,15 +17,19 @@ class Crash(BaseException):
 class FaultyStore:
     """Counts the calls that write; the ``at``-th dies (or, with ``dies`` false, is answered by an error) ``moment`` it.
 
-    ``at`` counts from 0; None is no fault. The fault happens once.
+    ``at`` counts from 0; None is no fault. The fault happens once; :meth:`arm` sets the next one.
     """
 
     def __init__(self, inner: Store, at: int | None = None, moment: Moment = "before", *, dies: bool = True) -> None:
         self.inner = inner
         self.url = inner.url
+        self.arm(at, moment, dies=dies)
+
+    def arm(self, at: int | None, moment: Moment, *, dies: bool) -> None:
+        """Count anew, and fail at another call."""
         self.writes = 0
-        self._at = at
-        self._moment = moment
+        self._at: int | None = at
+        self._moment: Moment = moment
         self._dies = dies
 
     def put_if_absent(self, key: str, data: bytes) -> None:

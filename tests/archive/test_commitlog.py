@@ -98,12 +98,12 @@ def test_what_is_written_is_read_and_written_the_same(new: list[tuple[int, int]]
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "no commit entry"),
-        (b"[]", "no commit entry"),
-        (b"{}", "no commit entry"),
+        (b"", "not a commit entry"),
+        (b"[]", "not a commit entry"),
+        (b"{}", "not a commit entry"),
         (GOLDEN.replace(b'"format":2', b'"format":3'), "format 3; expected 1 or 2"),
-        (GOLDEN.replace(b'"format":2', b'"format":1'), "no commit entry"),
-        (GOLDEN.replace(b'"writer":"w",', b""), "no commit entry"),
+        (GOLDEN.replace(b'"format":2', b'"format":1'), "not a commit entry"),
+        (GOLDEN.replace(b'"writer":"w",', b""), "not a commit entry"),
         (GOLDEN.replace(b'"rows":4,"slates"', b'"rows":5,"slates"'), "canonical"),
         (GOLDEN.replace(b",", b", ", 1), "canonical"),
         (GOLDEN.rstrip(), "canonical"),
@@ -144,7 +144,7 @@ def test_links_are_checked() -> None:
     assert "leaves out offsets 10 to 10" in commitlog.link_faults(tail, replace(second, first=11))[0]
     assert "repeats offsets 9 to 9" in commitlog.link_faults(tail, replace(second, first=9))[0]
     assert "SHA-256" in commitlog.link_faults(tail, replace(second, previous="00"))[0]
-    assert "comes from" in commitlog.link_faults(tail, replace(second, origin=Origin("c", "other")))[0]
+    assert "was written from" in commitlog.link_faults(tail, replace(second, origin=Origin("c", "other")))[0]
     assert "lost some" in commitlog.watermark_faults(tail, replace(second, sources={SOURCE: Intervals.of([(3, 9)])}))[0]
     assert "grow from 4" in commitlog.watermark_faults(tail, replace(second, slates=3))[0]
 

@@ -27,7 +27,7 @@ def test_they_are_sets(left: set[int], right: set[int]) -> None:
     assert members(a | b) == left | right
     assert a.covers(b) == (left >= right)
     everything = np.arange(-2, 65)
-    assert [int(offset) for offset in everything[a.holds(everything)]] == sorted(left)
+    assert [int(offset) for offset in everything[a.contains(everything)]] == sorted(left)
 
 
 @given(numbers)

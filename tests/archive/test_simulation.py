@@ -38,6 +38,7 @@ faults = st.tuples(st.integers(0, 2), moments)
 class Worker:
     """A process: its chain, and what it has read and not yet archived."""
 
+    store: FaultyStore
     writer: ChainWriter
     first: int
     next: int
@@ -107,9 +108,10 @@ class Schedules(RuleBasedStateMachine):
 
     def opened(self) -> Worker:
         self.names += 1
-        writer = ChainWriter(FaultyStore(self.store), CHAIN, writer=f"worker-{self.names}", clock=lambda: 0.0)
+        store = FaultyStore(self.store)
+        writer = ChainWriter(store, CHAIN, writer=f"worker-{self.names}", clock=lambda: 0.0)
         at = writer.open(len(self.log)).next
-        return Worker(writer, at, at)
+        return Worker(store, writer, at, at)
 
     @rule(number=numbers)
     def join(self, number: int) -> None:
@@ -145,7 +147,7 @@ class Schedules(RuleBasedStateMachine):
         if worker.next == worker.first:
             return
         at, moment = fault or (None, "before")
-        worker.writer._store = FaultyStore(self.store, at, moment, dies=dies)
+        worker.store.arm(at, moment, dies=dies)
         try:
             worker.writer.commit(worker.batch())
         except (Crash, StoreUnavailable):

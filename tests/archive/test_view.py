@@ -76,5 +76,5 @@ def test_the_commands(tmp_path: Path) -> None:
     assert run("sql", COUNT, "--url", store.url, "--partition", "1", "--mixed").count("48") == 2
     with pytest.raises(ArchiveError, match="DuckDB refuses"):
         run("sql", "SELECT nothing", "--url", store.url)
-    with pytest.raises(ArchiveError, match="nothing to look at"):
+    with pytest.raises(ArchiveError, match="no object of these days"):
         run("view", "--url", store.url, "--since", "2030-01-01")

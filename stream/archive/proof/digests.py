@@ -186,7 +186,7 @@ def make(
 
     """
     if last is not None and date <= last[0].date:
-        raise InvalidDigest(f"there is a digest of {last[0].date}; the next one must be of a later date than {date}")
+        raise InvalidDigest(f"a digest of {date} cannot follow the digest of {last[0].date}; name a later date")
     unsigned = Digest(date, written_at_ms, None if last is None else last[1], chains, private.id)
     return canonical.encode(_document(unsigned) | {"signature": private.sign(canonical.encode(_document(unsigned)))})
 

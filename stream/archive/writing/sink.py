@@ -1,11 +1,15 @@
-"""The sink's state between Kafka and the archive: one buffer and one chain for each assigned partition.
+"""The sink's buffers between Kafka and the archive: one buffer and one chain for each assigned partition.
 
-It knows nothing of Faust. Whoever reads the topic calls :meth:`Sink.open` for each partition it was given, begins
-reading where that says, hands over what it reads, and calls :meth:`Sink.drain` before it gives the partitions up.
+The sink does not depend on Faust. The caller opens each assigned partition (:meth:`Sink.open`), reads the topic from
+the offset that this returns, passes the records to :meth:`Sink.take`, and calls :meth:`Sink.drain` before it gives the
+partitions up.
 
-The state of a partition moves through four offsets, each at or behind the one before it::
+A partition has four offsets, each equal to or behind the one before::
 
-    expected ─ next offset to accept │ next ─ decoded up to │ sealed up to, on its way │ writer.tail.next ─ archived
+    expected          next offset to accept
+    next              end of the decoded records
+    first             end of the records that are being committed
+    writer.tail.next  end of the archived records
 """
 
 from __future__ import annotations
@@ -36,20 +40,20 @@ T = TypeVar("T")
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 15.0
 _MEMORY_FACTOR: Final = 2
-"""What may be held, on its way to the store included, as a multiple of ``Limits.bytes``."""
+"""Bytes that may be buffered or on their way to the store, as a multiple of ``Limits.bytes``."""
 
 
 class ArchiveAhead(ArchiveError):
-    """The archive has offsets that the topic does not: the topic is not the one that was archived."""
+    """The chain ends beyond the end of the topic, so this is not the topic that was archived."""
 
 
 class _Closed(Exception):
-    """The partition was given up meanwhile."""
+    """The partition was closed meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When buffered rows are written: whichever comes first. ``bytes`` is of all partitions together."""
+    """Buffered rows are committed when one of these limits is reached. ``bytes`` counts all partitions together."""
 
     rows: int = 1_000_000
     bytes: int = 128 * 1024 * 1024
@@ -58,7 +62,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Jump:
-    """A partition went on at another offset than expected: it must be read again from ``expected``."""
+    """A partition continued at another offset than expected. It must be read again from ``expected``."""
 
     partition: int
     expected: int
@@ -67,7 +71,7 @@ class Jump:
 
 @dataclass(slots=True, eq=False)
 class Partition:
-    """One assigned partition: its chain and what is buffered."""
+    """One assigned partition: its chain and its buffer."""
 
     writer: ChainWriter
     first: int
@@ -85,7 +89,7 @@ class Partition:
     def keep(
         self, parts: Sequence[Slates], unreadable: Sequence[Unreadable], gaps: Sequence[Gap], upto: int, now: float
     ) -> None:
-        """Buffer everything before offset ``upto``."""
+        """Buffer slates, unreadable records and gaps, which together are all offsets before ``upto``."""
         self.parts.extend(parts)
         self.rejected.extend((each.record.offset, each.record.offset + 1) for each in unreadable)
         self.gaps.extend(gaps)
@@ -96,7 +100,7 @@ class Partition:
             self.since = now
 
     def seal(self) -> Batch:
-        """Take what is buffered out."""
+        """Return the buffer as a batch, and empty it."""
         batch = Batch(self.first, self.next, joined(self.parts), Intervals.of(self.rejected), tuple(self.gaps))
         self.first = self.next
         self.parts, self.rejected, self.gaps = [], [], []
@@ -106,7 +110,7 @@ class Partition:
 
 
 class Sink:
-    """Buffers of all assigned partitions. All methods are called on one event loop; the store is used in threads."""
+    """The buffers of all assigned partitions, for use on one event loop; calls to the store run in threads."""
 
     def __init__(
         self,
@@ -115,7 +119,7 @@ class Sink:
         *,
         writer: str,
         decode: Callable[[Sequence[Record]], tuple[Slates, list[Unreadable]]],
-        bury: Callable[[Sequence[Unreadable]], None],
+        dead_letter: Callable[[Sequence[Unreadable]], None],
         committed: Callable[[int, int, Committed], None],
         failed: Callable[[BaseException], None],
         limits: Limits | None = None,
@@ -124,14 +128,15 @@ class Sink:
     ) -> None:
         """Make an empty sink.
 
-        ``bury`` delivers what cannot be read to the dead letters, and may block. ``committed`` is told the partition,
-        its next offset and what was written; ``failed`` of errors that no retry can mend.
+        ``decode`` decodes records. ``dead_letter`` delivers unreadable records to the dead letters, and may block.
+        ``committed`` is called with the partition, its next offset and the result of each commit. ``failed`` is called
+        with an error that a retry cannot mend.
         """
         self._store = store
         self._topic = topic
         self._writer = writer
         self._decode = decode
-        self._bury = bury
+        self._dead_letter = dead_letter
         self._committed = committed
         self._failed = failed
         self._limits = limits or Limits()
@@ -139,29 +144,30 @@ class Sink:
         self._clock = clock
         self._partitions: dict[int, Partition] = {}
         self._in_flight = 0
-        self._relief = asyncio.Event()
+        self._room = asyncio.Event()
 
     async def open(self, partition: int, start: int, end: int) -> int:
-        """Read where a partition's chain ends and return the offset at which to go on.
+        """Read where the chain of a partition ends, and return the offset from which to read the partition.
 
-        ``start`` and ``end`` are the first offset that the topic still holds and the next it will give out. What was
-        buffered of the partition is dropped.
+        ``start`` and ``end`` are the first offset that the topic still has and the next that it will assign. A buffer
+        that the partition had is dropped.
 
         Raises:
             ArchiveAhead: the chain ends beyond ``end``.
-            ArchiveError: the store does not answer, or the chain is not ours to continue.
+            ArchiveError: the store does not answer, or the chain belongs to another Kafka cluster.
 
         """
         self.close(partition)
         writer = await in_thread(lambda: self._open_writer(partition, end))
         at = writer.tail.next
         self._partitions[partition] = Partition(writer, first=at, next=at, expected=at)
-        return await self.go_on(partition, start, end)
+        return await self.resume(partition, start, end)
 
-    async def go_on(self, partition: int, start: int, end: int, there: int | None = None) -> int:
-        """Like :meth:`open`, but keep what is buffered of a partition that is open already.
+    async def resume(self, partition: int, start: int, end: int, first_present: int | None = None) -> int:
+        """Like :meth:`open`, but keep the buffer of a partition that is open already.
 
-        ``there`` is the first offset, from the expected one on, that the topic was found to hold; None: not looked.
+        ``first_present`` is the first offset, from the expected one on, for which the topic has a record, if the caller
+        has looked.
         """
         held = self._partitions.get(partition)
         if held is None:
@@ -170,21 +176,21 @@ class Sink:
             self.close(partition)
             raise ArchiveAhead(
                 f"{held.writer.chain.prefix} ends at offset {held.expected}, but {self._topic}/{partition} at {end}: "
-                "was the topic deleted and made anew? Give it an archive URL of its own"
+                "if the topic was deleted and created again, give it an archive URL of its own"
             )
         self._skip(held, start, "expired")
-        self._skip(held, there or 0, "absent")
+        self._skip(held, first_present or 0, "absent")
         return held.expected
 
     def expected(self, partition: int) -> int | None:
-        """Return the next offset that is wanted of a partition; None if it is not open."""
+        """Return the next offset to accept from a partition; None if the partition is not open."""
         held = self._partitions.get(partition)
         return None if held is None else held.expected
 
     async def take(self, records: Iterable[Record]) -> list[Jump]:
-        """Buffer what was read, and return where reading must go back. Waits while too much is held."""
+        """Buffer records, waiting while too many bytes are buffered; return the partitions that must be read again."""
         jumps: list[Jump] = []
-        for partition, group in groupby(sorted(records, key=_place), key=lambda record: record.partition):
+        for partition, group in groupby(sorted(records, key=_position), key=lambda record: record.partition):
             held = self._partitions.get(partition)
             if held is not None:
                 jump = await self._take(held, partition, list(group))
@@ -195,7 +201,7 @@ class Sink:
         return jumps
 
     def flush_due(self) -> None:
-        """Begin to write what is old or large enough; to be called about once a second."""
+        """Begin to commit buffers that reached a limit; to be called about once a second."""
         now = self._clock()
         held_bytes = 0
         for held in self._partitions.values():
@@ -210,7 +216,7 @@ class Sink:
             self._flush(held)
 
     async def drain(self, limit_s: float) -> None:
-        """Write everything, for at most ``limit_s`` seconds, and let go of all partitions."""
+        """Commit all buffers, for at most ``limit_s`` seconds, and close all partitions."""
         give_up = self._clock() + limit_s
         while (left_s := give_up - self._clock()) > 0:
             for held in self._partitions.values():
@@ -223,26 +229,28 @@ class Sink:
             1 for held in self._partitions.values() if held.committing is not None or held.since is not None
         )
         if unwritten:
-            log.warning("not archived in time; whoever comes next reads it again", partitions=unwritten)
+            log.warning(
+                "not archived in time; the next owner of the partitions reads the records again", partitions=unwritten
+            )
         for partition in list(self._partitions):
             self.close(partition)
 
     def close(self, partition: int) -> None:
-        """Forget a partition. A write on its way may still succeed, and then counts."""
+        """Close a partition and drop its buffer. A commit that is running may still succeed."""
         held = self._partitions.pop(partition, None)
         if held is not None:
             held.closed = True
             if held.committing is not None:
                 held.committing.cancel()
-            self._relief.set()
+            self._room.set()
 
     def _open_writer(self, partition: int, end: int) -> ChainWriter:
         writer = self._new_writer(Chain(self._topic, partition))
         try:
             writer.open(end)
         except RecreatedTopic as found:
-            # The name is the old topic's, the records are not: they get a chain of their own.
-            log.warning("the topic was made anew; a new chain begins", was=str(found.was), now=str(self._origin))
+            # The chain belongs to an earlier topic of this name; the records of the new topic get a chain of their own.
+            log.warning("the topic was created again; a new chain begins", was=str(found.was), now=str(self._origin))
             writer = self._new_writer(Chain(f"{self._topic}~{found.now.topic}", partition))
             writer.open(end)
         return writer
@@ -263,7 +271,7 @@ class Sink:
             held.expected += 1
         upto = held.expected
         try:
-            slates, unreadable = await self._patiently(held, lambda: self._decode_and_bury(wanted))
+            slates, unreadable = await self._with_retries(held, lambda: self._decode_or_dead_letter(wanted))
         except _Closed:
             return None
         if not held.closed and wanted:
@@ -273,18 +281,18 @@ class Sink:
     def _skip(self, held: Partition, upto: int, reason: GapReason) -> None:
         if upto <= held.expected:
             return
-        log.error("the topic lacks offsets; the chain says so", first=held.expected, next=upto, reason=reason)
+        log.error("the topic lacks offsets; the chain records a gap", first=held.expected, next=upto, reason=reason)
         held.keep([], [], [Gap(held.expected, upto, reason)], upto, self._clock())
         held.expected = upto
 
-    def _decode_and_bury(self, records: Sequence[Record]) -> tuple[Slates, list[Unreadable]]:
+    def _decode_or_dead_letter(self, records: Sequence[Record]) -> tuple[Slates, list[Unreadable]]:
         slates, unreadable = self._decode(records)
         if unreadable:
-            self._bury(unreadable)
+            self._dead_letter(unreadable)
         return slates, unreadable
 
-    async def _patiently(self, held: Partition, call: Callable[[], T]) -> T:
-        """Call in a thread, again and again while somebody else is away."""
+    async def _with_retries(self, held: Partition, call: Callable[[], T]) -> T:
+        """Call in a thread, and repeat the call while the store, the broker or the registry does not answer."""
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
@@ -306,34 +314,34 @@ class Sink:
         held.committing = asyncio.create_task(self._commit(held, held.seal()))
 
         def ended(_: object) -> None:
-            # Not in the task itself: one that is cancelled before its first step runs nothing.
+            # A callback, since a task that is cancelled before its first step runs none of its code.
             held.committing = None
             self._in_flight -= nbytes
-            self._relief.set()
+            self._room.set()
 
         held.committing.add_done_callback(ended)
 
     async def _commit(self, held: Partition, batch: Batch) -> None:
         try:
-            done = await self._patiently(held, lambda: held.writer.commit(batch))
+            done = await self._with_retries(held, lambda: held.writer.commit(batch))
             if not held.closed:
                 self._committed(held.writer.chain.partition, held.writer.tail.next, done)
         except (asyncio.CancelledError, _Closed):
             return
-        except BaseException as error:  # noqa: BLE001 (a defect: going on would pile up rows that never get written)
+        except BaseException as error:  # noqa: BLE001 (a defect: continuing would buffer rows that are never committed)
             if not held.closed:
                 self._failed(error)
 
     async def _wait_for_room(self) -> None:
         limit = _MEMORY_FACTOR * self._limits.bytes
         while self._in_flight and self._in_flight + sum(held.nbytes for held in self._partitions.values()) > limit:
-            self._relief.clear()
-            await self._relief.wait()
+            self._room.clear()
+            await self._room.wait()
             self.flush_due()
 
 
 async def in_thread(call: Callable[[], T]) -> T:
-    """Run a blocking call in a daemon thread of its own: one that hangs can neither hold up others nor the end."""
+    """Run a blocking call in a daemon thread of its own: a call that hangs delays neither other calls nor the exit."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
 
@@ -349,7 +357,7 @@ async def in_thread(call: Callable[[], T]) -> T:
         result, failure = None, None
         try:
             result = call()
-        except BaseException as error:  # noqa: BLE001 (handed to whoever waits)
+        except BaseException as error:  # noqa: BLE001 (raised in the caller)
             failure = error
         try:
             loop.call_soon_threadsafe(settle, result, failure)
@@ -360,5 +368,5 @@ async def in_thread(call: Callable[[], T]) -> T:
     return await answer
 
 
-def _place(record: Record) -> tuple[int, int]:
+def _position(record: Record) -> tuple[int, int]:
     return record.partition, record.offset
