@@ -27,8 +27,6 @@ from stream.archive.objects import (
 from stream.archive.s3 import S3Options, S3Store
 from stream.archive.store import LocalStore, open_store
 from stream.errors import ArchiveError, ConfigurationError
-from tests.parts.fixtures import ExistingS3Server
-from tests.parts.s3_server import S3Server
 
 
 def keys(store: Store, prefix: str, after: str = "") -> list[str]:
