@@ -294,10 +294,14 @@ def test_the_storage_class_reaches_s3() -> None:
     sent: list[str | None] = []
 
     class Bucket(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # the client sends its body once it reads "100 Continue"
+
         def do_PUT(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             sent.append(self.headers.get("x-amz-storage-class"))
             self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.send_header("Connection", "close")
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
