@@ -21,7 +21,7 @@ demo: .venv/.kernels ## the whole service for DURATION seconds at RATE slates a 
 
 test: .venv/.dev ## all tests, JOBS files at a time, against a real broker, registry and object store
 	$(BIN)/python -m stream.agents.warm_up  # or each job would compile the kernels
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations 15 $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
 
 test-fast: .venv/.dev ## the tests that need neither servers nor seconds: at most two minutes on two cores
 	$(BIN)/python -m stream.agents.warm_up  # or each job would compile the kernels

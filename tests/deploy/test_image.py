@@ -1,15 +1,13 @@
-"""deploy/Dockerfile cannot be built by a test; its parts can be checked, and what it installs can be installed."""
+"""The parts of deploy/Dockerfile, which no test can build; `test_start_path` installs what the image would."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from stream.settings import Settings
 from tests.deploy.dockerfile import ROOT, Stage, reaches_the_builder, stages
-from tests.deploy.image import Image
 
 BUILD_TOOLS = re.compile(
     r"\b(gcc|g\+\+|cc|make|cmake|build-essential|cargo|rustc|go|pip|uv|git|\S+-dev|setuptools|wheel)\b"
@@ -104,24 +102,6 @@ def test_its_health_check_is_in_it(final: Stage) -> None:
     assert command is not None
     destination = {copy.words[-1] for copy in final.all("COPY")}
     assert command[1].split('"')[3] in destination
-
-
-@pytest.mark.slow
-def test_what_is_installed_is_everything_that_a_checkout_has(image: Image) -> None:
-    # Modules and data that a checkout has and the installed package lacks fail only in production.
-    files = [path for package in ("schemas", "models", "stream") for path in (image.context / package).rglob("*.*")]
-    had = [path.relative_to(image.context) for path in files if path.is_file()]
-    assert len(had) > 50
-    assert [str(path) for path in had if not (image.site / path).is_file()] == []
-
-
-@pytest.mark.slow
-def test_the_installed_command_runs_from_the_image_not_from_the_checkout(image: Image, tmp_path: Path) -> None:
-    where = image.run(["python", "-c", "import stream, models, schemas; print(stream.__file__, models.__file__)"])
-    assert where.stdout.split() == [str(image.site / package / "__init__.py") for package in ("stream", "models")]
-    helped = image.run(["whyrec", "--help"])
-    assert helped.returncode == 0, helped.stderr
-    assert "worker" in helped.stdout
 
 
 def test_the_build_compiles_the_kernels_where_the_user_finds_them(final: Stage) -> None:

@@ -120,6 +120,24 @@ def deployment(
         process.wait()
 
 
+@pytest.mark.slow
+def test_what_is_installed_is_everything_that_a_checkout_has(image: Image) -> None:
+    # Modules and data that a checkout has and the installed package lacks fail only in production.
+    files = [path for package in ("schemas", "models", "stream") for path in (image.context / package).rglob("*.*")]
+    had = [path.relative_to(image.context) for path in files if path.is_file()]
+    assert len(had) > 50
+    assert [str(path) for path in had if not (image.site / path).is_file()] == []
+
+
+@pytest.mark.slow
+def test_the_installed_command_runs_from_the_image_not_from_the_checkout(image: Image, tmp_path: Path) -> None:
+    where = image.run(["python", "-c", "import stream, models, schemas; print(stream.__file__, models.__file__)"])
+    assert where.stdout.split() == [str(image.site / package / "__init__.py") for package in ("stream", "models")]
+    helped = image.run(["whyrec", "--help"])
+    assert helped.returncode == 0, helped.stderr
+    assert "worker" in helped.stdout
+
+
 def test_the_composed_service_explains_and_archives_all(deployment: Deployment, s3_server: S3Server) -> None:
     for name in ("topics-init", "schemas-init"):
         done = deployment.one_shot(name)
