@@ -146,6 +146,8 @@ class Codec:
                 raise
             except Exception as error:  # noqa: BLE001 (no message, however odd, may stop the others)
                 errors[row] = f"{type(error).__name__}: {error}"
+        if not records:
+            return DecodedMessages(together.batch, rows, errors)
         parts = [together.batch]
         refused = {row for row, _ in newest} - decoded
         for found, part in _columns(event, records, errors):
@@ -154,8 +156,6 @@ class Codec:
         for row in refused.intersection(rows):
             # fastavro counts a negative index from the end of an enum's symbols, and takes any byte for a boolean.
             errors[row] = "damaged Avro: the index of an enum or a boolean is outside its range"
-        if len(parts) == 1:
-            return DecodedMessages(together.batch, rows, errors)
         order = [place for place in np.argsort(rows).tolist() if rows[place] not in errors]
         batch = pa.concat_batches(parts).take(pa.array(order, pa.int64()))
         return DecodedMessages(batch, [rows[place] for place in order], errors)
