@@ -1,4 +1,4 @@
-"""The re-ranker as it is served: its trees on one thread, the same score for the same row wherever it runs."""
+"""The re-ranker at serving time. It runs on one thread, so that a row has the same score on every machine."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ _TREE_SIZES = re.compile(r"^tree_sizes=(.*)\n", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Reranker:
-    """Scores rows of features in the order of the bundle's list.
+    """Scores rows of features, which stand in the order of the bundle's features.json.
 
-    trees gives LightGBM's raw scores, bit for bit, in a fraction of the time; None where only LightGBM can score.
+    booster: the model as LightGBM reads it. trees: computes LightGBM's raw scores, bit for bit, in a fraction of the
+    time; None for a model that only LightGBM can score. output: what the events' scores are, "raw" or "probability".
+    width: the number of features.
     """
 
     booster: lgb.Booster
@@ -30,7 +32,10 @@ class Reranker:
 
     @classmethod
     def load(cls, bundle: Bundle) -> Reranker:
-        """Read the trees of a bundle; raises BundleError where LightGBM cannot read them or they want other columns."""
+        """Read the re-ranker of a bundle.
+
+        Raises BundleError if LightGBM cannot read the model, or if its number of features is not that of features.json.
+        """
         booster = read_trees(bundle.reranker_text.read_text(encoding="utf-8"))
         if booster.num_feature() != len(bundle.features):
             raise BundleError(
@@ -40,33 +45,34 @@ class Reranker:
         return cls(booster, Trees.of(booster), bundle.manifest.reranker_output, len(bundle.features))
 
     def score(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Score rows float64 [n, F] as the events carry it, raw or as a probability: float64 [n]."""
+        """Score rows ``X`` float64 [n, F] on the scale of the events' scores, raw or probability: float64 [n]."""
         return self._predict(X, raw=self.output == "raw")
 
     def raw(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Give the sum of the trees for rows float64 [n, F], to which contributions add up: float64 [n]."""
+        """Return the raw scores of rows ``X`` float64 [n, F], float64 [n]. SHAP values add up to the raw score."""
         return self._predict(X, raw=True)
 
     def rescorer(self, X: NDArray[np.float64]) -> Rescorer:
-        """Prepare to score rows float64 [n, F] again with other session scores; they must stay as they are."""
+        """Prepare to score rows ``X`` float64 [n, F] with other session scores. The caller must not change the rows."""
         self._check(X)
         return Rescorer(self, X)
 
     def self_check(self, rows: NDArray[np.float64]) -> None:
-        """Compile, and compare with LightGBM's own scores of rows float64 [n, F]; raises BundleError if any differs.
+        """Compile the kernels and compare their raw scores of rows float64 [n, F] with LightGBM's own.
 
-        The rows are scored again as well, with the session scores of others.
+        The rows are scored twice: as they are, and through :meth:`rescorer` with their session scores in reverse order.
+        Raises BundleError if any score differs.
         """
-        every, others = np.arange(len(rows)), rows.copy()
-        others[:, -1] = rows[::-1, -1]
+        every, changed = np.arange(len(rows)), rows.copy()
+        changed[:, -1] = rows[::-1, -1]
         expected = np.asarray(self.booster.predict(rows, raw_score=True, num_threads=1), dtype=np.float64)
-        again = np.asarray(self.booster.predict(others, raw_score=True, num_threads=1), dtype=np.float64)
-        difference = [self.raw(rows) - expected, self.rescorer(rows).raw(every, others[:, -1]) - again]
+        rescored = np.asarray(self.booster.predict(changed, raw_score=True, num_threads=1), dtype=np.float64)
+        difference = [self.raw(rows) - expected, self.rescorer(rows).raw(every, changed[:, -1]) - rescored]
         worst = float(np.abs(difference).max(initial=0.0))
         if worst > 0:
             raise BundleError(
                 f"re-ranker: expected LightGBM's own scores, got a difference of {worst:g}: do not serve explanations "
-                "of this model, and report it."
+                "of this model, and report this defect."
             )
 
     def _predict(self, X: NDArray[np.float64], *, raw: bool) -> NDArray[np.float64]:
@@ -80,32 +86,33 @@ class Reranker:
     def _check(self, X: NDArray[np.float64]) -> None:
         if X.ndim != 2 or X.shape[1] != self.width:
             raise BundleError(
-                f"re-ranker: expected rows of {self.width} features, got an array of shape {list(X.shape)}: put user "
-                "features, item features and session_score side by side, in the order of features.json."
+                f"re-ranker: expected rows of {self.width} features, got an array of shape {list(X.shape)}: arrange "
+                "user features, item features and session_score as columns, in the order of features.json."
             )
 
 
 class Rescorer:
-    """Rows with other session scores, each scored to the bit as its re-ranker scores the changed row.
+    """Scores rows with other session scores, bit for bit as the re-ranker scores the changed rows.
 
-    Where the trees can, a row meets them once, however often it is scored (``Trees.again``). Otherwise, and for a
-    probability, which is LightGBM's own to compute, the changed rows are scored anew.
+    Raw scores come from cached leaves where possible (``Trees.cache_rows``), so that the trees are evaluated once per
+    row, however many session scores follow. Otherwise the changed rows are scored from the start; so are probabilities,
+    which LightGBM computes.
     """
 
     def __init__(self, reranker: Reranker, X: NDArray[np.float64]) -> None:
         self._reranker, self._X = reranker, X
-        self._again = None if reranker.trees is None else reranker.trees.again(X, reranker.width - 1)
+        self._cached = None if reranker.trees is None else reranker.trees.cache_rows(X, reranker.width - 1)
 
     def score(self, row: NDArray[np.int64], session_score: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Score rows int64 [m] with session scores float64 [m], as ``Reranker.score`` does: float64 [m]."""
+        """Score rows int64 [m] with session scores float64 [m], on the scale of ``Reranker.score``: float64 [m]."""
         if self._reranker.output == "raw":
             return self.raw(row, session_score)
         return self._reranker.score(self._changed(row, session_score))
 
     def raw(self, row: NDArray[np.int64], session_score: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Give the sum of the trees for rows int64 [m] with session scores float64 [m]: float64 [m]."""
-        if self._again is not None:
-            return self._again.raw(row, session_score)
+        """Return the raw scores of rows int64 [m] with session scores float64 [m]: float64 [m]."""
+        if self._cached is not None:
+            return self._cached.raw(row, session_score)
         return self._reranker.raw(self._changed(row, session_score))
 
     def _changed(self, row: NDArray[np.int64], session_score: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -115,10 +122,12 @@ class Rescorer:
 
 
 def read_trees(text: str) -> lgb.Booster:
-    """Read a LightGBM model from its text format; raises BundleError where it is none, or is cut short.
+    """Read a LightGBM model from its text format.
 
-    Given the sizes of the trees, LightGBM reads them in parallel, and where one is damaged ends the whole process.
-    Without the sizes it reads them one by one and raises.
+    Raises BundleError if the text is not a model, or is cut short.
+
+    If the text has the line ``tree_sizes``, LightGBM reads the trees in parallel and terminates the process at a
+    damaged tree. Without that line LightGBM reads them one after the other and raises an error. So the line is removed.
     """
     sizes = _TREE_SIZES.search(text)
     try:
@@ -131,7 +140,7 @@ def read_trees(text: str) -> lgb.Booster:
     expected = len(sizes[1].split()) if sizes else booster.num_trees()
     if booster.num_trees() != expected:
         raise BundleError(
-            f"reranker.txt: expected {expected} trees, as its head says, got {booster.num_trees()}: the file is cut "
+            f"reranker.txt: expected {expected} trees, as its header says, got {booster.num_trees()}: the file is cut "
             "short; save it again with Booster.save_model(path)."
         )
     return booster

@@ -1,1 +1,1 @@
-"""LightGBM's trees in compiled form: what scoring (``forest``) and TreeSHAP (``models.attribution.treeshap``) share."""
+"""LightGBM's trees in compiled form, shared by scoring (``forest``) and TreeSHAP (``models.attribution.treeshap``)."""

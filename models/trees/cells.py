@@ -1,4 +1,7 @@
-"""What a forest's trees have left to fold: all of their splits, or those that one feature's values leave open."""
+"""The splits that scoring has to fold: all splits of a tree, or those that remain once one feature's value is fixed.
+
+``models/trees/forest.py`` explains what folding a tree means.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +15,42 @@ from models.trees.encode import CATEGORICAL, MISSING_NONE, RUN
 from models.trees.model import Forest, Tree
 
 _MAX_GROWTH: Final = 4
-"""Splits to fold for a feature's cells, as a multiple of the forest's leaves, beyond which cells don't pay."""
+"""Limit on the splits to fold for all cells of a feature, as a multiple of the forest's leaves.
+
+Beyond this limit, scoring every changed row from the start is faster.
+"""
+
 _MAX_CELLS: Final = 1 << 16
+"""Limit on the cells of a feature: ``Cells.cell`` holds their numbers as uint16."""
+
 SPLIT = np.dtype(
     [
-        ("column", "i4"),  # of codes; goes left where code <= threshold
+        ("column", "i4"),  # the bin column; a row goes left if its code <= threshold
         ("threshold", "i4"),
-        ("left", "i4"),  # row of the workspace: a leaf's, or a split's
-        ("right", "i4"),
+        ("left", "i4"),  # the workspace row that holds the left child, a leaf or a split
+        ("right", "i4"),  # the workspace row that holds the right child
     ],
     align=True,
 )
+"""One split to fold."""
 
 _Ints = npt.NDArray[np.int64]
 _Doubles = npt.NDArray[np.float64]
 
 
 class Cells(NamedTuple):
-    """The cells that T trees divide one feature's values into, E in all.
+    """The E cells into which T trees divide the values of one feature.
 
-    splits: what to fold, tree by tree, and bounds int64 [T + 1]. ends int64 [E]: the row of the workspace in which each
-    cell's leaf is found, and offsets int64 [T + 1]. A value's *code* is the number of the thresholds float64 [P] below
-    it (they are padded with infinities, to a power of two less one), or P + 1 for zero, or P + 2 for NaN; cell uint16
-    [P + 3, T]: in which of the E cells a code is.
+    Values of one cell of a tree get the same answers from all of the tree's splits on the feature.
+
+    splits: an array of SPLIT, the splits to fold of all trees; those of tree t are ``splits[bounds[t]:bounds[t + 1]]``.
+    bounds int64 [T + 1].
+    ends int64 [E]: for each cell, the workspace row that holds its leaf numbers after the tree is folded. The cells of
+    tree t are ``offsets[t]`` to ``offsets[t + 1]``.
+    offsets int64 [T + 1].
+    thresholds float64 [P]: the feature's thresholds in increasing order, padded with infinities so that P + 1 is a
+    power of two. The *code* of a value is the number of thresholds below it, P + 1 for zero, or P + 2 for NaN.
+    cell uint16 [P + 3, T]: for each code and tree, the number of the cell.
     """
 
     splits: npt.NDArray[Any]
@@ -46,11 +62,11 @@ class Cells(NamedTuple):
 
     @classmethod
     def of(cls, forest: Forest, columns: Columns, feature: int) -> Self | None:
-        """Lay the cells of a feature out, or nothing where they are too many, or are made of categories."""
+        """Compute the cells of a feature; None for a categorical feature, or if the cells exceed the limits above."""
         codes = _codes(columns, feature)
         if codes is None:
             return None
-        thresholds, bytes_of = codes
+        thresholds, bin_codes = codes
         leaves = [len(tree.leaf_value) for tree in forest.trees]
         limit = _MAX_GROWTH * sum(leaves)
         splits: list[tuple[int, ...]] = []
@@ -62,14 +78,14 @@ class Cells(NamedTuple):
             answers = np.ones((1 + len(asking), len(cell)), dtype=np.bool_)
             for number, split in enumerate(asking, start=1):
                 column, threshold = columns.of(tree, split)
-                answers[number] = bytes_of[column] <= threshold
+                answers[number] = bin_codes[column] <= threshold
             kinds, which = np.unique(answers, axis=1, return_inverse=True)
             cell[:, t] = len(ends) + which.reshape(-1)
-            # Checked beforehand as well: to list the splits for each cell takes time, even if few are left.
+            # An early check on an upper bound: listing the splits of every cell takes long, even if few splits remain.
             if kinds.shape[1] * len(tree.feature) > limit:
                 return None
             given = [dict(zip(asking, kind[1:], strict=True)) for kind in kinds.T.tolist()]
-            left, found = to_fold(tree, columns, max(leaves), given)
+            left, found = splits_to_fold(tree, columns, max(leaves), given)
             splits += left
             ends += found
             if len(splits) > limit or len(ends) > _MAX_CELLS:
@@ -87,9 +103,9 @@ class Cells(NamedTuple):
 
 
 def _codes(columns: Columns, feature: int) -> tuple[_Doubles, dict[int, _Ints]] | None:
-    """Give a feature's thresholds float64 [P], and for each of its columns the byte that is in it for each code.
+    """Return a feature's thresholds float64 [P], and for each of its bin columns the bin code of each value code.
 
-    None for a feature of categories.
+    The bin codes are int64 [P + 3]; value codes are defined by :class:`Cells`. Returns None for a categorical feature.
     """
     features, kinds, thresholds, _ = columns.binning()
     place = np.flatnonzero(features["index"] == feature)
@@ -100,43 +116,44 @@ def _codes(columns: Columns, feature: int) -> tuple[_Doubles, dict[int, _Ints]] 
     zero = np.searchsorted(own, 0.0)
     rank = np.array([*range(len(own) + 1), zero, zero])
     state = np.array([0] * (len(own) + 1) + [1, 2])
-    bytes_of = {}
+    bin_codes = {}
     for number in range(mine["columns"], mine["columns_end"]):
         column = kinds[number]
         if column["missing"] == CATEGORICAL:
             return None
-        # As ``encode`` has it.
+        # The rules for missing values are those of ``encode``.
         missing = state >= (3 if column["missing"] == MISSING_NONE else column["missing"])
-        bytes_of[number] = np.where(missing, column["code"], np.clip(rank - column["begin"], 0, RUN))
-    return own, bytes_of
+        bin_codes[number] = np.where(missing, column["code"], np.clip(rank - column["begin"], 0, RUN))
+    return own, bin_codes
 
 
-def to_fold(
-    tree: Tree, columns: Columns, most: int, cells: list[dict[int, bool]]
+def splits_to_fold(
+    tree: Tree, columns: Columns, leaves: int, cells: list[dict[int, bool]]
 ) -> tuple[list[tuple[int, ...]], list[int]]:
-    """List the splits of a tree that are left to fold, children first, and the row in which each cell ends.
+    """List the splits of a tree that have to be folded, children first, and the workspace row of each cell's result.
 
-    Each cell gives answers by split: goes left, or not. What has the same children in several cells is listed once.
+    Each element of cells maps the splits that the cell answers to the answer: True if the cell's rows go left. A split
+    with the same children in several cells is listed once. Workspace rows from 0 to leaves - 1 hold the leaves.
     """
     order = _order(tree)
     rows: dict[tuple[int, int, int], int] = {}
     ends = []
     for answers in cells:
-        met = {0}
+        reached = {0}
         for split in order:
-            if split in met:
-                met.update(_children(tree, split, answers))
+            if split in reached:
+                reached.update(_children(tree, split, answers))
         row = {~leaf: leaf for leaf in range(len(tree.leaf_value))}
         for split in reversed(order):
-            if split in met:
+            if split in reached:
                 left, *right = (row[child] for child in _children(tree, split, answers))
-                row[split] = rows.setdefault((split, left, right[0]), most + len(rows)) if right else left
+                row[split] = rows.setdefault((split, left, right[0]), leaves + len(rows)) if right else left
         ends.append(row[0 if order else ~0])
     return [(*columns.of(tree, split), left, right) for split, left, right in rows], ends
 
 
 def _children(tree: Tree, split: int, answers: dict[int, bool]) -> tuple[int, ...]:
-    """Both children of a split, or the one that its answer leads to."""
+    """Return both children of a split, or the child to which a given answer leads."""
     left, right = tree.left[split], tree.right[split]
     return (left, right) if split not in answers else (left,) if answers[split] else (right,)
 

@@ -1,4 +1,4 @@
-"""The bin columns of a forest: which column, and which code in it, each split asks for."""
+"""The bin columns of a forest: the column that each split compares, and the code that it compares with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAX_COLUMNS = 1 << 16
 
 
 class Columns:
-    """Bin columns of a forest. Raises ``UnsupportedModel`` if there are more than 65,535."""
+    """The bin columns of a forest. Raises ``UnsupportedModel`` if there are more than 65,535."""
 
     def __init__(self, forest: Forest) -> None:
         self._thresholds: dict[int, list[float]] = {}
@@ -40,7 +40,11 @@ class Columns:
             )
 
     def _key(self, tree: Tree, number: int) -> tuple[int, ...]:
-        """Feature, treatment of missing values, then: default direction and run, or the set of categories."""
+        """Return what identifies the column of a split.
+
+        These are the feature and the treatment of missing values, followed by the default direction and the run of
+        thresholds, or by the words of the set of categories.
+        """
         feature, decision = tree.feature[number], tree.decision[number]
         if decision & 1:
             return (feature, CATEGORICAL, *tree.sets[int(tree.threshold[number])])
@@ -49,14 +53,14 @@ class Columns:
         return (feature, missing, default_left, self._rank[feature][tree.threshold[number]] // RUN)
 
     def of(self, tree: Tree, number: int) -> tuple[int, int]:
-        """Return the column of a split and the largest code that goes left."""
+        """Return the column of a split and the largest code with which a row goes left."""
         threshold = 0
         if not tree.decision[number] & 1:
             threshold = self._rank[tree.feature[number]][tree.threshold[number]] % RUN
         return self._number[self._key(tree, number)], threshold
 
     def binning(self) -> Binning:
-        """Return what ``encode`` reads."""
+        """Return the tables with which :func:`models.trees.encode.encode` computes the codes."""
         features: list[tuple[int, ...]] = []
         columns: list[tuple[int, ...]] = []
         thresholds: list[float] = []

@@ -1,19 +1,20 @@
-"""The trees of a re-ranker, laid out to score many rows at once, to the last bit as LightGBM scores them.
+"""Scores of a LightGBM model for many rows at once, bit for bit equal to LightGBM's own.
 
-All thresholds of a feature are sorted once, so that a value becomes the number of thresholds below it, and every split
-asks ``code <= threshold`` of a byte (``encode.py``, which has LightGBM's rules for missing
-values, zeros and categories). Rows come in blocks of 64, one byte each, so that a split is answered for the block by
-one comparison of vectors. A tree is then folded from its leaves up: at each split a row keeps the number of its left or
-of its right leaf. No branch, no pointer to follow; splits that a row never meets are answered too, which is cheaper.
+**Folding.** Feature values become bin codes, so that every split is the comparison ``code <= threshold`` of one byte
+(``encode.py``, which implements LightGBM's rules for missing values, zeros and categories). Rows are scored in blocks
+of 64, so that one vector comparison evaluates a split for a whole block. A tree is then *folded* from its leaves to its
+root: each split selects, for each row, the leaf number that its left or its right child has selected. Folding needs no
+branches and follows no pointers. It also evaluates splits that a row would never reach; this costs less than branching.
 
-Rows that are scored again and again with other values of one feature (:class:`Again`) answer their splits once. A tree
-tells few values of that feature apart: they fall into *cells*, mostly one, else three or four, and in a cell all of the
-tree's splits on the feature have the same answers. The tree is folded for each cell with these answers given, and what
-cells have in common is folded once. So a row keeps a leaf for each cell of each tree, and for a new value one leaf of
-each tree is looked up: of the trees that are shipped 167 leaves, in place of 5,001 splits.
+**Cells.** :class:`CachedRows` scores the same rows many times, each time with another value of one feature. A tree
+divides the values of that feature into *cells*: in one cell, all of the tree's splits on the feature have the same
+answers. Most trees have one cell, others three or four. Each tree is folded once per cell, with these answers fixed;
+splits that several cells share are folded once. The leaf of each row, tree and cell is cached. A score for a new value
+then needs one lookup per tree: 167 lookups for the shipped bundle's trees, which have 5,001 splits.
 
-Leaf values are added tree by tree in float64, in LightGBM's own order, so the sums are equal and not only close. To add
-the trees that don't read the feature up beforehand would spare a third of the additions, and round otherwise.
+**Sums.** Leaf values are added in float64, tree by tree in LightGBM's order, so that the sums are equal and not only
+close. Caching the sum of the trees that do not use the feature would save a third of the additions, but round
+differently.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.compiled import compiled, empty, inlined
-from models.trees.cells import SPLIT, Cells, to_fold
+from models.trees.cells import SPLIT, Cells, splits_to_fold
 from models.trees.columns import Columns
 from models.trees.encode import ZERO, Binning, codes_of, encode
 from models.trees.model import UnsupportedModel, parse
@@ -37,17 +38,20 @@ if TYPE_CHECKING:
 _Ints = npt.NDArray[np.int64]
 _Doubles = npt.NDArray[np.float64]
 
-ROWS = 64
-_MAX_LEAVES = 1 << 16
-_MAX_KEPT: Final = 1 << 28
-"""Bytes of leaves that rows may keep."""
+ROWS: Final = 64
+"""Rows of a block."""
+
+_MAX_LEAVES: Final = 1 << 16
+_MAX_CACHE_BYTES: Final = 1 << 28
+"""Limit on the leaf numbers that :class:`CachedRows` caches."""
 
 
 class Layout(NamedTuple):
     """T trees in the form that the kernels read.
 
-    splits: an array of SPLIT, tree by tree, and bounds int64 [T + 1]; values float64, the leaves of all trees, and
-    leaves int64 [T + 1], where each tree's begin.
+    splits: an array of SPLIT; those of tree t are ``splits[bounds[t]:bounds[t + 1]]``. bounds int64 [T + 1].
+    values float64: the leaf values of all trees; those of tree t are ``values[leaves[t]:leaves[t + 1]]``. leaves int64
+    [T + 1].
     """
 
     binning: Binning
@@ -58,22 +62,27 @@ class Layout(NamedTuple):
 
 
 class Trees:
-    """Trees of one score, read from a booster. Calls are independent of each other and hold no GIL."""
+    """The trees of a booster with one score per row. Threads may share an instance; the kernels release the GIL."""
 
     def __init__(self, booster: Booster) -> None:
-        """Lay the trees out; raises UnsupportedModel for several classes, for linear trees and the like."""
+        """Compile the trees.
+
+        Raises UnsupportedModel for several classes, for linear trees, and for models beyond the limits of the format.
+        """
         self._forest = forest = parse(booster.model_to_string())
         if forest.classes != 1:
             raise UnsupportedModel(f"expected one score per row, got {forest.classes} classes; use Booster.predict")
-        most = max(len(tree.leaf_value) for tree in forest.trees)
-        if most > _MAX_LEAVES:
-            raise UnsupportedModel(f"expected at most {_MAX_LEAVES} leaves, got a tree of {most}; use Booster.predict")
+        max_leaves = max(len(tree.leaf_value) for tree in forest.trees)
+        if max_leaves > _MAX_LEAVES:
+            raise UnsupportedModel(
+                f"expected at most {_MAX_LEAVES} leaves, got a tree of {max_leaves}; use Booster.predict"
+            )
         self._columns = columns = Columns(forest)
         self._cells: dict[int, Cells | None] = {}
         splits: list[tuple[int, ...]] = []
         bounds = [0]
         for tree in forest.trees:
-            splits += to_fold(tree, columns, most, [{}])[0]
+            splits += splits_to_fold(tree, columns, max_leaves, [{}])[0]
             bounds.append(len(splits))
         self._layout = Layout(
             columns.binning(),
@@ -85,73 +94,79 @@ class Trees:
 
     @classmethod
     def of(cls, booster: Booster) -> Self | None:
-        """Lay the trees of a booster out, or nothing if they are of a kind that only LightGBM can score."""
+        """Compile the trees of a booster; None if only LightGBM can score them."""
         try:
             return cls(booster)
         except UnsupportedModel:
             return None
 
     def raw(self, X: _Doubles) -> _Doubles:
-        """Sum the trees for rows float64 [n, F]: float64 [n]."""
+        """Return the sum of the trees for rows ``X`` float64 [n, F]: float64 [n]."""
         out = np.zeros(len(X))
         _score(np.ascontiguousarray(X, dtype=np.float64), out, self._layout)
         return out
 
-    def again(self, X: _Doubles, feature: int) -> Again | None:
-        """Prepare to score rows float64 [n, F] with other values of one feature.
+    def cache_rows(self, X: _Doubles, feature: int) -> CachedRows | None:
+        """Prepare to score rows ``X`` float64 [n, F] many times, each time with another value of one feature.
 
-        None where each score had better be a new one: for a feature of categories, and for very many cells or rows.
+        Returns None where scoring every changed row with :meth:`raw` is the better way: for a categorical feature, and
+        for so many cells or rows that their leaves would not fit into the cache.
         """
         if feature not in self._cells:
             self._cells[feature] = Cells.of(self._forest, self._columns, feature)
         cells = self._cells[feature]
-        if cells is None or len(X) * len(cells.ends) * 2 > _MAX_KEPT:
+        if cells is None or len(X) * len(cells.ends) * 2 > _MAX_CACHE_BYTES:
             return None
-        return Again(np.ascontiguousarray(X, dtype=np.float64), cells, self._layout)
+        return CachedRows(np.ascontiguousarray(X, dtype=np.float64), cells, self._layout)
 
 
-class Again:
-    """Rows of which one feature changes. What a row needs once is done when it is first asked for, and kept.
+class CachedRows:
+    """Rows that are scored with changing values of one feature.
 
-    A score depends on its row and its value alone. Not for several threads at once.
+    The leaves of a block of rows are computed when one of its rows is first scored, and cached. A score depends only on
+    the row and the value. Threads must not share an instance.
     """
 
     def __init__(self, X: _Doubles, cells: Cells, layout: Layout) -> None:
-        """Take rows float64 [n, F], which must stay as they are, and their trees' layout."""
+        """Keep a reference to rows ``X`` float64 [n, F], which the caller must not change."""
         self._X, self._cells, self._layout = X, cells, layout
         blocks = -(-len(X) // ROWS)
-        # By block, cell and row, as they are folded; a byte each, if it can be, is half as much to move.
+        # Leaf numbers by block, cell and row, the order in which they are computed. A byte halves the memory traffic.
         number = np.uint8 if np.diff(layout.leaves).max() <= 256 else np.uint16
-        # A block is written whole by _fold before _add reads any of it.
-        self._found = empty((blocks, len(cells.ends), ROWS), number)
-        self._known = np.zeros(blocks, dtype=np.bool_)
+        # The kernel _fold writes a block completely before _add reads any of it.
+        self._leaf = empty((blocks, len(cells.ends), ROWS), number)
+        self._is_folded = np.zeros(blocks, dtype=np.bool_)
 
     def raw(self, row: _Ints, value: _Doubles) -> _Doubles:
-        """Sum the trees for rows int64 [m], as often and in what order one likes, with values float64 [m]: [m]."""
-        new = (np.bincount(row // ROWS, minlength=len(self._known)) > 0) & ~self._known
+        """Return the sum of the trees for rows int64 [m] with values float64 [m] of the feature: float64 [m].
+
+        Rows may come in any order and more than once.
+        """
+        new = (np.bincount(row // ROWS, minlength=len(self._is_folded)) > 0) & ~self._is_folded
         if new.any():
-            _fold(self._X, np.flatnonzero(new), self._found, self._layout, self._cells)
-            self._known |= new
+            _fold(self._X, np.flatnonzero(new), self._leaf, self._layout, self._cells)
+            self._is_folded |= new
         out = empty(len(row), np.float64)
         value = np.ascontiguousarray(value, dtype=np.float64)
-        _add(np.ascontiguousarray(row), value, out, self._found, self._layout, self._cells)
+        _add(np.ascontiguousarray(row), value, out, self._leaf, self._layout, self._cells)
         return out
 
 
 @inlined
 def _longest(bounds: Any) -> Any:
-    """Length of the longest part, 1 at least."""
-    most: Any = 1
+    """Return the length of the longest part of an array that is divided at ``bounds``; at least 1."""
+    longest: Any = 1
     for t in range(len(bounds) - 1):
-        most = max(most, bounds[t + 1] - bounds[t])
-    return most
+        longest = max(longest, bounds[t + 1] - bounds[t])
+    return longest
 
 
 @inlined
 def _workspace(leaves: Any, splits: Any, dtype: Any) -> Any:
-    """Make a row for each leaf, with its own number everywhere, and then a row for each split: [rows * 64].
+    """Allocate a workspace row of 64 lanes for each leaf, and after them one for each split: [rows * 64].
 
-    Rows of splits are written by :func:`_fold_tree` before they are read, since children come first.
+    Every lane of a leaf's row holds the number of the leaf. :func:`_fold_tree` writes the row of a split before it
+    reads that row, since children come first.
     """
     folded = empty((leaves + splits) * ROWS, dtype)
     for leaf in range(leaves):
@@ -161,7 +176,7 @@ def _workspace(leaves: Any, splits: Any, dtype: Any) -> Any:
 
 @inlined
 def _fold_tree(codes: Any, splits: Any, begin: Any, end: Any, folded: Any, target: Any) -> Any:
-    """Fold a tree's splits into the rows from ``target``, and return where they end."""
+    """Fold the splits from ``begin`` to ``end`` into workspace rows from ``target`` on; return the end of the rows."""
     shape = empty(0, np.uint64)
     for i in range(begin, end):
         split = peek(splits, i)
@@ -176,16 +191,16 @@ def _score(X: Any, out: Any, layout: Layout) -> None:
     """Add the trees' values to ``out`` float64 [n] for rows ``X`` float64 [n, F]."""
     bounds, leaves = layout.bounds, layout.leaves
     block = codes_of(layout.binning, ROWS)
-    most = _longest(leaves)
-    folded = _workspace(most, _longest(bounds), np.uint16)
+    max_leaves = _longest(leaves)
+    folded = _workspace(max_leaves, _longest(bounds), np.uint16)
     sums = np.zeros(ROWS, np.float64)
     for begin in range(0, len(X), ROWS):
         count = min(ROWS, len(X) - begin)
         encode(X[begin : begin + count], ROWS, layout.binning, block)
         sums[:] = 0.0
         for t in range(len(bounds) - 1):
-            target = _fold_tree(block.codes, layout.splits, bounds[t], bounds[t + 1], folded, most * ROWS)
-            # A tree without splits ends at the row of its only leaf.
+            target = _fold_tree(block.codes, layout.splits, bounds[t], bounds[t + 1], folded, max_leaves * ROWS)
+            # The result of a tree without splits is the row of its only leaf.
             last = target - ROWS if bounds[t] < bounds[t + 1] else 0
             for row in range(ROWS):
                 number = np.int64(peek(folded, last + row))
@@ -195,18 +210,18 @@ def _score(X: Any, out: Any, layout: Layout) -> None:
 
 
 @compiled
-def _fold(X: Any, blocks: Any, found: Any, layout: Layout, cells: Cells) -> None:
-    """Write the number of each cell's leaf to ``found`` [blocks, E, 64], for some blocks of rows ``X``."""
+def _fold(X: Any, blocks: Any, leaf: Any, layout: Layout, cells: Cells) -> None:
+    """Write the leaf numbers of all cells to ``leaf`` [blocks, E, 64], for the blocks int64 [b] of the rows ``X``."""
     bounds, ends, offsets = cells.bounds, cells.ends, cells.offsets
     block = codes_of(layout.binning, ROWS)
-    most = _longest(layout.leaves)
-    flat = found.reshape(-1)
-    folded = _workspace(most, _longest(bounds), found.dtype)
+    max_leaves = _longest(layout.leaves)
+    flat = leaf.reshape(-1)
+    folded = _workspace(max_leaves, _longest(bounds), leaf.dtype)
     for number in blocks:
         encode(X[number * ROWS : min((number + 1) * ROWS, len(X))], ROWS, layout.binning, block)
         to = number * len(ends) * ROWS
         for t in range(len(bounds) - 1):
-            _fold_tree(block.codes, cells.splits, bounds[t], bounds[t + 1], folded, most * ROWS)
+            _fold_tree(block.codes, cells.splits, bounds[t], bounds[t + 1], folded, max_leaves * ROWS)
             for end in range(offsets[t], offsets[t + 1]):
                 source = ends[end] * ROWS
                 for row in range(ROWS):
@@ -215,18 +230,18 @@ def _fold(X: Any, blocks: Any, found: Any, layout: Layout, cells: Cells) -> None
 
 
 @compiled
-def _add(row: Any, value: Any, out: Any, found: Any, layout: Layout, cells: Cells) -> None:
+def _add(row: Any, value: Any, out: Any, leaf: Any, layout: Layout, cells: Cells) -> None:
     """Write sums to ``out`` float64 [m] for rows int64 [m] and values float64 [m] of the feature that changes.
 
-    Four sums take turns: each waits for its last addition to end before it can do the next.
+    Four sums are computed side by side, because an addition to a sum must wait for the previous addition to it.
     """
     thresholds, leaves, values, trees = cells.thresholds, layout.leaves, layout.values, cells.cell.shape[1]
-    numbers, cell = found.reshape(-1), cells.cell.reshape(-1)
+    numbers, cell = leaf.reshape(-1), cells.cell.reshape(-1)
     starts, codes = np.zeros(4, np.int64), np.zeros(4, np.int64)
     for begin in range(0, len(row), 4):
         count = min(4, len(row) - begin)
         for i in range(4):
-            place = begin + min(i, count - 1)  # a group that is not full repeats its last row
+            place = begin + min(i, count - 1)  # a group of fewer than four rows repeats its last row
             x = value[place]
             code: Any = 0
             step = (len(thresholds) + 1) >> 1
@@ -234,17 +249,17 @@ def _add(row: Any, value: Any, out: Any, found: Any, layout: Layout, cells: Cell
                 code = choose(peek(thresholds, code + step - 1) < x, code + step, code)
                 step >>= 1
             if not abs(x) > ZERO:
-                code = len(thresholds) + 1 + np.int64(x != x)  # noqa: PLR0124 (NaN, without a call)
+                code = len(thresholds) + 1 + np.int64(x != x)  # noqa: PLR0124 (tests for NaN without a function call)
             codes[i] = code * trees
-            starts[i] = row[place] // ROWS * found.shape[1] * ROWS + row[place] % ROWS
+            starts[i] = row[place] // ROWS * leaf.shape[1] * ROWS + row[place] % ROWS
         a, b, c, d = starts
         e, f, g, h = codes
         p = q = r = s = 0.0
         for t in range(trees):
-            leaf = peek(leaves, t)
-            p += peek(values, leaf + np.int64(peek(numbers, a + np.int64(peek(cell, e + t)) * ROWS)))
-            q += peek(values, leaf + np.int64(peek(numbers, b + np.int64(peek(cell, f + t)) * ROWS)))
-            r += peek(values, leaf + np.int64(peek(numbers, c + np.int64(peek(cell, g + t)) * ROWS)))
-            s += peek(values, leaf + np.int64(peek(numbers, d + np.int64(peek(cell, h + t)) * ROWS)))
+            base = peek(leaves, t)
+            p += peek(values, base + np.int64(peek(numbers, a + np.int64(peek(cell, e + t)) * ROWS)))
+            q += peek(values, base + np.int64(peek(numbers, b + np.int64(peek(cell, f + t)) * ROWS)))
+            r += peek(values, base + np.int64(peek(numbers, c + np.int64(peek(cell, g + t)) * ROWS)))
+            s += peek(values, base + np.int64(peek(numbers, d + np.int64(peek(cell, h + t)) * ROWS)))
         for i in range(count):
             out[begin + i] = (p, q, r, s)[i]

@@ -1,4 +1,4 @@
-"""LightGBM's model text, read into trees."""
+"""A parser for LightGBM's text format of models."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from schemas.errors import WhyrecError
 
 
 class UnsupportedModel(WhyrecError):
-    """A model whose contributions are not defined, or not by LightGBM either."""
+    """A model for which no exact contributions exist, or which these kernels cannot score."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """One tree. A child >= 0 is a split, a child < 0 is the leaf ``~child``."""
+    """One tree. A child >= 0 is the number of a split; a child < 0 is the leaf ``~child``.
+
+    The lists have one element per split or per leaf, under LightGBM's names: decision is decision_type, split_count is
+    internal_count. sets holds the words of each set of categories.
+    """
 
     feature: list[int]
     threshold: list[float]
@@ -28,11 +32,11 @@ class Tree:
     sets: list[tuple[int, ...]]
 
     def cover(self, child: int) -> float:
-        """Training rows under a child."""
+        """Return the number of training rows under a child."""
         return self.split_count[child] if child >= 0 else self.leaf_count[~child]
 
     def expected_value(self) -> float:
-        """Return the mean over the training rows; a single leaf is its own mean."""
+        """Return the tree's mean value over the training rows; for a tree of one leaf, the value of that leaf."""
         if not self.feature:
             return self.leaf_value[0]
         return sum(v * n for v, n in zip(self.leaf_value, self.leaf_count, strict=True)) / self.split_count[0]
@@ -48,7 +52,10 @@ class Forest:
 
 
 def parse(text: str) -> Forest:
-    """Read ``Booster.model_to_string()``. Raises ``UnsupportedModel`` for linear trees and leaves without rows."""
+    """Parse the result of ``Booster.model_to_string()``.
+
+    Raises ``UnsupportedModel`` for linear trees and for leaves without training rows.
+    """
     head, *blocks = re.split(r"^Tree=\d+\n", text.split("\nend of trees", maxsplit=1)[0], flags=re.MULTILINE)
     settings = _fields(head)
     return Forest(
@@ -83,8 +90,8 @@ def _tree(fields: dict[str, str], index: int) -> Tree:
     )
     if min(tree.split_count) <= 0 or min(tree.leaf_count) <= 0:
         raise UnsupportedModel(
-            f"expected training rows in every leaf, got a leaf or a split without any (tree {index}); no mean is "
-            "defined there, and LightGBM's own contributions are NaN: train the model again"
+            f"expected training rows in every leaf, got a leaf or a split without any (tree {index}): its mean is not "
+            "defined, and LightGBM's own contributions are NaN; train the model again"
         )
     return tree
 
@@ -94,7 +101,7 @@ def _integers(numbers: str) -> list[int]:
 
 
 def _sets(fields: dict[str, str]) -> list[tuple[int, ...]]:
-    """Read the sets of categories, words of 32 bits; a categorical split's threshold is the number of its set."""
+    """Read the sets of categories as words of 32 bits; a categorical split's threshold is the number of its set."""
     if int(fields["num_cat"]) == 0:
         return []
     bounds, words = _integers(fields["cat_boundaries"]), _integers(fields["cat_threshold"])

@@ -1,23 +1,23 @@
-"""Vectors of float32 for numba, so that one kernel text serves one row, 32 rows and 64 rows.
+"""Vectors of float32 for numba, so that one kernel's source serves one row, 32 rows and 64 rows.
 
-Numba's own loops are vectorised by guesswork, and here the guess fails: the kernel reads and writes one workspace at
-offsets that the compiler can't prove to be apart. So the kernel speaks of vectors. They are LLVM's generic vectors,
-of any length; LLVM cuts them to what the processor has (AVX-512, AVX2, NEON).
+LLVM does not vectorise the loops of the TreeSHAP kernel by itself: the kernel reads and writes one workspace, and the
+compiler cannot prove that the addresses do not overlap. So the kernel is written with explicit vectors. They are LLVM's
+generic vectors of any length, which LLVM splits into the processor's registers (AVX-512, AVX2, NEON).
 
-The *shape* of a computation is carried by the dtype of its mask array, which numba specialises on:
+The dtype of the mask array determines the *shape* of a computation; numba compiles a kernel for each shape:
 
 ===========  ===============  =======================================  ==================================
-mask dtype   one mask holds   a vector's lanes are                     a quadrature value is
+mask dtype   a mask holds     the lanes of a vector are                a quadrature value is
 ===========  ===============  =======================================  ==================================
-uint8        one row (0, 1)   8 quadrature nodes of the one row       a vector
-uint32       32 rows, a bit   32 rows                                  a scalar, the same for all rows
-uint64       64 rows, a bit   64 rows                                  a scalar, the same for all rows
+uint8        one row (0, 1)   8 quadrature nodes of the row            a vector
+uint32       32 rows, 1 bit   32 rows                                  a scalar, the same for all rows
+uint64       64 rows, 1 bit   64 rows                                  a scalar, the same for all rows
 ===========  ===============  =======================================  ==================================
 
-Arithmetic takes vectors and float32 scalars alike; scalars are spread over the lanes. Bounds are checked in the
+Arithmetic accepts vectors and float32 scalars; a scalar is copied to all lanes. Bounds are checked in the
 checked build only (``models/unchecked.py``).
 """
-# ruff: noqa: ARG001 (numba binds an intrinsic's parameters by name, used or not)
+# ruff: noqa: ARG001 (numba binds the parameters of an intrinsic by name, even if they are not used)
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _lanes(mask: types.Integer) -> int:
 
 
 def _aligned(vector: Vector) -> int:
-    """Return the bytes to which a vector's address is aligned: its size, at most a cache line."""
+    """Return the alignment of a vector's address in bytes: the size of the vector, at most a cache line."""
     return min(4 * vector.lanes, 64)
 
 
@@ -81,8 +81,8 @@ def _lift(builder: Any, result: Any, values: Any) -> list[Any]:
     return [_spread(builder, value, result.lanes) if isinstance(result, Vector) else value for value in values]
 
 
-def _toss(builder: Any, condition: Any, x: Any, y: Any) -> Any:
-    """Select without a branch: the conditions here are what a processor's branch predictor can't learn."""
+def _select(builder: Any, condition: Any, x: Any, y: Any) -> Any:
+    """Select without a branch, because a processor cannot predict the conditions of these kernels."""
     selected = builder.select(condition, x, y)
     selected.set_metadata("unpredictable", builder.module.add_metadata([]))
     return selected
@@ -90,7 +90,7 @@ def _toss(builder: Any, condition: Any, x: Any, y: Any) -> Any:
 
 @intrinsic
 def width(typingctx: Any, masks: Any) -> Any:
-    """Return the lanes of a vector in the shape of ``masks``, a constant."""
+    """Return the number of lanes of a vector in the shape of ``masks``, a compile-time constant."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return context.get_constant(types.intp, _lanes(masks.dtype))
@@ -100,7 +100,7 @@ def width(typingctx: Any, masks: Any) -> Any:
 
 @intrinsic
 def one_row(typingctx: Any, masks: Any) -> Any:
-    """Tell whether the shape of ``masks`` has quadrature nodes in the lanes; known when compiling."""
+    """Return whether the lanes of a vector are quadrature nodes of one row, a compile-time constant."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return context.get_constant(types.boolean, masks.dtype.bitwidth == 8)
@@ -110,7 +110,7 @@ def one_row(typingctx: Any, masks: Any) -> Any:
 
 @intrinsic
 def load(typingctx: Any, array: Any, index: Any, masks: Any) -> Any:
-    """Read the vector at ``array[index:]``, whose address is aligned to the vector, or to 64 bytes."""
+    """Read the vector at ``array[index:]``. Its address must be aligned to the size of the vector, or to 64 bytes."""
     result = _vector(masks.dtype)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -123,7 +123,7 @@ def load(typingctx: Any, array: Any, index: Any, masks: Any) -> Any:
 
 @intrinsic
 def store(typingctx: Any, array: Any, index: Any, value: Any, masks: Any) -> Any:
-    """Write a vector, or a scalar in all lanes, to ``array[index:]``; aligned as for :func:`load`."""
+    """Write a vector, or a scalar in all lanes, to ``array[index:]``, with the alignment of :func:`load`."""
     vector = _vector(masks.dtype)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -138,7 +138,7 @@ def store(typingctx: Any, array: Any, index: Any, value: Any, masks: Any) -> Any
 
 @intrinsic
 def along(typingctx: Any, array: Any, start: Any, step: Any, masks: Any) -> Any:
-    """Read quadrature values: ``array[start + step]`` for many rows, ``array[start + 8 step:][:8]`` for one."""
+    """Read quadrature values: ``array[start + step]`` for many rows, ``array[start + 8 * step:][:8]`` for one row."""
     one_row = masks.dtype.bitwidth == 8
     result = _vector(masks.dtype) if one_row else types.float32
 
@@ -153,7 +153,7 @@ def along(typingctx: Any, array: Any, start: Any, step: Any, masks: Any) -> Any:
 
 @intrinsic
 def along_either(typingctx: Any, mask: Any, array: Any, start: Any, other: Any, step: Any) -> Any:
-    """Read quadrature values from ``start`` in the rows of ``mask``, from ``other`` in the others; a vector."""
+    """Read a vector of quadrature values: from ``start`` in the rows of ``mask``, from ``other`` in the other rows."""
     result = _vector(mask)
     one_row = mask.bitwidth == 8
 
@@ -162,7 +162,7 @@ def along_either(typingctx: Any, mask: Any, array: Any, start: Any, other: Any, 
         if one_row:
             on = builder.icmp_unsigned("!=", mask, ir.Constant(mask.type, 0))
             step = builder.mul(step, ir.Constant(step.type, ROW_LANES))
-            at = builder.add(_toss(builder, on, start, other), step)
+            at = builder.add(_select(builder, on, start, other), step)
             address = span(context, builder, array, array_value, at, ROW_LANES)
             return builder.load(builder.bitcast(address, context.get_value_type(result).as_pointer()), align=4)
         addresses = [span(context, builder, array, array_value, builder.add(at, step), 1) for at in (start, other)]
@@ -174,7 +174,10 @@ def along_either(typingctx: Any, mask: Any, array: Any, start: Any, other: Any, 
 
 @intrinsic
 def first(typingctx: Any, value: Any, masks: Any) -> Any:
-    """Return the vector to start a sum over quadrature nodes from: ``value`` in each row."""
+    """Return the vector from which a sum over quadrature nodes starts: ``value`` in each row.
+
+    For one row, whose lanes are added in the end, only the first lane has the value and the others are zero.
+    """
     result = _vector(masks.dtype)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -199,7 +202,7 @@ def spread(typingctx: Any, value: Any, masks: Any) -> Any:
 
 @intrinsic
 def fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
-    """Return ``x * y + z``, rounded once where the processor can."""
+    """Return ``x * y + z``, rounded once if the processor has fused multiply-add."""
     result = _joined(x, y, z)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -236,7 +239,7 @@ def sub(typingctx: Any, x: Any, y: Any) -> Any:
 
 @intrinsic
 def pick(typingctx: Any, mask: Any, x: Any, y: Any) -> Any:
-    """Return ``x`` in the rows of ``mask``, ``y`` in the others."""
+    """Return ``x`` in the rows of ``mask`` and ``y`` in the other rows."""
     one_row = mask.bitwidth == 8
     result = _joined(x, y) if one_row else _vector(mask)
 
@@ -245,24 +248,24 @@ def pick(typingctx: Any, mask: Any, x: Any, y: Any) -> Any:
             chosen = builder.icmp_unsigned("!=", args[0], ir.Constant(args[0].type, 0))
         else:
             chosen = builder.bitcast(args[0], ir.VectorType(ir.IntType(1), result.lanes))
-        return _toss(builder, chosen, *_lift(builder, result, args[1:]))
+        return _select(builder, chosen, *_lift(builder, result, args[1:]))
 
     return result(mask, x, y), codegen
 
 
 @intrinsic
 def choose(typingctx: Any, condition: Any, x: Any, y: Any) -> Any:
-    """Return ``x if condition else y``, numbers of one type, without a branch."""
+    """Return ``x if condition else y`` without a branch; both numbers have the same type."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _toss(builder, *args)
+        return _select(builder, *args)
 
     return x(types.boolean, x, x), codegen
 
 
 @intrinsic
 def below(typingctx: Any, codes: Any, index: Any, threshold: Any, masks: Any) -> Any:
-    """Return the mask of the rows whose code, from ``codes[index:]``, is at most ``threshold``."""
+    """Return the mask of the rows whose code in ``codes[index:]`` is at most ``threshold``."""
     mask = masks.dtype
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -279,7 +282,7 @@ def below(typingctx: Any, codes: Any, index: Any, threshold: Any, masks: Any) ->
 
 @intrinsic
 def full(typingctx: Any, flag: Any, masks: Any) -> Any:
-    """Return the mask of all rows if ``flag`` is 1, of none if it is 0."""
+    """Return the mask of all rows if ``flag`` is 1, and of no row if ``flag`` is 0."""
     mask = masks.dtype
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -293,7 +296,7 @@ def full(typingctx: Any, flag: Any, masks: Any) -> Any:
 
 @intrinsic
 def meet(typingctx: Any, x: Any, y: Any) -> Any:
-    """Return the rows in both masks (numba's own ``&`` would widen them)."""
+    """Return the rows in both masks. Numba's own ``&`` would return a wider integer."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.and_(*args)
@@ -303,7 +306,7 @@ def meet(typingctx: Any, x: Any, y: Any) -> Any:
 
 @intrinsic
 def differ(typingctx: Any, x: Any, y: Any) -> Any:
-    """Return the rows in exactly one of the masks."""
+    """Return the rows in exactly one of the two masks."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.xor(*args)
@@ -313,7 +316,7 @@ def differ(typingctx: Any, x: Any, y: Any) -> Any:
 
 @intrinsic
 def blend(typingctx: Any, mask: Any, array: Any, x: Any, y: Any, target: Any) -> Any:
-    """Write ``array[x:]`` in the rows of ``mask`` and ``array[y:]`` in the others to ``array[target:]``."""
+    """Write to ``array[target:]`` the values of ``array[x:]`` in the rows of ``mask``, else those of ``array[y:]``."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         mask_value, array_value, *places = args

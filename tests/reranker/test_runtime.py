@@ -1,4 +1,4 @@
-"""The re-ranker as it is served: the same row, the same bits."""
+"""The re-ranker at serving time: a row has the same score, bit for bit, in every call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from models.bundle import Bundle, BundleError
 from models.reranker.runtime import Reranker
-from models.trees.forest import Again
+from models.trees.forest import CachedRows, Trees
 from tests.bundles import tiny_bundle, tiny_reranker
 
 
@@ -22,7 +22,7 @@ def rows() -> np.ndarray:
     return values
 
 
-def test_a_row_scores_the_same_alone_and_in_company(tmp_path: Path, rows: np.ndarray) -> None:
+def test_a_row_has_the_same_score_alone_and_among_other_rows(tmp_path: Path, rows: np.ndarray) -> None:
     reranker = Reranker.load(Bundle.load(tiny_bundle(tmp_path)))
     together = reranker.score(rows)
 
@@ -31,13 +31,13 @@ def test_a_row_scores_the_same_alone_and_in_company(tmp_path: Path, rows: np.nda
     for row in range(0, 200, 17):
         assert reranker.score(rows[row : row + 1])[0] == together[row]
     assert reranker.score(rows[::-1])[::-1].tolist() == together.tolist()
-    again = Reranker.load(Bundle.load(tmp_path))
-    assert again.score(rows).tolist() == together.tolist()
+    reloaded = Reranker.load(Bundle.load(tmp_path))
+    assert reloaded.score(rows).tolist() == together.tolist()
 
 
 @pytest.mark.parametrize("output", ["raw", "probability"])
 @pytest.mark.parametrize("trees", [True, False])
-def test_a_row_scored_again_scores_as_the_changed_row(
+def test_rescoring_equals_scoring_the_row_with_the_other_session_score(
     tmp_path: Path, rows: np.ndarray, output: str, trees: bool
 ) -> None:
     reranker = Reranker.load(Bundle.load(tiny_bundle(tmp_path, output=output)))
@@ -56,16 +56,33 @@ def test_a_row_scored_again_scores_as_the_changed_row(
     assert np.isnan(rows[:, -1]).any()
 
 
-def test_scores_that_differ_from_lightgbms_are_not_served(
-    tmp_path: Path, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scores_that_differ_from_lightgbms_are_not_served(tmp_path: Path, rows: np.ndarray) -> None:
     reranker = Reranker.load(Bundle.load(tiny_bundle(tmp_path)))
     reranker.self_check(rows)
-    sums = Again.raw
-    monkeypatch.setattr(Again, "raw", lambda self, row, value: sums(self, row, value) + 1e-9)
+    for leaf in (0, 1):
+        reranker.booster.set_leaf_output(0, leaf, reranker.booster.get_leaf_output(0, leaf) + 1.0)
+
+    with pytest.raises(BundleError, match="a difference of 1: do not serve"):
+        reranker.self_check(rows)
+
+
+class Inexact(Trees):
+    """Trees that add 1e-9 to the scores of cached rows, and to no other score."""
+
+    def cache_rows(self, X: np.ndarray, feature: int) -> CachedRows | None:
+        cached = super().cache_rows(X, feature)
+        if cached is not None:
+            exact = cached.raw
+            cached.raw = lambda row, value: exact(row, value) + 1e-9  # type: ignore[method-assign]
+        return cached
+
+
+def test_rescored_rows_that_differ_from_lightgbms_scores_are_not_served(tmp_path: Path, rows: np.ndarray) -> None:
+    reranker = Reranker.load(Bundle.load(tiny_bundle(tmp_path)))
+    inexact = dataclasses.replace(reranker, trees=Inexact(reranker.booster))
 
     with pytest.raises(BundleError, match="a difference of 1e-09"):
-        reranker.self_check(rows)
+        inexact.self_check(rows)
 
 
 def test_a_probability_is_the_sigmoid_of_the_raw_score(tmp_path: Path, rows: np.ndarray) -> None:
@@ -76,20 +93,20 @@ def test_a_probability_is_the_sigmoid_of_the_raw_score(tmp_path: Path, rows: np.
     assert raw.min() < 0 < raw.max()
 
 
-def test_raw_is_raw(tmp_path: Path, rows: np.ndarray) -> None:
+def test_the_score_of_a_raw_bundle_is_the_raw_score(tmp_path: Path, rows: np.ndarray) -> None:
     reranker = Reranker.load(Bundle.load(tiny_bundle(tmp_path)))
 
     assert reranker.score(rows).tolist() == reranker.raw(rows).tolist()
 
 
-def test_no_rows_have_no_scores(tmp_path: Path) -> None:
+def test_zero_rows_give_zero_scores(tmp_path: Path) -> None:
     reranker = Reranker.load(Bundle.load(tiny_bundle(tmp_path)))
 
     assert reranker.score(np.zeros((0, 41))).shape == (0,)
 
 
 @pytest.mark.parametrize("shape", [(3, 40), (41,), (0, 3)])
-def test_rows_of_another_width_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_rows_with_another_number_of_features_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     reranker = Reranker.load(Bundle.load(tiny_bundle(tmp_path)))
 
     with pytest.raises(BundleError, match="expected rows of 41 features"):
@@ -108,7 +125,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_trees_are_refused_and_end_no_process(tmp_path: Path, damage: str) -> None:
+def test_damaged_trees_raise_an_error_and_do_not_end_the_process(tmp_path: Path, damage: str) -> None:
     bundle = Bundle.load(tiny_bundle(tmp_path, reranker_text=DAMAGE[damage](tiny_reranker())))
 
     with pytest.raises(BundleError, match=r"reranker\.txt: expected (a LightGBM model|20 trees)"):

@@ -1,4 +1,4 @@
-"""LightGBM models for the tests: trained ones of many kinds, and written ones that no training would give."""
+"""LightGBM models for the tests: trained models of many kinds, and random trees that no training would produce."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Float64s = npt.NDArray[np.float64]
 
 TINY = float(np.float32(1e-35))
 ODD = [np.nan, 0.0, -0.0, TINY, -TINY, 1.1 * TINY, 1e-36, np.inf, -np.inf, 1e300]
-"""Values at which LightGBM's comparisons take a turn."""
+"""Values that LightGBM's comparisons treat in a special way, and their neighbours."""
 
 
 def rows(rng: np.random.Generator, count: int, features: int) -> Float64s:
-    """Rows with continuous, rounded and integer columns, missing values, zeros and odd values."""
+    """Draw rows with continuous, rounded and integer columns, with missing values, zeros and values of ODD."""
     X = rng.normal(scale=2, size=(count, features))
     X[:, 1::3] = np.round(X[:, 1::3])
     X[:, 2::3] = rng.integers(-1, 70, size=X[:, 2::3].shape)
@@ -30,7 +30,7 @@ def rows(rng: np.random.Generator, count: int, features: int) -> Float64s:
 
 
 def train(X: Float64s, settings: dict[str, Any], trees: int, categorical: list[int] | None = None) -> lightgbm.Booster:
-    """A booster for a target with interactions; classes where the settings ask for them."""
+    """Train a booster on a target with interactions; the settings decide whether it has classes."""
     Z = np.clip(np.nan_to_num(X), -5, 5)
     y = Z[:, 0] * Z[:, 1] + np.sin(Z[:, 2]) + Z[:, -1]
     classes = settings.get("num_class", 1)
@@ -44,7 +44,7 @@ def train(X: Float64s, settings: dict[str, Any], trees: int, categorical: list[i
 
 @dataclass
 class Written:
-    """A tree drawn at random and written in LightGBM's text, with any decision at any node."""
+    """A random tree in LightGBM's text format, with any decision type at any node."""
 
     rng: np.random.Generator
     features: int
@@ -53,7 +53,7 @@ class Written:
 
     def text(self) -> str:
         """Return the tree's block, without its heading."""
-        leaves = [(-1, 0)]  # the split and the side that each leaf hangs on, so far
+        leaves = [(-1, 0)]  # for each leaf so far: its parent split and its side
         children = {}
         for split in range(self.leaves - 1):
             children[leaves.pop(-1 if self.chain else int(self.rng.integers(len(leaves))))] = split
