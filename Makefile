@@ -4,7 +4,8 @@ DURATION ?= 30
 RATE ?= 50
 JOBS ?= 3
 BIN := .venv/bin
-KERNEL_TESTS := tests/trees tests/attribution/test_treeshap.py tests/models/test_incremental.py tests/reranker/test_runtime.py
+KERNEL_TESTS := tests/trees tests/attribution/test_treeshap.py tests/attribution/test_ablation.py tests/models/test_incremental.py \
+	tests/reranker/test_runtime.py tests/explain/test_ablate.py
 KERNEL_SOURCES := $(shell find models stream/agents stream/explain -name '*.py')
 
 .PHONY: setup setup-dev demo test test-fast test-checked faults lint format clean help
