@@ -1,4 +1,4 @@
-"""``whyrec archive``: prove that the archive is whole, keep it small, count what is in it. One file per subcommand."""
+"""``whyrec archive``: verify, maintain and query the archive. One file per subcommand."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ app.command()(view.view)
 app.command()(view.sql)
 app.command()(iceberg.iceberg)
 app.command("receipt")(pull.check_receipt)
-app.add_typer(hold.app, name="hold", help="Keep rows from erasure and expiry, and end that.", no_args_is_help=True)
+app.add_typer(hold.app, name="hold", help="Protect rows from erasure and expiry.", no_args_is_help=True)
 app.add_typer(digest.app, name="keys", help="Keys that sign digests and receipts.", no_args_is_help=True)

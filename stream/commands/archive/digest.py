@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_FILE = typer.Argument(help="New file for the private key; mode 600, never written over.", metavar="FILE")
+_FILE = typer.Argument(help="New file for the private key, created with mode 600.", metavar="FILE")
 
 
 def digest(
     url: str | None = options.URL,
     date: str | None = typer.Option(None, help="Day of the digest, UTC; by default today.", metavar="YYYY-MM-DD"),
 ) -> None:
-    """Sign where every chain ends today. Run it daily: what is cut off or rewritten later shows in `verify`.
+    """Sign the ends of all chains. Run it daily: `verify` then shows entries that are removed or rewritten later.
 
     Example: whyrec archive digest --url s3://my-bucket/archive
     """
@@ -36,7 +36,7 @@ def digest(
     private = sealing.key_in(settings.signing_key_file)
     made = sealing.seal(open_archive(settings), private, date, time.time)
     Console().print(
-        f"digest of {made.date}: {len(made.chains):,} chains changed since the one before; signed by {made.key}",
+        f"digest of {made.date}: {len(made.chains):,} chains have grown since the digest before; signed by {made.key}",
         highlight=False,
         soft_wrap=True,
     )
@@ -46,11 +46,11 @@ def digest(
 def new(
     file: Path = _FILE,
     use: Literal["digests", "receipts"] = typer.Option(
-        "digests", "--for", help="The archive's first key, or one that signs only receipts of pulls."
+        "digests", "--for", help="The first key of the archive, or a key that signs only receipts."
     ),
     url: str | None = options.URL,
 ) -> None:
-    """Make a key. The first of an archive signs digests; one for receipts is signed by the key in force.
+    """Make the first key of an archive, which signs digests, or a key for receipts, which the current key signs.
 
     Example: whyrec archive keys new root.pem
     """
@@ -61,14 +61,14 @@ def new(
     now_ms = int(time.time() * 1000)
     store = open_archive(settings)
     if use == "digests":
-        _tell(sealing.new_root(store, file, now_ms), file)
+        _print_key(sealing.new_root(store, file, now_ms), file)
     else:
-        _tell(sealing.vouched(store, sealing.key_in(settings.signing_key_file), use, file, now_ms), file)
+        _print_key(sealing.vouched(store, sealing.key_in(settings.signing_key_file), use, file, now_ms), file)
 
 
 @app.command()
 def rotate(file: Path = _FILE, url: str | None = options.URL) -> None:
-    """Replace the key in force: it signs its successor, and is not accepted after the successor's first digest.
+    """Replace the current key: it signs its successor, and is not accepted after the successor's first digest.
 
     Example: whyrec archive keys rotate next.pem
     """
@@ -77,12 +77,12 @@ def rotate(file: Path = _FILE, url: str | None = options.URL) -> None:
 
     settings = options.settings_at(url)
     current = sealing.key_in(settings.signing_key_file)
-    _tell(sealing.vouched(open_archive(settings), current, "digests", file, int(time.time() * 1000)), file)
+    _print_key(sealing.vouched(open_archive(settings), current, "digests", file, int(time.time() * 1000)), file)
 
 
 @app.command("list")
 def list_keys(url: str | None = options.URL) -> None:
-    """Show the public keys, oldest first, and which one is in force.
+    """List the public keys, oldest first, and which are in force.
 
     Example: whyrec archive keys list
     """
@@ -100,18 +100,18 @@ def list_keys(url: str | None = options.URL) -> None:
         made = datetime.fromtimestamp(key.made_at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
         replaced = key.use == "digests" and key != signed.keyring.current
         by = "itself" if key.signed_by == key.id else key.signed_by
-        made_by_it = sum(digest.key == key.id for digest, _ in signed.digests)
-        table.add_row(key.id, key.use, "no, replaced" if replaced else "yes", made, by, f"{made_by_it:,}")
+        digests = sum(digest.key == key.id for digest, _ in signed.digests)
+        table.add_row(key.id, key.use, "no, replaced" if replaced else "yes", made, by, f"{digests:,}")
     Console().print(table)
 
 
-def _tell(key: PublicKey, file: Path) -> None:
+def _print_key(key: PublicKey, file: Path) -> None:
     from rich.console import Console
 
     what = "signs digests and receipts" if key.use == "digests" else "signs receipts"
     Console().print(
         f"{key.id} {what}; private key in {file}: set WHYREC_SIGNING_KEY_FILE to it\n"
-        f"write the id down elsewhere: auditors give it to `whyrec archive verify --trust`",
+        f"write the id down elsewhere: auditors pass it to `whyrec archive verify --trust`",
         highlight=False,
         soft_wrap=True,
     )

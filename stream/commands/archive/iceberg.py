@@ -8,11 +8,11 @@ import typer
 
 from stream.commands.archive import options
 
-_CATALOG = typer.Option(Path("iceberg.db"), help="SQLite file that keeps which metadata is the newest.", metavar="FILE")
+_CATALOG = typer.Option(Path("iceberg.db"), help="SQLite file of the Iceberg catalogue.", metavar="FILE")
 
 
 def iceberg(url: str | None = options.URL, catalog: Path = _CATALOG) -> None:
-    """Register what is archived now in an Iceberg table, without copying it. Run it again after the archive changed.
+    """Register the present objects in an Iceberg table, without copying them. Run it again after the archive changed.
 
     Example: whyrec archive iceberg --catalog iceberg.db
     """

@@ -1,4 +1,4 @@
-"""What the subcommands share: where the archive is, which days, and whose rows."""
+"""Options that several subcommands share, and their checks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ URL = typer.Option(None, "--url", help="Folder or s3://bucket/prefix, by default
 
 
 def settings_at(url: str | None) -> Settings:
-    """Return the settings in force, with another archive where one is given."""
+    """Return the settings, with the archive at ``url`` unless it is None."""
     settings = Settings()
     return settings if url is None else settings.model_copy(update={"archive_url": url})
 
 
 def require_day(option: str, day: str | None) -> None:
-    """Refuse a day that is not written as the archive writes it.
+    """Check that a day, if given, has the form YYYY-MM-DD and exists.
 
     Raises:
-        typer.BadParameter: it is not.
+        typer.BadParameter: it does not.
 
     """
     try:
@@ -34,25 +34,25 @@ def require_day(option: str, day: str | None) -> None:
     except ValueError:
         fits = False
     if not fits:
-        raise typer.BadParameter(f"{day!r} is no day; expected YYYY-MM-DD, such as 2026-01-31", param_hint=option)
+        raise typer.BadParameter(f"{day!r} is not a day; expected YYYY-MM-DD, such as 2026-01-31", param_hint=option)
 
 
 def require_user(user: str | None) -> str | None:
-    """Return a user's hash if it is one.
+    """Return ``user`` if it is None or has the form of a user's hash.
 
     Raises:
-        typer.BadParameter: it is not.
+        typer.BadParameter: it has another form.
 
     """
     if user is not None and (len(user) != 16 or not set(user) <= set("0123456789abcdef")):
-        raise typer.BadParameter(f"{user!r} is no user; expected 16 hexadecimal digits", param_hint="--user")
+        raise typer.BadParameter(f"{user!r} is not a user; expected 16 hexadecimal digits", param_hint="--user")
     return user
 
 
 def nothing_at(store: Store) -> ArchiveError:
-    """Nothing archived is not the same as an archive that is whole: the address may be wrong."""
+    """Return the error for a store without commit entries; its address may be wrong."""
     from stream.errors import ArchiveError
 
     return ArchiveError(
-        f"{store.url} holds no commit entry, so nothing is archived there: check --url, or WHYREC_ARCHIVE_URL"
+        f"{store.url} holds no commit entry, so nothing is archived there; check --url or WHYREC_ARCHIVE_URL"
     )

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from stream.archive.reading.export import Output
     from stream.archive.reading.pull import ObjectResult, Query, Reads, Scope
 
-_REGION = typer.Option([], help="Only this region; can be given again.")
-_RECEIPT = typer.Option(None, help="Where the receipt goes; by default receipt.json in the folder.", metavar="FILE")
+_REGION = typer.Option([], help="Only this region; may be repeated.")
+_RECEIPT = typer.Option(None, help="File for the receipt; by default receipt.json in the folder.", metavar="FILE")
 _FILE = typer.Argument(help="The receipt.", metavar="FILE")
-_ROWS = typer.Option(None, "--output", help="Also compare the file of rows that came with it.", metavar="FILE")
+_ROWS = typer.Option(None, "--output", help="Also compare the file of rows that came with the receipt.", metavar="FILE")
 
 
 def pull(
@@ -36,14 +36,14 @@ def pull(
     item: str | None = typer.Option(None, help="Only this item.", metavar="ID"),
     kind: str | None = typer.Option(None, "--type", help="Only this explanation type."),
     partition: int | None = typer.Option(
-        None, min=0, help="Only this partition, where a user is known to be in one. The receipt says so."
+        None, min=0, help="Only this partition of the audit topic, if it is known. The receipt says so."
     ),
     out: str = typer.Option(..., help="New or empty folder for rows and receipt; - for standard output."),
-    form: Literal["csv", "parquet", "jsonl"] = typer.Option("csv", "--format", help="What the rows are written as."),
+    form: Literal["csv", "parquet", "jsonl"] = typer.Option("csv", "--format", help="Format of the rows."),
     receipt: Path | None = _RECEIPT,
     url: str | None = options.URL,
 ) -> None:
-    """Fetch rows from both tiers, reading only what can hold them, with a receipt that says that none is missing.
+    """Fetch rows from both tiers, reading only objects that can hold them, with a receipt that none is missing.
 
     Example: whyrec archive pull --date 2026-11-01..2026-11-20 --region EU --user 00000000000000a7 --out case-17
     """
@@ -59,8 +59,8 @@ def pull(
     signed = sealing.read(store)
     private = None if settings.signing_key_file is None else sealing.key_in(settings.signing_key_file)
     if private is not None and signed.keyring.for_receipt(private.id) is None:
-        raise _stranger(store, private)
-    rows_to, receipt_to = _places(out, form, receipt)
+        raise _unknown_key(store, private)
+    rows_to, receipt_to = _targets(out, form, receipt)
     snapshot, found, output, reads = reader.again(lambda: _fetch(store, query, rows_to, form))
     given = receipts.OutputFile(form, output.rows, output.size, output.sha256)
     made = receipts.make(
@@ -68,16 +68,16 @@ def pull(
     )
     if receipt_to is not None:
         receipt_to.write_bytes(made)
-    _tell(snapshot, found, output, reads, receipt_to, signed_by=private)
+    _print_result(snapshot, found, output, reads, receipt_to, signed_by=private)
 
 
 def check_receipt(
     file: Path = _FILE,
     output: Path | None = _ROWS,
-    trust: str | None = typer.Option(None, help="The key that all must lead back to: its id, or a file with it."),
+    trust: str | None = typer.Option(None, help="The key that all signatures must lead back to: its id, or its file."),
     url: str | None = options.URL,
 ) -> None:
-    """Check a receipt against the archive: chains unbroken, nothing left out, signature; exit with 1 if not so.
+    """Check a receipt against the archive: chains, objects and signature; exit with 1 if it is not valid.
 
     Example: whyrec archive receipt case-17/receipt.json --output case-17/rows.csv
     """
@@ -111,7 +111,7 @@ def check_receipt(
         f"signed by {received.key or 'nobody'}: {'not valid' if found else 'valid'}"
     )
     if received.uncovered:
-        console.print(f"{len(received.uncovered):,} of the chains had grown since the digest that it names")
+        console.print(f"{len(received.uncovered):,} of the chains had grown since the digest that the receipt names")
     if found:
         raise typer.Exit(1)
 
@@ -129,25 +129,25 @@ def _fetch(
     reads, found = pulling.Reads(), list[pulling.ObjectResult]()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("reading the chains", total=None)
-        there = snapshot.take(store, query.scope)
-        if not there.chains:
+        taken = snapshot.take(store, query.scope)
+        if not taken.chains:
             raise options.nothing_at(store)
-        refs = [ref for ref in there.objects if query.reaches(ref)]
+        refs = [ref for ref in taken.objects if query.reaches(ref)]
         progress.update(task, description="looking for rows", total=len(refs))
 
-        def told(each: ObjectResult) -> None:
+        def finished(each: ObjectResult) -> None:
             found.append(each)
             progress.advance(task)
 
         with _written(rows_to) as file, Output(file, form) as output:
-            for table in pulling.rows(store, refs, query, reads, told):
+            for table in pulling.rows(store, refs, query, reads, finished):
                 output.write(table)
-    return there, found, output, reads
+    return taken, found, output, reads
 
 
 @contextmanager
 def _written(to: Path | None) -> Iterator[BinaryIO]:
-    """Open where rows go; a file gets its name when it is whole."""
+    """Open the output for rows. A file gets its final name once it is complete."""
     if to is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
@@ -158,7 +158,7 @@ def _written(to: Path | None) -> Iterator[BinaryIO]:
     part.rename(to)
 
 
-def _places(out: str, form: str, receipt: Path | None) -> tuple[Path | None, Path | None]:
+def _targets(out: str, form: str, receipt: Path | None) -> tuple[Path | None, Path | None]:
     if out == "-":
         return None, receipt
     folder = Path(out)
@@ -172,7 +172,7 @@ def _places(out: str, form: str, receipt: Path | None) -> tuple[Path | None, Pat
     return folder / f"rows.{form}", receipt or folder / "receipt.json"
 
 
-def _tell(
+def _print_result(
     snapshot: Snapshot,
     found: list[ObjectResult],
     output: Output,
@@ -184,11 +184,11 @@ def _tell(
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    whole = sum(each.ref.bytes for each in found)
+    total = sum(each.ref.bytes for each in found)
     groups, of = sum(each.groups_read for each in found), sum(each.groups for each in found)
     console.print(f"{output.rows:,} rows, {output.size:,} bytes, SHA-256 {output.sha256}")
     console.print(
-        f"read {reads.bytes:,} bytes of {whole:,} in {reads.count:,} reads: {groups:,} of {of:,} row groups "
+        f"read {reads.bytes:,} bytes of {total:,} in {reads.count:,} reads: {groups:,} of {of:,} row groups "
         f"in {len(found):,} objects, named by {len(snapshot.chains):,} unbroken chains"
     )
     if receipt is None:
@@ -214,12 +214,12 @@ def _request(request: str | None) -> str | None:
     try:
         return None if request is None else str(uuid.UUID(request))
     except ValueError:
-        raise typer.BadParameter(f"{request!r} is no UUID", param_hint="--request") from None
+        raise typer.BadParameter(f"{request!r} is not a UUID", param_hint="--request") from None
 
 
 def _type(kind: str | None) -> str | None:
     if kind is not None and kind not in EXPLANATION_TYPES:
-        raise typer.BadParameter(f"{kind!r} is none of {', '.join(EXPLANATION_TYPES)}", param_hint="--type")
+        raise typer.BadParameter(f"{kind!r}: expected one of {', '.join(EXPLANATION_TYPES)}", param_hint="--type")
     return kind
 
 
@@ -227,10 +227,10 @@ def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def _stranger(store: Store, private: PrivateKey) -> Exception:
+def _unknown_key(store: Store, private: PrivateKey) -> Exception:
     from stream.errors import ConfigurationError
 
     return ConfigurationError(
-        f"the key {private.id} may sign no receipts of {store.url}; "
+        f"the key {private.id} may not sign receipts of {store.url}; "
         "make one with `whyrec archive keys new --for receipts`"
     )

@@ -17,7 +17,7 @@ _UNTIL = typer.Option(None, help="Last day of events, UTC.", metavar="YYYY-MM-DD
 _REGION = typer.Option(None, help="Only this region.")
 _PARTITION = typer.Option(None, min=0, help="Only this partition of the audit topic.")
 _USER = typer.Option(None, help="Only objects that can hold this user: 16 hexadecimal digits.", metavar="HASH")
-_MIXED = typer.Option(default=False, help="Let old objects lack columns that came later; each must be opened then.")
+_MIXED = typer.Option(default=False, help="Accept old objects without later columns; DuckDB then opens every object.")
 
 
 def view(
@@ -29,7 +29,7 @@ def view(
     user: str | None = _USER,
     mixed: bool = _MIXED,
 ) -> None:
-    """Print the SQL of a DuckDB view of the rows as they are now, each once. Print it anew after the archive changed.
+    """Print the SQL of a DuckDB view over the present rows, each once. Print it again after the archive changed.
 
     Example: whyrec archive view --since 2026-11-01 > view.sql
     """
@@ -41,7 +41,7 @@ def view(
 
 
 def sql(
-    query: str = typer.Argument(help="What to ask; the rows are in the view `impressions`.", metavar="QUERY"),
+    query: str = typer.Argument(help="SQL query; the rows are in the view `impressions`.", metavar="QUERY"),
     url: str | None = options.URL,
     since: str | None = _SINCE,
     until: str | None = _UNTIL,
@@ -50,7 +50,7 @@ def sql(
     user: str | None = _USER,
     mixed: bool = _MIXED,
 ) -> None:
-    """Ask DuckDB about the rows as they are now, each once.
+    """Query the present rows, each once, with DuckDB.
 
     Example: whyrec archive sql "SELECT date, region, count(*) FROM impressions GROUP BY ALL ORDER BY ALL"
     """
@@ -68,7 +68,7 @@ def sql(
             answer = connection.sql(query)
             rows = [] if answer is None else answer.fetchall()
         except duckdb.Error as error:
-            raise views.InvalidQuery(f"DuckDB refuses: {error}") from error
+            raise views.InvalidQuery(f"DuckDB rejects the query: {error}") from error
         table = Table(*([] if answer is None else answer.columns))
     for row in rows:
         table.add_row(*(value.hex() if isinstance(value, bytes) else str(value) for value in row))
@@ -83,6 +83,6 @@ def _objects(
 
     for option, day in (("--since", since), ("--until", until)):
         options.require_day(option, day)
-    asked = Query(Scope(since or "", until or ""), user=options.require_user(user), partition=partition)
+    query = Query(Scope(since or "", until or ""), user=options.require_user(user), partition=partition)
     found = reader.objects(store, since=since, until=until, region=region)
-    return sorted(filter(asked.reaches, found), key=lambda ref: ref.key)
+    return sorted(filter(query.reaches, found), key=lambda ref: ref.key)
