@@ -378,10 +378,10 @@ def test_the_commands_from_first_key_to_a_truncated_tail(tmp_path: Path) -> None
     assert code == 0
     trust = output.split()[0]
     code, output = run("digest", *url, "--date", "2026-01-01", key=root)
-    assert "digest of 2026-01-01: 1 chains changed" in output
+    assert "digest of 2026-01-01: 1 chains have grown" in output
     run("keys", "rotate", str(following), *url, key=root)
     code, output = run("digest", *url, key=following)
-    assert "0 chains changed" in output
+    assert "0 chains have grown" in output
     code, output = run("keys", "list", *url)
     assert (output.count("no, replaced"), output.count("yes")) == (1, 1)
     code, output = run("verify", *url, "--trust", trust)

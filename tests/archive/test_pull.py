@@ -248,7 +248,7 @@ def test_a_receipt_signed_with_a_strangers_key(archive: Store, tmp_path: Path) -
     other = open_store(str(tmp_path / "other"))
     (tmp_path / "keys").mkdir()
     _, stranger = with_keys(other, tmp_path / "keys")
-    with pytest.raises(ConfigurationError, match="may sign no receipts"):
+    with pytest.raises(ConfigurationError, match="may not sign receipts"):
         pull_to(archive, tmp_path / "out", key=stranger)
     assert not (tmp_path / "out").exists()
 
@@ -284,8 +284,8 @@ def test_an_object_that_is_gone_ends_the_pull(archive: Store, tmp_path: Path) ->
         (["--date", "yesterday"], "expected YYYY-MM-DD"),
         (["--date", "2026-09-22..2026-09-21"], "ends before it begins"),
         (["--date", DAYS[0], "--user", "alice"], "expected 16 hexadecimal digits"),
-        (["--date", DAYS[0], "--request", "7"], "is no UUID"),
-        (["--date", DAYS[0], "--type", "because"], "is none of watch_history"),
+        (["--date", DAYS[0], "--request", "7"], "is not a UUID"),
+        (["--date", DAYS[0], "--type", "because"], "expected one of watch_history"),
         (["--date", DAYS[0], "--out", "."], "is not empty"),
     ],
 )

@@ -26,7 +26,7 @@ def orphan(store: Store) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["local", "s3"])
+@pytest.mark.parametrize("kind", ["local", pytest.param("s3", marks=pytest.mark.server("s3_server"))])
 def test_the_view_holds_each_row_once_before_and_after_every_change(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -74,7 +74,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert run("sql", COUNT, *some).count(f" {rows} ") == 2
     assert "0000000000000003" in run("sql", "SELECT DISTINCT user_id_hash FROM impressions", "--url", store.url)
     assert run("sql", COUNT, "--url", store.url, "--partition", "1", "--mixed").count("48") == 2
-    with pytest.raises(ArchiveError, match="DuckDB refuses"):
+    with pytest.raises(ArchiveError, match="DuckDB rejects"):
         run("sql", "SELECT nothing", "--url", store.url)
     with pytest.raises(ArchiveError, match="no object of these days"):
         run("view", "--url", store.url, "--since", "2030-01-01")
