@@ -26,14 +26,14 @@ import numpy as np
 
 from bench.machine import describe, headline
 from bench.plain import PlainAssembly
-from bench.work import Work, peak_bandwidth, peak_flops, watch
+from bench.work import Work, counting, peak_bandwidth, peak_flops
 from models.bundle import Bundle
 from models.data.simulator import simulate
 from models.data.slates import impressions
-from models.trees.forest import ROWS
 from schemas.codec import Codec, Encoded
 from schemas.events import Impression
 from stream.explain.encode import with_source
+from stream.explain.models import Models
 from stream.explain.pipeline import Explainer
 from stream.settings import BUNDLED_MODEL
 
@@ -49,13 +49,16 @@ class Ours:
         self.seconds: dict[str, float] = {}
         self.works: dict[str, Work] = {}
         self.bytes_in = self.bytes_out = 0
-        self.explainer = Explainer(bundle, policy, observe=self._observe)
-        self._work: Work | None = None
+        models, self._work, self.scored = counting(Models.open(bundle))
+        self.trees = models.reranker.booster.num_trees()
+        self.explainer = Explainer(bundle, policy, observe=self._observe, models=models)
 
     def watch(self) -> None:
-        """Count from now on, for each stage, the work of the session model."""
-        self._work = watch(self.explainer._models.session)  # noqa: SLF001
+        """Count from now on, for each stage, the work of the session model, and what the re-ranker scores."""
+        self._work.pour(Work())
+        self.works.clear()
         self.seconds.clear()
+        self.scored.rows = self.scored.sums = 0
         self.bytes_in = self.bytes_out = 0
 
     def messages(self, slates: Sequence[Impression]) -> list[Encoded]:
@@ -82,8 +85,7 @@ class Ours:
         now = time.thread_time()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
-        if self._work is not None:
-            self._work.pour(self.works.setdefault(stage, Work()))
+        self._work.pour(self.works.setdefault(stage, Work()))
 
 
 def slates_of(bundle: Bundle, items: int, users: int = 1_000) -> list[Impression]:
@@ -128,14 +130,10 @@ def budget(bundle: Bundle, slates: Sequence[Impression], batch: int) -> list[dic
     ours(messages[:batch])
     settle()
     ours.watch()
-    models = ours.explainer._models  # noqa: SLF001
-    counts = watch_rows(models.reranker)
     for start in range(0, len(messages) - batch + 1, batch):
         ours(messages[start : start + batch])
     count = len(messages) // batch * batch * len(slates[0]["items"])
-    met, sums = counts
     flops, bandwidth = peak_flops(), peak_bandwidth()
-    trees = models.reranker.booster.num_trees()
 
     def flop_limit(work: Work) -> tuple[str, float]:
         says = (
@@ -152,13 +150,14 @@ def budget(bundle: Bundle, slates: Sequence[Impression], batch: int) -> list[dic
         "ablate": flop_limit(ours.works["ablate"]),
         "avro encode": byte_limit(ours.bytes_out, "out"),
     }
+    rows, sums = ours.scored.rows / count, ours.scored.sums / count
+    scored = f"; {rows:.1f} rows of {ours.trees} trees, {sums:.1f} sums"
     return [
         {
             "stage": stage,
             "us": spent / count * 1e6,
             "limit_us": limits.get(stage, ("", None))[1],
-            "work": limits.get(stage, ("", None))[0]
-            + (f"; {met / count:.1f} rows of {trees} trees, {sums / count:.1f} sums" if stage == "ablate" else ""),
+            "work": limits.get(stage, ("", None))[0] + (scored if stage == "ablate" else ""),
         }
         for stage, spent in ours.seconds.items()
     ]
@@ -168,43 +167,6 @@ def settle() -> None:
     """Spare the collector what is here to stay, as the worker does (``stream/service.py``)."""
     gc.collect()
     gc.freeze()
-
-
-def watch_rows(reranker: Any) -> list[int]:
-    """Count from now on the rows that meet a re-ranker's trees, and the scores that are summed of their leaves."""
-    counts = [0, 0]
-    predict, rescorer = type(reranker)._predict, type(reranker).rescorer  # noqa: SLF001
-
-    def predicted(X: Any, *, raw: bool) -> Any:
-        counts[0] += len(X)
-        counts[1] += len(X)
-        return predict(reranker, X, raw=raw)
-
-    def watched(X: Any) -> Any:
-        made = rescorer(reranker, X)
-        if made._again is not None:  # noqa: SLF001
-            made._again.raw = _counted(made._again, counts)  # noqa: SLF001
-        return made
-
-    object.__setattr__(reranker, "_predict", predicted)
-    object.__setattr__(reranker, "rescorer", watched)
-    return counts
-
-
-def _counted(again: Any, counts: list[int]) -> Callable[[Any, Any], Any]:
-    sums, known = again.raw, again._known  # noqa: SLF001
-
-    def met() -> int:
-        return min(int(known.sum()) * ROWS, len(again._X))  # noqa: SLF001
-
-    def counted(row: Any, value: Any) -> Any:
-        before = met()
-        found = sums(row, value)
-        counts[0] += met() - before
-        counts[1] += len(row)
-        return found
-
-    return counted
 
 
 def _show(samples: dict[str, list[float]]) -> None:

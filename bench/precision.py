@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from onnx import numpy_helper
 from bench.machine import describe, headline
 from bench.pipeline import slates_of
 from models.bundle import Bundle
+from models.session.histories import Histories, Reading
 from models.session.incremental import IncrementalInference, _arrange
 from stream.explain.ablate import ablate
 from stream.explain.decode import decode_records
@@ -56,20 +57,20 @@ def int8(matrix: Floats) -> Floats:
 ROUNDINGS: Final[dict[str, Callable[[Floats], Floats]]] = {"bfloat16": bfloat16, "int8": int8}
 
 
-@dataclass
-class AblationsAlone:
+@dataclass(frozen=True, slots=True)
+class AblationsAlone(IncrementalInference):
     """Reads histories with exact weights and computes edited histories with rounded weights."""
 
     exact: IncrementalInference
-    rounded: IncrementalInference
 
-    def read(self, histories: Any) -> Any:
+    @classmethod
+    def of(cls, exact: IncrementalInference, low: IncrementalInference) -> AblationsAlone:
+        """Take the weights of edited histories from ``low``."""
+        return cls(low.heads, low.dimension, low.weights, exact)
+
+    def read(self, histories: Histories) -> Reading:
         """Run complete histories."""
         return self.exact.read(histories)
-
-    def vectors(self, cache: Any, item: Any, engagement: Any, runs: Any) -> Any:
-        """Compute session vectors of edited histories."""
-        return self.rounded.vectors(cache, item, engagement, runs)
 
 
 def rounded(bundle: Bundle, exact: IncrementalInference, rounding: Callable[[Floats], Floats]) -> IncrementalInference:
@@ -108,9 +109,9 @@ def compare(bundle: Bundle, count: int) -> dict[str, dict[str, float]]:
     found = {}
     for name, rounding in ROUNDINGS.items():
         low = rounded(bundle, exact, rounding)
-        for what, inference in (("every run", low), ("ablations", AblationsAlone(exact, low))):
-            models.session.incremental = cast("IncrementalInference", inference)
-            cited, served = cite(models, batches)
+        for what, inference in (("every run", low), ("ablations", AblationsAlone.of(exact, low))):
+            session = models.session.with_incremental(inference)
+            cited, served = cite(replace(models, session=session), batches)
             found[f"{name}, {what}"] = {
                 "same citations": float((cited == truth).all(axis=1).mean()),
                 "same first": float((cited[:, 0] == truth[:, 0]).mean()),

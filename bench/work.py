@@ -8,20 +8,24 @@ compare.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from models.reranker.runtime import Reranker, Rescorer
 from models.session.histories import Histories, Reading
 from models.session.incremental import IncrementalInference
 from models.session.incremental.kernel import BEGIN, COMPUTED, END
 from models.session.runtime import SessionModel
+from stream.explain.models import Models
 
 Ints = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -65,36 +69,81 @@ def forward_flop(size: Size, length: Ints, fresh: Ints) -> npt.NDArray[np.float6
     return np.asarray((size.layers - 1) * inner + last + 2.0 * d * d)
 
 
-def watch(model: SessionModel) -> Work:
-    """Count from now on the work of a model: complete runs, and the runs of edited sessions."""
-    work, size = Work(), Size(model.layers, model.heads, model.dimension)
-    call, incremental = model._call, model.incremental  # noqa: SLF001 - the two places where every run passes
+@dataclass(frozen=True, slots=True)
+class CountingInference(IncrementalInference):
+    """Incremental inference that counts its work: complete sessions, and those that edits compute in part."""
 
-    def counted(item_index: Any, engagement_index: Any, extras: Any) -> Any:
-        length = np.full(len(item_index), item_index.shape[1])
-        work.add(size, length, length)
-        return call(item_index, engagement_index, extras)
-
-    model._call = counted  # type: ignore[method-assign]  # noqa: SLF001
-    if incremental is not None:
-        model.incremental = cast("IncrementalInference", _Counted(incremental, work, size))
-    return work
-
-
-@dataclass
-class _Counted:
-    incremental: IncrementalInference
     work: Work
     size: Size
 
+    @classmethod
+    def of(cls, model: SessionModel) -> CountingInference:
+        """Count the work of a session model that has incremental inference."""
+        if (inference := model.incremental) is None:
+            raise SystemExit("this bundle's graph has no incremental inference, whose work could be counted")
+        size = Size(model.layers, model.heads, model.dimension)
+        return cls(inference.heads, inference.dimension, inference.weights, Work(), size)
+
     def read(self, histories: Histories) -> Reading:
+        """Run complete histories, and count them."""
         self.work.add(self.size, histories.length, histories.length)
-        return self.incremental.read(histories)
+        return IncrementalInference.read(self, histories)
 
     def vectors(self, cache: Any, item: Any, engagement: Any, runs: Ints) -> Any:
+        """Run edited histories, and count the positions that are computed."""
         begin, computed, end = (runs[:, column] for column in (BEGIN, COMPUTED, END))
         self.work.add(self.size, end - begin, np.where(begin < end, end - computed, 0))
-        return self.incremental.vectors(cache, item, engagement, runs)
+        return IncrementalInference.vectors(self, cache, item, engagement, runs)
+
+
+@dataclass(slots=True)
+class Scored:
+    """Rows that a re-ranker's trees evaluated, and scores that were summed of their leaves."""
+
+    rows: int = 0
+    sums: int = 0
+
+
+@dataclass(frozen=True)
+class CountingReranker(Reranker):
+    """A re-ranker that counts what it scores."""
+
+    scored: Scored
+
+    @classmethod
+    def of(cls, reranker: Reranker) -> CountingReranker:
+        """Count what a re-ranker scores from now on."""
+        return cls(reranker.booster, reranker.trees, reranker.output, reranker.width, Scored())
+
+    def score(self, X: Doubles) -> Doubles:
+        """Score rows, and count them."""
+        self.scored.rows += len(X)
+        self.scored.sums += len(X)
+        return Reranker.score(self, X)
+
+    def rescorer(self, X: Doubles) -> Rescorer:
+        """Prepare to score rows again, and count what is scored."""
+        return _CountingRescorer(self, X)
+
+
+class _CountingRescorer(Rescorer):
+    def __init__(self, reranker: CountingReranker, X: Doubles) -> None:
+        super().__init__(reranker, X)
+        self._scored = reranker.scored
+        self._met = np.zeros(len(X), np.bool_)
+
+    def raw(self, row: Ints, session_score: Doubles) -> Doubles:
+        self._scored.sums += len(row)
+        self._scored.rows += len(np.unique(row[~self._met[row]]))
+        self._met[row] = True
+        return super().raw(row, session_score)
+
+
+def counting(models: Models) -> tuple[Models, Work, Scored]:
+    """Return models that count the work of the session model and of the re-ranker."""
+    inference, reranker = CountingInference.of(models.session), CountingReranker.of(models.reranker)
+    session = models.session.with_incremental(inference)
+    return dataclasses.replace(models, session=session, reranker=reranker), inference.work, reranker.scored
 
 
 def peak_flops() -> float:

@@ -19,6 +19,7 @@ item scores 0.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -110,6 +111,12 @@ class SessionModel:
     def blank_event(self) -> tuple[int, int]:
         """Item and engagement index of the blank event, for a graph that has one (has_blank)."""
         return len(self._bundle.catalog) + 1, len(self._bundle.manifest.engagements) + 1
+
+    def with_incremental(self, inference: IncrementalInference | None) -> SessionModel:
+        """Return this model with other incremental inference, or, with None, on the graph alone."""
+        model = copy(self)
+        model.incremental = inference
+        return model
 
     def read(self, histories: Histories) -> Reading:
         """Run each history once, by incremental inference where the model has it, else by the graph."""

@@ -107,13 +107,26 @@ class Explainer:
         max_exploration: float = MAX_EXPLORATION,
         clock: Callable[[], float] = time.time,
         observe: StageObserver | None = None,
+        models: Models | None = None,
     ) -> None:
+        """Open the bundle's models, unless they are opened already, and be ready to explain.
+
+        Args:
+            bundle: what scored the slates.
+            policy: ``evidence``, ``attention`` or ``learned``.
+            threads: of ONNX Runtime, within one run.
+            max_exploration: of the policy ``learned``, a share of the items.
+            clock: seconds since 1970; timestamps are judged by it, and explanations carry it.
+            observe: called after each stage of a batch.
+            models: the bundle's models, opened.
+
+        """
         self._rules = resolve(bundle, policy, max_exploration)
         self.bundle = bundle
         self.policy = self._rules.name
         self._clock = clock
         self._observe = observe
-        self._models = Models.open(bundle, threads)
+        self._models = Models.open(bundle, threads) if models is None else models
         self._encoder = Encoder(bundle, self.policy)
 
     @classmethod
