@@ -20,12 +20,10 @@ demo: .venv/.kernels ## the whole service for DURATION seconds at RATE slates a 
 	$(SAY) "Starting the demonstration"
 	@$(BIN)/whyrec demo --duration $(DURATION) --rate $(RATE)
 
-test: .venv/.dev ## all tests, JOBS files at a time, against a real broker, registry and object store
-	$(BIN)/python -m stream.agents.warm_up  # or each job would compile the kernels
+test: .venv/.dev .venv/.kernels ## all tests, JOBS files at a time, against a real broker, registry and object store
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
 
-test-fast: .venv/.dev ## the tests that need neither servers nor seconds: at most two minutes on two cores
-	$(BIN)/python -m stream.agents.warm_up  # or each job would compile the kernels
+test-fast: .venv/.dev .venv/.kernels ## the tests that need neither servers nor seconds: at most two minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not server and not slow" $(ARGS)
 
 test-checked: .venv/.dev ## the tests of the compiled kernels, with every access to an array checked
