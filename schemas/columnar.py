@@ -99,8 +99,8 @@ def from_records(event: EventName, records: Sequence[Mapping[str, Any]]) -> pa.R
     node = event_node(event)
     try:
         whole = _array(records, node, event)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InvalidEvent(f"not an event of {event}.avsc: {type(error).__name__} {error}") from error
+    except TypeError as error:
+        raise InvalidEvent(f"not an event of {event}.avsc: {error}") from error
     except UnicodeEncodeError as error:
         raise InvalidEvent(f"a text of {event}.avsc has half a character (a lone surrogate): {error}") from error
     except (OverflowError, pa.ArrowInvalid) as error:
@@ -252,10 +252,11 @@ def _array(values: Sequence[Any], node: Node, path: str) -> pa.Array:
         mask = pa.array(absent)
         values = [zero(node) if value is None else value for value in values]
     if node.kind == "record":
-        children = [_array(_field(values, child), child, f"{path}.{child.name}") for child in node.children]
+        _require(values, (Mapping,), path, "a record")
+        children = [_array(_field(values, child, path), child, f"{path}.{child.name}") for child in node.children]
         return pa.StructArray.from_arrays(children, fields=list(node.arrow), mask=mask)
     if node.kind == "array":
-        _require(values, (list, tuple), path, "a list")
+        _require(values, (list, tuple, np.ndarray), path, "a list")
         offsets = np.zeros(len(values) + 1, np.int32)
         np.cumsum([len(value) for value in values], out=offsets[1:])
         inner = _array([each for value in values for each in value], node.children[0], f"{path}[]")
@@ -264,10 +265,13 @@ def _array(values: Sequence[Any], node: Node, path: str) -> pa.Array:
     return flat if mask is None else pc.if_else(mask, pa.scalar(None, flat.type), flat)
 
 
-def _field(records: Sequence[Mapping[str, Any]], child: Node) -> list[Any]:
+def _field(records: Sequence[Mapping[str, Any]], child: Node, path: str) -> list[Any]:
     if child.has_default:
         return [record.get(child.name, child.default) for record in records]
-    return [record[child.name] for record in records]
+    try:
+        return [record[child.name] for record in records]
+    except KeyError as error:
+        raise TypeError(f"{path} lacks the field {child.name}") from error
 
 
 def _require(values: Sequence[Any], types: tuple[type, ...], path: str, wanted: str) -> None:
@@ -288,7 +292,7 @@ def _integers(values: Sequence[Any], node: Node, path: str) -> pa.Array:
 
 
 def _floats(values: Sequence[Any], node: Node, path: str) -> pa.Array:
-    _require(values, (numbers.Real,), path, "a number")
+    _require(values, (numbers.Real,), path, "a number, NaN where it is missing")
     wide = np.array(values, dtype=np.float64)
     with np.errstate(over="ignore"):
         narrow = wide.astype(node.arrow.to_pandas_dtype())

@@ -7,7 +7,7 @@ state between batches, so it may run in any thread, one batch at a time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -140,14 +140,14 @@ class Explainer:
         """
         return cls(Bundle.load(Path(bundle_dir)), policy, **options)
 
-    def explain(self, impressions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def explain(self, impressions: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Explain impressions, records of the shape of ``impression.avsc``, as records of ``explanation.avsc``.
 
         Raises:
             InvalidEvent: one of them cannot be explained; says which and why.
 
         """
-        explained = self.run(_batch_of(impressions))
+        explained = self.run(_batch_of(list(impressions)))
         for row, rejected in sorted(explained.rejected.items()):
             raise InvalidEvent(f"impression {row} cannot be explained ({rejected.stage}): {rejected.error}")
         return to_records("explanation", explained.explanations)

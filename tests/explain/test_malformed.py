@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -86,6 +87,19 @@ def test_a_wrong_count_of_features_is_named(explainer: Explainer, slates: list[R
 def test_explain_raises_for_what_run_rejects(explainer: Explainer, slates: list[Record]) -> None:
     with pytest.raises(InvalidEvent, match=r"impression 1 .*request_id"):
         explainer.explain([slates[0], changed(slates[0], REJECTED["a request_id that is no UUID"])])
+
+
+def test_impressions_may_hold_tuples_and_numpy_values_and_come_one_by_one(
+    explainer: Explainer, slates: list[Record]
+) -> None:
+    other = copy.deepcopy(slates[0])
+    other["timestamp_ms"] = np.int64(other["timestamp_ms"])
+    other["user_features"] = np.array(other["user_features"])
+    other["items"] = tuple(
+        item | {"item_features": tuple(item["item_features"]), "ranking_score": np.float64(item["ranking_score"])}
+        for item in other["items"]
+    )
+    assert list(map(gist, explainer.explain(iter([other])))) == [gist(explained(explainer, slates[0]))]
 
 
 def test_a_slate_without_items_is_explained_with_none(explainer: Explainer, slates: list[Record]) -> None:

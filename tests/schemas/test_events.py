@@ -71,6 +71,8 @@ def test_what_does_not_fit_is_refused_by_field(record: dict[str, Any], named: st
         (with_item(position=2.5), "position"),
         (with_item(item_id="\ud800"), "half a character"),
         ({}, "request_id"),
+        (broken(items=[7]), "items"),
+        (17, "a record"),
     ],
 )
 def test_a_record_of_another_shape_is_refused_by_field(record: dict[str, Any], named: str) -> None:
