@@ -103,6 +103,7 @@ def test_a_pull_gives_exactly_the_rows_asked_for(filled: Store) -> None:
         assert found == wanted, query
 
 
+@pytest.mark.server("s3_server")
 def test_only_row_groups_that_can_match_are_read_each_in_one_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

@@ -152,6 +152,7 @@ def on_one_feature(count: int) -> Trees:
     return Trees(lightgbm.Booster(model_str=model_text(1, [block] * count)))
 
 
+@pytest.mark.slow
 def test_no_rows_are_cached_for_more_than_65536_cells() -> None:
     assert on_one_feature(700).cache_rows(np.zeros((1, 1)), 0) is not None
     assert on_one_feature(1500).cache_rows(np.zeros((1, 1)), 0) is None
@@ -163,6 +164,7 @@ def test_no_rows_are_cached_whose_leaves_would_take_more_than_256_mib() -> None:
     assert trees.cache_rows(np.zeros((4500, 1)), 0) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaves", [31, 400])
 def test_fewer_than_four_rows_of_a_later_block_may_be_scored_alone(leaves: int) -> None:
     """The kernel scores four rows at a time; the lanes without a row must not read leaves of a block never computed."""
