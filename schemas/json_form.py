@@ -30,7 +30,7 @@ def from_json(event: EventName, value: bytes) -> dict[str, Any]:
         text = value.decode()
         record = json.loads(text)
         if "\\u" in text:
-            # An escape may be half of a character, which can be neither written in UTF-8 nor told to anybody.
+            # An escape may be half of a character (a lone surrogate), which UTF-8 cannot encode.
             json.dumps(record, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise UndecodableEvent(f"not JSON: {error}") from error

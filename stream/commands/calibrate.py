@@ -1,4 +1,4 @@
-"""``whyrec models calibrate``: how large a fall must be for an event to be cited, measured on held-out impressions."""
+"""``whyrec models calibrate``: the score drop from which on an event is cited, measured on held-out impressions."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Listener(threading.Thread):
         self.failure: Exception | None = None
 
     def run(self) -> None:
-        """Read until told to halt."""
+        """Read until :meth:`halt` is called."""
         try:
             while not self._halt.is_set():
                 message = self._reader.poll(0.1)  # not consume(n): it would wait for n, and that would count as late

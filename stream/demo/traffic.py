@@ -1,4 +1,4 @@
-"""Impressions at a steady rate, whatever becomes of them: made and encoded before the clock starts, sent open-loop."""
+"""Impressions at a steady rate, sent open-loop: each is made and encoded before the clock starts, and sent on time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MILLISECOND_S: Final = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """One impression, ready to go."""
+    """One encoded impression and the time at which it is sent."""
 
     request_id: str
     key: bytes
@@ -35,7 +35,7 @@ class Parcel:
 def parcels(
     impressions: Sequence[Impression], count: int, rate: float, codec: Codec, topic: str, *, now_ms: int
 ) -> Iterator[Parcel]:
-    """Encode ``count`` impressions, ``rate`` per second from now on; when there are fewer, they come round again.
+    """Encode ``count`` impressions, ``rate`` per second from now on; fewer slates than ``count`` are repeated.
 
     Request ids are named after the place in the row, so that two runs send the same; timestamps are moved to today.
     """
@@ -67,12 +67,12 @@ class Traffic(threading.Thread):
         self.acknowledged = 0
 
     def run(self) -> None:
-        """Send the whole row, then wait for the broker's word on the last."""
+        """Send all impressions, then wait until the broker has acknowledged the last."""
         begin = time.perf_counter() + _LEAD_S
         for number, parcel in enumerate(self._row):
             at = begin + number * self._interval_s
             while not self._halt.is_set() and (wait_s := at - time.perf_counter()) > 0:
-                # Poll counts in milliseconds: for less than one it comes back at once, and we would spin.
+                # Poll has a resolution of a millisecond: with less it returns at once, and this loop would spin.
                 if wait_s < _MILLISECOND_S:
                     time.sleep(wait_s)
                 else:
@@ -88,11 +88,11 @@ class Traffic(threading.Thread):
         self._producer.flush(30)
 
     def halt(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._halt.set()
 
     def require_delivered(self) -> None:
-        """Check that the broker took every impression.
+        """Check that the broker acknowledged every impression.
 
         Raises:
             DeliveryError: it did not.

@@ -219,12 +219,12 @@ def _largest(findings: Findings, limit: int | None = None) -> tuple[Ints, Ints, 
     return shown.sum(axis=1), item, top[item, place]
 
 
-def _top_attention(findings: Findings, told: Bools) -> pa.ListArray:
-    """List, for items of which attention is told, bool [T], the events of their slate with the most attention."""
+def _top_attention(findings: Findings, matched: Bools) -> pa.ListArray:
+    """List the events with the most attention of the slate of each item that matches the models, bool [T]."""
     attention, event, slate = findings.scores.reading.attention, findings.slates.event, findings.slates.slate
     order = np.argsort(np.where(event >= 0, -attention, np.inf), axis=1, kind="stable")[:, :AUDITED_EVENTS]
     events, weights = np.take_along_axis(event, order, axis=1), np.take_along_axis(attention, order, axis=1)
-    shown = (events >= 0)[slate] & told[:, None]
+    shown = (events >= 0)[slate] & matched[:, None]
     item, place = shown.nonzero()
     values = {
         "event": _int32(events[slate[item], place]),
