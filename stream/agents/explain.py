@@ -30,6 +30,7 @@ import structlog
 from faust.types import TP, EventT
 from prometheus_client import Histogram
 
+from schemas.codec import Codec
 from stream.agents import dead_letters
 from stream.agents.batch import Answer, BatchWork, Received, refuse
 from stream.agents.inbox import Inbox
@@ -241,7 +242,8 @@ def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], E
     limits = limits_of(settings, [settings.topic(role) for role in TOPICS])
     work = BatchWork(isolating, codec_of(settings), settings, source_topic_id=topic_id, limits=limits)
     # Before partitions are assigned: a worker that is ready has compiled, loaded and run everything that a batch needs.
-    warm_up(work, explainer.bundle)
+    # The schema registry takes no part: if it is away now, it may be back when the first message comes.
+    warm_up(BatchWork(isolating, Codec(), settings), explainer.bundle)
     delivery = Delivery(settings, smallest_limit=min(limits.values(), default=BATCH_BYTES))
     resources.callback(delivery.close, settings.shutdown_timeout_s)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, Final
 
+import structlog
 from rich.console import Console
 
 from models.attribution.treeshap import TreeShap
@@ -25,6 +26,8 @@ from schemas.codec import Codec
 from stream.agents.batch import BatchWork, Received
 from stream.explain.pipeline import Explainer
 from stream.settings import BUNDLED_MODEL, Settings
+
+log = structlog.get_logger("whyrec.explain")
 
 _BATCHES: Final = (1, 1, 8, 64)
 """Slates in each batch."""
@@ -47,7 +50,8 @@ def warm_up(work: BatchWork, bundle: Bundle) -> None:
             encoded = codec.encode("impression", slate | {"detail": number == 1}, "")
             batch.append(Received("", 0, number, None, encoded.value, encoded.headers))
             number += 1
-        work.answer(batch)
+        for letter in work.answer(batch).dead_letters.values():
+            log.warning("a synthetic slate cannot be explained", stage=letter.stage, error=letter.error)
 
 
 def fill_cache(console: Console) -> None:

@@ -27,6 +27,9 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 MOVIELENS = ROOT.parent / "shared" / "data" / "movielens-100k"
+SCRIPT_TIMEOUT_S = 900
+"""A script may train models while other tests share the cores."""
+
 TRAIN = 'whyrec models train --movielens "$MOVIELENS"'
 
 
@@ -46,7 +49,7 @@ def run(script: str, directory: Path, **environment: str) -> str:
         env=clean_environment() | environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=SCRIPT_TIMEOUT_S,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -95,7 +95,7 @@ def test_retention_that_was_faster_than_the_archive_is_on_record(made: Scene) ->
     assert [gap for entry in reader.entries(made.store) for gap in entry.gaps] == [Gap(10, 16, "expired")]
     notices = [finding for finding in verdict_of(made.store).findings if finding.rule == 12]
     assert [finding.severity for finding in notices] == ["notice"]
-    assert worker.said("the topic lacks offsets; the chain says so")
+    assert worker.said("the topic lacks offsets; the chain records a gap")
 
 
 def test_partitions_are_added(made: Scene) -> None:
@@ -182,4 +182,6 @@ def test_other_peoples_objects_lie_in_the_bucket(made: Scene) -> None:
     assert all(made.store.get(key) == data for key, data in foreign.items())
     stored = {info.key: LEFTOVER_AGE_S for info in made.store.list("") if not info.key.startswith("_commits/")}
     found = verify(reader.raw_entries(made.store), facts_of(made.store, deep=True), stored).findings
-    assert {(finding.rule, finding.key) for finding in found} == {(1, [*foreign][2]), (11, [*foreign][1])}
+    # Rule 22 notices that the events of this test are older than their archiving.
+    others = {(finding.rule, finding.key) for finding in found if finding.rule != 22}
+    assert others == {(1, [*foreign][2]), (11, [*foreign][1])}
