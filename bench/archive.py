@@ -77,6 +77,7 @@ def audits(slates: int, attention: Attention, seed: int = 7) -> list[Audit]:
                 source_partition=3,
                 source_offset=987_654 + number,
                 computation_time_ms=float(np.float32(rng.random())),
+                ablations="deletion,blanking,masking",
                 history=history,
                 entries=[
                     {

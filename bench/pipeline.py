@@ -30,6 +30,7 @@ from bench.work import Work, counting, peak_bandwidth, peak_flops
 from models.bundle import Bundle
 from models.data.simulator import simulate
 from models.data.slates import impressions
+from models.reranker.runtime import Reranker
 from schemas.codec import Codec, Encoded
 from schemas.events import Impression
 from stream.explain.encode import with_source
@@ -50,7 +51,7 @@ class Ours:
         self.works: dict[str, Work] = {}
         self.bytes_in = self.bytes_out = 0
         models, self._work, self.scored = counting(Models.open(bundle))
-        self.trees = models.reranker.booster.num_trees()
+        self.trees = Reranker.load(bundle).booster.num_trees()
         self.explainer = Explainer(bundle, policy, observe=self._observe, models=models)
 
     def watch(self) -> None:

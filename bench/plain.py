@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bundle import Bundle
+from models.data.sessions import ENGAGEMENT_NAMES
 from models.reranker.runtime import Reranker
 from models.session.runtime import SessionModel, left_pad
-from schemas.events import ENGAGEMENTS, Impression
+from schemas.events import Impression
 from schemas.versions import schema
 
 
@@ -63,9 +64,13 @@ class PlainAssembly:
 
     def _look(self, slate: Impression) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         items = self._bundle.catalog.index([event["item_id"] for event in slate["session"]])
-        kinds = np.array([1 + ENGAGEMENTS.index(event["engagement"]) for event in slate["session"]], dtype=np.int64)
+        kinds = np.array(
+            [1 + ENGAGEMENT_NAMES.index(event["engagement"]) for event in slate["session"]], dtype=np.int64
+        )
         length = self._session.max_length
         found = self._session.run(left_pad([items], length), left_pad([kinds], length), without=False)
+        if found.attention is None:
+            raise ValueError("expected a session model with attention, got one without: measure another bundle")
         return found.vector[0], found.attention[0].mean(axis=(0, 1))
 
     def _vector(self, item: Any) -> npt.NDArray[np.float32]:

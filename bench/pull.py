@@ -124,6 +124,7 @@ def audits(
         "source_partition": np.full(slates, partition, np.int32),
         "source_offset": np.arange(slates, dtype=np.int64) + day * slates,
         "computation_time_ms": rng.random(slates).astype(np.float32),
+        "ablations": same("deletion,blanking,masking"),
         "history": _lists(np.full(slates, HISTORY), items.take(pa.array(drawn(HISTORY * slates)))),
         "entries": _lists(np.full(slates, SLATE), _structs(entries)),
     }

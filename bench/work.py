@@ -113,13 +113,7 @@ class CountingReranker(Reranker):
     @classmethod
     def of(cls, reranker: Reranker) -> CountingReranker:
         """Count what a re-ranker scores from now on."""
-        return cls(reranker.booster, reranker.trees, reranker.output, reranker.width, Scored())
-
-    def score(self, X: Doubles) -> Doubles:
-        """Score rows, and count them."""
-        self.scored.rows += len(X)
-        self.scored.sums += len(X)
-        return Reranker.score(self, X)
+        return cls(reranker.booster, reranker.trees, reranker.link, reranker.width, reranker.session_column, Scored())
 
     def rescorer(self, X: Doubles) -> Rescorer:
         """Prepare to score rows again, and count what is scored."""
@@ -141,6 +135,8 @@ class _CountingRescorer(Rescorer):
 
 def counting(models: Models) -> tuple[Models, Work, Scored]:
     """Return models that count the work of the session model and of the re-ranker."""
+    if models.reranker is None:
+        raise ValueError("expected a bundle with a re-ranker, got one without: measure another bundle")
     inference, reranker = CountingInference.of(models.session), CountingReranker.of(models.reranker)
     session = models.session.with_incremental(inference)
     return dataclasses.replace(models, session=session, reranker=reranker), inference.work, reranker.scored

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from models import card
 from models.bundle import Bundle, write_bundle
-from models.data.sessions import Sessions
+from models.data.sessions import ENGAGEMENTS, Sessions
 from models.manifest import CONTRACT, Manifest
 from models.plans import Plan
 from models.reranker import train as reranker
@@ -25,7 +25,6 @@ from models.session.lstm import SessionLstm
 from models.session.runtime import SessionModel
 from models.session.train import Progress
 from models.session.transformer import SessionTransformer
-from schemas.events import ENGAGEMENTS
 
 _VALIDATION = 2_000
 _DESCRIBED = 200
@@ -123,6 +122,7 @@ def build(
         engagements=ENGAGEMENTS,
         feature_set=trained.feature_set,
         max_length=config.max_length,
+        empty_session="zero",
         reranker_output="raw",
         citation_margin=plan.citation_margin,
         score_tolerance=plan.score_tolerance,
@@ -162,14 +162,11 @@ def _open(
         contract=CONTRACT,
         files={},
         max_length=config.max_length,
-        fixed_length=None,
-        reranker_output="raw",
         engagements=ENGAGEMENTS,
         feature_set="none",
-        citation_margin=plan.citation_margin,
-        score_tolerance=plan.score_tolerance,
     )
-    bundle = Bundle(directory, manifest, sessions.catalog, item_vectors, ())
+    no_bias = np.zeros(len(item_vectors), dtype=np.float32)
+    bundle = Bundle(directory, manifest, sessions.catalog, item_vectors, no_bias, ())
     bundle.session_onnx.write_bytes(graph)
     return SessionModel(bundle, plan.threads)
 

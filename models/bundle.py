@@ -10,17 +10,31 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from models.catalog import Catalog, catalog_bytes, read_catalog
 from models.errors import BundleError
-from models.manifest import CONTRACT, FILES, Feature, Manifest, OutputKind, read_features, read_manifest
+from models.feature import SESSION, Feature, Owner, read_features
+from models.manifest import (
+    CONTRACT,
+    CONTRACT_1_ROLES,
+    FILES,
+    RERANKER_FILE,
+    AblationName,
+    EmptySession,
+    Engagement,
+    Manifest,
+    OutputKind,
+    read_manifest,
+)
 
 __all__ = [
     "CONTRACT",
@@ -28,12 +42,19 @@ __all__ = [
     "Bundle",
     "BundleError",
     "Catalog",
+    "Engagement",
     "Feature",
     "Manifest",
     "attach",
     "sha256",
     "write_bundle",
 ]
+
+OTHER = Engagement("other")
+"""The engagement of an event whose word the bundle does not tell from others."""
+
+ITEM_BIAS_FILE = "item_bias.npy"
+HISTORY_FEATURES_FILE = "history_features.onnx"
 
 
 def sha256(data: bytes) -> str:
@@ -49,9 +70,10 @@ class Bundle:
         path: the bundle's folder.
         manifest: its manifest.
         catalog: its items.
-        item_vectors: float32 [n_items + 1, d], read-only, row 0 all zeros (padding); the score of item index i is
-            ``session_vector @ item_vectors[i]``.
-        features: the inputs of the re-ranker, in order.
+        item_vectors: float32 [n_items + 1, d], read-only, row 0 all zeros (padding).
+        item_bias: float32 [n_items + 1], read-only, 0 for padding; the score of item index i is
+            ``session_vector @ item_vectors[i] + item_bias[i]``.
+        features: the inputs of the re-ranker, in order; none without a re-ranker.
 
     """
 
@@ -59,6 +81,7 @@ class Bundle:
     manifest: Manifest
     catalog: Catalog
     item_vectors: npt.NDArray[np.float32]
+    item_bias: npt.NDArray[np.float32]
     features: tuple[Feature, ...]
 
     @property
@@ -83,16 +106,36 @@ class Bundle:
 
     @property
     def reranker_text(self) -> Path:
-        """Path of the re-ranker's trees."""
-        return self.path / "reranker.txt"
+        """Path of the re-ranker's trees, which a bundle without a re-ranker does not have."""
+        return self.path / RERANKER_FILE
+
+    @property
+    def has_reranker(self) -> bool:
+        """Whether a re-ranker follows the session model."""
+        return self.manifest.reranker_output is not None
+
+    @cached_property
+    def engagements(self) -> tuple[Engagement, ...]:
+        """The engagements of events, in order, that are indices from 1.
+
+        For a session model that does not read engagements, the last one stands for every word that the manifest lacks.
+        """
+        graph = onnx.load(self.session_onnx, load_external_data=False).graph
+        reads_them = any(each.name == "engagement_index" for each in graph.input)
+        return self.manifest.engagements if reads_them else (*self.manifest.engagements, OTHER)
+
+    @property
+    def session_column(self) -> int | None:
+        """Which of the features is the session model's score; None if the re-ranker does not read it."""
+        return next((column for column, each in enumerate(self.features) if each.owner == SESSION), None)
 
     @property
     def card(self) -> str:
         """The model card as Markdown."""
         return (self.path / "card.md").read_text(encoding="utf-8")
 
-    def owned(self, owner: str) -> tuple[Feature, ...]:
-        """Return the features of the owner "user", "item" or "context", in order."""
+    def owned(self, owner: Owner) -> tuple[Feature, ...]:
+        """Return the features of an owner, in order."""
         return tuple(feature for feature in self.features if feature.owner == owner)
 
     @classmethod
@@ -108,9 +151,22 @@ class Bundle:
         content = _verified(directory, manifest.files)
         catalog = read_catalog(content["catalog.parquet"])
         item_vectors = _read_item_vectors(content["item_vectors.npy"], len(catalog.item_ids))
-        features = read_features(content["features.json"])
-        _check_reranker(content["reranker.txt"], features)
-        return cls(directory, manifest, catalog, item_vectors, features)
+        _check_external_data(content["session.onnx"], manifest.files)
+        item_bias = _read_item_bias(content.get(ITEM_BIAS_FILE), len(item_vectors))
+        features = read_features(content["features.json"], manifest.contract)
+        if RERANKER_FILE in content:
+            _check_reranker(content[RERANKER_FILE], features)
+        elif features:
+            raise BundleError(
+                f"features.json: expected no features in a bundle without {RERANKER_FILE}, got {len(features)}: write "
+                "an empty list, or add the re-ranker."
+            )
+        unknown = [item_id for item_id in manifest.substitutes if not catalog.index([item_id])[0]]
+        if unknown:
+            raise BundleError(
+                f"manifest.json: expected substitutes out of the catalogue, got {', '.join(unknown)}: correct the ids."
+            )
+        return cls(directory, manifest, catalog, item_vectors, item_bias, features)
 
 
 def write_bundle(
@@ -121,19 +177,32 @@ def write_bundle(
     session_onnx: bytes,
     item_vectors: npt.NDArray[np.float32],
     catalog: Catalog,
-    reranker_text: str,
+    reranker_text: str | None,
     features: Iterable[Feature],
     card: str,
-    engagements: Iterable[str],
+    engagements: Iterable[Engagement | str],
     feature_set: str,
+    item_bias: npt.NDArray[np.float32] | None = None,
+    files: Mapping[str, bytes] | None = None,
     max_length: int = 50,
     fixed_length: int | None = None,
+    empty_session: EmptySession = "unknown",
+    ablations: Iterable[AblationName] | None = None,
+    substitutes: Iterable[str] = (),
+    session_score_spread: float | None = None,
+    reranker_score_spread: float | None = None,
     reranker_output: OutputKind = "raw",
+    reranker_offset: float = 0.0,
     citation_margin: float = 0.0,
     score_tolerance: float = 1e-3,
     citation_ageing: float = 0.0,
 ) -> Bundle:
     """Write a bundle folder, the manifest last, and load it, so that a bundle that was written can be opened.
+
+    The arguments are described by :class:`Bundle` and :class:`Manifest`. Without reranker_text the bundle has no
+    re-ranker. An engagement given by its name alone has the role that contract 1
+    gave to this name, which is neutral for most. files: others that belong to the bundle, by name, such
+    as the weights that the graph keeps outside session.onnx.
 
     Raises:
         BundleError: the parts do not fit together; the folder must not be used.
@@ -141,33 +210,41 @@ def write_bundle(
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    vectors = io.BytesIO()
-    np.save(vectors, np.ascontiguousarray(item_vectors, dtype=np.float32), allow_pickle=False)
     content = {
+        **(files or {}),
         "session.onnx": session_onnx,
-        "item_vectors.npy": vectors.getvalue(),
+        "item_vectors.npy": _array_bytes(item_vectors),
         "catalog.parquet": catalog_bytes(catalog),
-        "reranker.txt": reranker_text.encode(),
         "features.json": _json([feature.record() for feature in features]),
         "card.md": card.encode(),
     }
+    if reranker_text is not None:
+        content[RERANKER_FILE] = reranker_text.encode()
+    if item_bias is not None:
+        content[ITEM_BIAS_FILE] = _array_bytes(item_bias)
     for file, data in content.items():
         (directory / file).write_bytes(data)
-    manifest: dict[str, Any] = {
-        "name": name,
-        "version": version,
-        "contract": CONTRACT,
-        "files": {file: sha256(data) for file, data in content.items()},
-        "max_length": max_length,
-        "fixed_length": fixed_length,
-        "reranker_output": reranker_output,
-        "engagements": list(engagements),
-        "feature_set": feature_set,
-        "citation_margin": citation_margin,
-        "score_tolerance": score_tolerance,
-        "citation_ageing": citation_ageing,
-    }
-    (directory / "manifest.json").write_bytes(_json(manifest))
+    manifest = Manifest(
+        name=name,
+        version=version,
+        contract=CONTRACT,
+        files={file: sha256(data) for file, data in content.items()},
+        max_length=max_length,
+        fixed_length=fixed_length,
+        empty_session=empty_session,
+        ablations=None if ablations is None else tuple(ablations),
+        substitutes=tuple(substitutes),
+        session_score_spread=session_score_spread,
+        reranker_score_spread=reranker_score_spread,
+        reranker_output=None if reranker_text is None else reranker_output,
+        reranker_offset=reranker_offset,
+        engagements=tuple(_engagement(each) for each in engagements),
+        feature_set=feature_set,
+        citation_margin=citation_margin,
+        score_tolerance=score_tolerance,
+        citation_ageing=citation_ageing,
+    )
+    (directory / "manifest.json").write_bytes(_json(manifest.record()))
     return Bundle.load(directory)
 
 
@@ -204,6 +281,16 @@ def revise(directory: Path, *, card: str, citation_margin: float) -> Bundle:
     return Bundle.load(directory)
 
 
+def _engagement(given: Engagement | str) -> Engagement:
+    return Engagement(given, CONTRACT_1_ROLES.get(given, "neutral")) if isinstance(given, str) else given
+
+
+def _array_bytes(array: npt.NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
+    return buffer.getvalue()
+
+
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
@@ -228,6 +315,45 @@ def _verified(directory: Path, files: Mapping[str, str]) -> dict[str, bytes]:
             )
         content[file] = data
     return content
+
+
+def _read_item_bias(data: bytes | None, items: int) -> npt.NDArray[np.float32]:
+    """Read item_bias.npy, float32 [items]; zeros where a bundle has none."""
+    if data is None:
+        bias = np.zeros(items, dtype=np.float32)
+    else:
+        bias = np.load(io.BytesIO(data), allow_pickle=False)
+        if bias.dtype != np.float32 or bias.shape != (items,) or bias[0] != 0 or not np.isfinite(bias).all():
+            raise BundleError(
+                f"{ITEM_BIAS_FILE}: expected finite float32 [{items}], one number per item after a 0 for padding, got "
+                f"{bias.dtype} {list(bias.shape)}: save the biases in the order of the item vectors."
+            )
+    bias.setflags(write=False)
+    return bias
+
+
+def _check_external_data(graph: bytes, files: Mapping[str, str]) -> None:
+    """Check that the manifest pins every file that the graph keeps weights in."""
+    try:
+        model = onnx.load_model_from_string(graph)
+    except Exception:  # noqa: BLE001 (no graph at all, of which ONNX Runtime says more)
+        return
+    beside = {each.value for tensor in _tensors(model.graph) for each in tensor.external_data if each.key == "location"}
+    if missing := sorted(beside - files.keys()):
+        raise BundleError(
+            "session.onnx: expected the manifest to name every file that holds weights of the graph, and it does not "
+            f"name {', '.join(missing)}: export the graph with its weights inside, or pass the files to write_bundle."
+        )
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield every constant of a graph and of the graphs inside it."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (*attribute.tensors, attribute.t)
+            for inner in (*attribute.graphs, attribute.g):
+                yield from _tensors(inner)
 
 
 def _read_item_vectors(data: bytes, items: int) -> npt.NDArray[np.float32]:

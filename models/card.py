@@ -90,7 +90,8 @@ def citing(margin: float, ageing: float, share: float, impressions: int, target:
     return (
         "## What may be cited\n\n"
         "A past event is cited only where hiding it, deleting it and blanking it each lower the item's score by more "
-        f"than the margin, {margin:g}, and by more than a quarter of it relative to the slate.{older} {how}\n\n"
+        f"than the margin, {margin:g} of the spread of session scores, and by more than a quarter of it relative to "
+        f"the slate.{older} {how}\n\n"
         f"    {command}"
     )
 
@@ -140,7 +141,7 @@ def _causes(causes: Causes) -> str:
     rows = [] if causes.score_drop is None else [("largest drop without the event", f"{causes.score_drop:.3f}")]
     rows += [
         ("always the newest event", f"{causes.newest:.3f}"),
-        ("largest attention", f"{causes.attention:.3f}"),
+        *([] if causes.attention is None else [("largest attention", f"{causes.attention:.3f}")]),
         ("at random", f"{causes.random:.3f}"),
     ]
     return (

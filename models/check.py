@@ -1,25 +1,35 @@
-"""Checks of a bundle of any origin: what fits the contract, what does not, and why."""
+"""Checks of a bundle of any origin: what fits the contract, what does not, and why.
+
+One list serves everybody: :func:`check` reports all of it, and a bundle that fails any of it is not opened to explain
+(:func:`require`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from models.attribution.treeshap import TreeShap
-from models.bundle import Bundle
+from models.attribution.ablation import names
+from models.attribution.treeshap import ContributionMismatch, TreeShap, UnsupportedModel
+from models.bundle import OTHER, Bundle
 from models.errors import BundleError
 from models.exemplars.index import Exemplars
 from models.reranker.runtime import Reranker
 from models.selector.runtime import Selector
-from models.session.runtime import SessionModel, left_pad
+from models.session.runtime import SessionModel, SessionOutput, left_pad
+from models.spread import Spread
 
-_SESSIONS = 12
-_ROWS = 200
-_SLATE = 20
+_SESSIONS: Final = 12
+_ROWS: Final = 200
+_SLATE: Final = 20
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -44,12 +54,19 @@ def check(directory: Path) -> list[Finding]:
     try:
         for finding in _checks(directory):
             findings.append(finding)  # noqa: PERF402 - findings before an error are kept
-    except BundleError as error:
+    except (BundleError, UnsupportedModel, ContributionMismatch) as error:
         findings.append(Finding(_stage(findings), fits=False, says=str(error)))
     return findings
 
 
-_STAGES = ("bundle", "session model", "re-ranker", "exemplars", "selector")
+def require(findings: Iterator[Finding]) -> None:
+    """Raise BundleError for the first finding that does not fit."""
+    for finding in findings:
+        if finding.fits is False:
+            raise BundleError(f"{finding.what}: {finding.says}")
+
+
+_STAGES: Final = ("bundle", "session model", "re-ranker", "exemplars", "selector")
 
 
 def _stage(findings: list[Finding]) -> str:
@@ -68,62 +85,97 @@ def _checks(directory: Path) -> Iterator[Finding]:
         f"{len(bundle.features)} features; the hashes of all {len(bundle.manifest.files)} files match",
     )
     model = SessionModel(bundle)
-    yield Finding(
-        "session model",
-        fits=True,
-        says=f"{model.layers} layers of {model.heads} heads, up to {model.max_length} events",
-    )
-    yield from _session_checks(bundle, model)
-    reranker = Reranker.load(bundle)
-    yield Finding("re-ranker", fits=True, says=f"{reranker.booster.num_trees()} trees, output {reranker.output}")
-    yield from _reranker_checks(bundle, reranker)
+    layers = f"{model.layers} layers of {model.heads} heads" if model.has_attention else "no attention"
+    yield Finding("session model", fits=True, says=f"{layers}, up to {model.max_length} events")
+    reranker = Reranker.load(bundle) if bundle.has_reranker else None
+    spread = Spread.of(bundle, model, reranker)
+    yield from session_checks(bundle, model, spread)
+    yield _tolerance(bundle, spread)
+    if reranker is None:
+        yield Finding("re-ranker", fits=None, says="none: the session scores order the slate")
+    else:
+        says = f"{reranker.booster.num_trees()} trees, sent as the {reranker.link.name}"
+        yield Finding("re-ranker", fits=True, says=says)
+        yield from reranker_checks(bundle, reranker, TreeShap(reranker.booster))
     yield _exemplars(Exemplars.load(bundle))
     yield _selector(Selector.load(bundle))
 
 
-def _session_checks(bundle: Bundle, model: SessionModel) -> Iterator[Finding]:
-    random = np.random.default_rng(0)
-    width = model.max_length
-    lengths = [1, 2, 3, width, *(int(n) for n in random.integers(1, width + 1, _SESSIONS - 4))]
-    lengths = [min(length, width) for length in lengths]
-    items = [random.integers(1, len(bundle.catalog) + 1, length) for length in lengths]
-    engagements = [random.integers(1, len(bundle.manifest.engagements) + 1, length) for length in lengths]
-    batch = model.run(left_pad(items, width), left_pad(engagements, width), least_width=width)
-    singles = [model.run(left_pad([i], width), left_pad([e], width)) for i, e in zip(items, engagements, strict=True)]
-    candidates = bundle.item_vectors[1 + random.permutation(len(bundle.catalog))[:_SLATE]]
-    tolerance = bundle.manifest.score_tolerance
+@dataclass(frozen=True)
+class _Trial:
+    """Random sessions with what the graph says of them: together, twice, and each by itself."""
 
-    error = max(
-        _largest_difference(candidates, batch.vector[row], single.vector[0]) for row, single in enumerate(singles)
-    )
+    items: list[Ints]
+    engagements: list[Ints]
+    together: SessionOutput
+    again: SessionOutput
+    alone: Floats
+    unpadded: Floats
+
+    @classmethod
+    def of(cls, bundle: Bundle, model: SessionModel) -> _Trial:
+        random = np.random.default_rng(0)
+        width = model.max_length
+        lengths = [1, 2, 3, width, *(int(n) for n in random.integers(1, width + 1, _SESSIONS - 4))]
+        lengths = [min(length, width) for length in lengths]
+        items = [random.integers(1, len(bundle.catalog) + 1, length) for length in lengths]
+        items[0][:] = len(bundle.catalog)
+        engagements = [random.integers(1, len(bundle.engagements) + 1, length) for length in lengths]
+        columns = left_pad(items, width), left_pad(engagements, width)
+        together, again = (model.run(*columns, without=False, least_width=width) for _ in range(2))
+        pairs = [(left_pad([i], width), left_pad([e], width)) for i, e in zip(items, engagements, strict=True)]
+        alone = [model.run(*pair, without=False, least_width=width).vector[0] for pair in pairs]
+        unpadded = [model.run(*pair, without=False).vector[0] for pair in pairs]
+        return cls(items, engagements, together, again, np.stack(alone), np.stack(unpadded))
+
+
+def session_checks(bundle: Bundle, model: SessionModel, spread: Spread) -> Iterator[Finding]:
+    """Try the session model on random sessions."""
+    trial = _Trial.of(bundle, model)
+    random = np.random.default_rng(0)
+    candidates = bundle.item_vectors[1 + random.permutation(len(bundle.catalog))[:_SLATE]]
+    tolerance = bundle.manifest.score_tolerance * spread.session
+    vector = trial.together.vector
+
+    def alike(what: str, one: Floats, other: Floats, says: str, remedy: str) -> Finding:
+        error = _largest_difference(candidates, one, other)
+        fits = error <= tolerance
+        says = f"{says} differ by up to {error:.1e} (tolerance {tolerance:.1e})"
+        return Finding(what, fits=fits, says=says if fits else f"{says}: {remedy}")
+
+    yield alike(
+        "repetition", vector, trial.again.vector, "scores of two runs",
+        "the graph is random, for example because it contains dropout; export the model in inference mode",
+    )  # fmt: skip
+    yield alike(
+        "batch", vector, trial.alone, "scores of a session in a batch and by itself",
+        "a row depends on the other rows of its batch, for example by batch normalisation or by a mean over the batch; "
+        "export the model so that each row is computed by itself",
+    )  # fmt: skip
+    yield alike(
+        "padding", vector, trial.unpadded, "scores with little and with much padding",
+        "the graph attends to padding; mask it, or set the manifest's fixed_length",
+    )  # fmt: skip
+    moved = _largest_difference(candidates, vector, vector[[-1, *range(len(vector) - 1)]])
+    reads = moved > tolerance
     yield Finding(
-        "padding",
-        fits=error <= tolerance,
-        says=f"scores with little and with much padding differ by up to {error:.1e} (tolerance {tolerance:g})"
-        + ("" if error <= tolerance else ": the graph attends to padding; mask it, or set the manifest's fixed_length"),
+        "session",
+        fits=reads,
+        says=f"scores of different sessions differ by up to {moved:.1e}"
+        + ("" if reads else ": the graph ignores the session; export the model so that item_index is its input"),
     )
-    repeated = model.run(left_pad(items, width), left_pad(engagements, width), without=False)
-    error = _largest_difference(candidates, batch.vector, repeated.vector)
-    yield Finding(
-        "repetition",
-        fits=error <= tolerance,
-        says=f"scores of two runs differ by up to {error:.1e} (tolerance {tolerance:g})"
-        + ("" if error <= tolerance else ": the graph may contain dropout; export the model in inference mode"),
-    )
-    yield _attention(batch.attention, np.array(lengths))
-    yield _without(bundle, model, items, engagements)
-    yield Finding(
-        "blank event",
-        fits=None,
-        says="supported: citations are confirmed by masking, deletion and blanking"
-        if model.has_blank
-        else "not supported: citations are confirmed by masking and deletion, not by blanking",
-    )
-    if not model.has_engagements:
+    if trial.together.attention is None:
+        yield Finding("attention", fits=None, says="not in the graph: none is shown and none is archived")
+    else:
+        yield _attention(trial.together.attention, np.array([len(each) for each in trial.items]))
+    yield _without(model, trial, tolerance)
+    yield _ablations(bundle, model)
+    yield _empty_session(bundle)
+    if bundle.engagements[-1] is OTHER:
         yield Finding("engagements", fits=None, says="the session model does not read engagements, only items")
 
 
-def _attention(attention: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> Finding:
+def _attention(attention: Floats, lengths: Ints) -> Finding:
     padding = np.arange(attention.shape[3]) < attention.shape[3] - lengths[:, None]
     total = attention.sum(axis=3)
     on_padding = float(np.abs(attention * padding[:, None, None]).max())
@@ -136,14 +188,12 @@ def _attention(attention: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64
     )
 
 
-def _without(
-    bundle: Bundle, model: SessionModel, items: list[npt.NDArray[np.int64]], engagements: list[npt.NDArray[np.int64]]
-) -> Finding:
+def _without(model: SessionModel, trial: _Trial, tolerance: float) -> Finding:
     if not model.has_without:
         return Finding(
             "without", fits=None, says="not in the graph: effects of events come from deletion runs, which are slower"
         )
-    columns = left_pad(items, model.max_length), left_pad(engagements, model.max_length)
+    columns = left_pad(trial.items, model.max_length), left_pad(trial.engagements, model.max_length)
     without = model.run(*columns).without
     if without is None:
         raise BundleError("session.onnx: expected the output without, got none: export the session model again.")
@@ -151,7 +201,7 @@ def _without(
     vectors = model.run(*columns, without=False).vector
     error = float(np.abs((without - vectors[:, None]) * padding[:, :, None]).max())
     effect = float(np.abs((without - vectors[:, None]) * ~padding[:, :, None]).max())
-    fits = error <= bundle.manifest.score_tolerance and effect > 0
+    fits = error <= tolerance and effect > 0
     return Finding(
         "without",
         fits=fits,
@@ -160,18 +210,52 @@ def _without(
     )
 
 
-def _reranker_checks(bundle: Bundle, reranker: Reranker) -> Iterator[Finding]:
+def _ablations(bundle: Bundle, model: SessionModel) -> Finding:
+    made = names(model)
+    says = f"citations are confirmed by {', '.join(made)}"
+    if bundle.session_column is None and bundle.has_reranker:
+        says = "nothing is cited: the re-ranker does not read the session score, so no past event moves the order"
+    elif len(made) == 1:
+        says += (
+            " alone: a citation is then less certain; list substitution and some substitutes in the manifest, or "
+            "export the graph with the input event_mask"
+        )
+    return Finding("ablations", fits=None, says=says)
+
+
+def _empty_session(bundle: Bundle) -> Finding:
+    means = {
+        "zero": "the recommender gives it the vector 0",
+        "run": "the recommender runs the session model on padding",
+        "unknown": "not stated, so the only event of a session is never cited",
+    }
+    return Finding("empty session", fits=None, says=means[bundle.manifest.empty_session])
+
+
+def _tolerance(bundle: Bundle, spread: Spread) -> Finding:
+    """Say in the units of each score what counts as equal."""
+    share = bundle.manifest.score_tolerance
+    says = f"scores are the same if they differ by at most {share:g} of their spread: {share * spread.session:.1e} of "
+    says += f"session scores, which spread by {spread.session:g}"
+    if bundle.has_reranker:
+        says += f", and {share * spread.reranker:.1e} of raw re-ranking scores, which spread by {spread.reranker:g}"
+    return Finding("tolerance", fits=None, says=says)
+
+
+def reranker_checks(bundle: Bundle, reranker: Reranker, treeshap: TreeShap) -> Iterator[Finding]:
+    """Try the re-ranker on random rows."""
     X = np.random.default_rng(0).normal(size=(_ROWS, len(bundle.features))) * 50
     X[::7] = np.nan
     raw, score = reranker.raw(X), reranker.score(X)
-    fits = bool(np.isfinite(score).all() and (reranker.output == "raw" or (score.min() >= 0 and score.max() <= 1)))
+    probability = bundle.manifest.reranker_output == "probability"
+    fits = bool(np.isfinite(score).all() and (not probability or (score.min() >= 0 and score.max() <= 1)))
     yield Finding(
         "scores",
         fits=fits,
         says=f"from {score.min():.3f} to {score.max():.3f} on {_ROWS} random rows, some with all values missing"
-        + ("" if fits else f": expected {reranker.output} scores; correct reranker_output in the manifest"),
+        + ("" if fits else ": the objective gives no probability; correct reranker_output in the manifest"),
     )
-    residual = float(np.abs(TreeShap(reranker.booster).contributions(X).sum(axis=1) - raw).max())
+    residual = float(np.abs(treeshap.contributions(X).sum(axis=1) - raw).max())
     yield Finding(
         "contributions",
         fits=residual <= 1e-6 * max(1.0, float(np.abs(raw).max())),
@@ -201,8 +285,6 @@ def _selector(found: Selector | None) -> Finding:
     return Finding("selector", fits=True, says=f"learned@{found.version}, explores in {found.exploration:.1%} of items")
 
 
-def _largest_difference(
-    candidates: npt.NDArray[np.float32], one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]
-) -> float:
+def _largest_difference(candidates: Floats, one: Floats, other: Floats) -> float:
     """Return the largest absolute difference between the candidates' scores under two (batches of) session vectors."""
     return float(np.abs((one - other) @ candidates.T).max())

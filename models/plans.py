@@ -23,8 +23,8 @@ class Plan:
         limits: limitations, for the card.
         recipe: training of the session model.
         dropout: of the session model.
-        citation_margin: the margin before calibration, in logits.
-        score_tolerance: largest difference between equal scores on different machines, in logits.
+        citation_margin: the margin before calibration, in spreads of the session scores.
+        score_tolerance: largest difference between equal scores on different machines, in their spread.
         citation_ageing: growth of the margin with the age of an event; see Manifest.
         cited_share: share of impressions that the calibrated margin should leave a citation.
         baseline: whether to train the LSTM for comparison.
@@ -45,7 +45,7 @@ class Plan:
     limits: tuple[str, ...]
     recipe: Recipe = field(default_factory=Recipe)
     dropout: float = 0.1
-    citation_margin: float = 0.2
+    citation_margin: float = 0.1
     score_tolerance: float = 1e-3
     citation_ageing: float = 0.0
     cited_share: float = 0.66

@@ -28,7 +28,7 @@ from schemas.errors import InvalidEvent, UndecodableEvent, WhyrecError
 from schemas.events import EventName
 from schemas.json_form import from_json
 from schemas.registry import Registry
-from schemas.versions import VERSIONS, parsed, schema, schema_fingerprint
+from schemas.versions import VERSIONS, parsed, resolvable, schema, schema_fingerprint
 
 FINGERPRINT_HEADER: Final = "avro-fingerprint"
 _MAGIC: Final = b"\x00"
@@ -228,7 +228,10 @@ def _read(event: EventName, body: memoryview, writer: Any | None) -> dict[str, A
     buffer = io.BytesIO(body)
     newest = parsed(event)
     try:
-        record = schemaless_reader(buffer, newest if writer is None else writer, None if writer is None else newest)
+        if writer is None:
+            record = schemaless_reader(buffer, newest, None)
+        else:
+            record = schemaless_reader(buffer, writer, resolvable(newest, writer))
     except Exception as error:  # fastavro's compiled reader raises many kinds; each means the same here
         raise UndecodableEvent(f"truncated or damaged Avro: {type(error).__name__} {error}") from error
     if buffer.tell() != len(body):

@@ -7,7 +7,6 @@ from typing import Final, Literal, NotRequired, TypedDict
 EventName = Literal["impression", "explanation", "audit", "dead_letter"]
 ExplanationType = Literal["watch_history", "category_match", "trending", "personalized"]
 Status = Literal["verified", "factual", "generic", "model_mismatch"]
-EngagementName = Literal["view", "like", "complete", "share", "skip"]
 Basis = Literal["personal", "mixed", "popular"]
 RecourseKind = Literal["history", "feature"]
 Whose = Literal["own", "others"]
@@ -15,15 +14,14 @@ Whose = Literal["own", "others"]
 EVENT_NAMES: Final[tuple[EventName, ...]] = ("impression", "explanation", "audit", "dead_letter")
 EXPLANATION_TYPES: Final[tuple[ExplanationType, ...]] = ("watch_history", "category_match", "trending", "personalized")
 STATUSES: Final[tuple[Status, ...]] = ("verified", "factual", "generic", "model_mismatch")
-ENGAGEMENTS: Final[tuple[EngagementName, ...]] = ("view", "like", "complete", "share", "skip")
 
 
 class SessionEvent(TypedDict):
-    """One past event of the user."""
+    """One past event of the user: what was done with an item, in the words of the bundle, and when, if known."""
 
     item_id: str
-    engagement: EngagementName
-    timestamp_ms: int
+    engagement: NotRequired[str]
+    timestamp_ms: NotRequired[int | None]
 
 
 class SlateItem(TypedDict):
@@ -32,12 +30,12 @@ class SlateItem(TypedDict):
     item_id: str
     position: int
     ranking_score: float
-    reranking_score: float
+    reranking_score: NotRequired[float | None]
     item_features: list[float]
 
 
 class Impression(TypedDict):
-    """One slate as it was shown to one user (``impression.v2.avsc``); one of version 1 asks for no detail."""
+    """One slate as it was shown to one user (``impression.v3.avsc``)."""
 
     request_id: str
     timestamp_ms: int
@@ -48,6 +46,7 @@ class Impression(TypedDict):
     model_version: str
     session: list[SessionEvent]
     user_features: list[float]
+    context_features: NotRequired[list[float]]
     items: list[SlateItem]
     detail: NotRequired[bool]
 
@@ -58,7 +57,7 @@ class Citation(TypedDict):
     item_id: str
     title: str
     event: int
-    attention: float
+    attention: float | None
     attribution: float
     score_drop: float
     rank: int
@@ -104,10 +103,10 @@ class EventLedger(TypedDict):
     item_id: str
     title: str
     engagement: str
-    age_s: int
-    attention: float
+    age_s: int | None
+    attention: float | None
     similarity: float | None
-    effect: float
+    effect: float | None
 
 
 class Recourse(TypedDict):
@@ -137,8 +136,8 @@ class SimilarMoment(TypedDict):
 class Detail(TypedDict):
     """The full ledger of one item.
 
-    raw_score = base_value + the contributions of all features - residual, and the value of the feature session_score is
-    session_score = the effects of all events + events_together.
+    raw_score = base_value + the contributions of all features - residual; the session model's score, a feature of the
+    re-ranker, is session_score = the effects of all events + events_together.
     """
 
     base_value: float
@@ -147,7 +146,7 @@ class Detail(TypedDict):
     features: list[FeatureLedger]
     session_score: float
     events: list[EventLedger]
-    events_together: float
+    events_together: float | None
     recourse: Recourse | None
     similar_moments: list[SimilarMoment]
 
@@ -159,6 +158,7 @@ class ItemExplanation(TypedDict):
     position: int
     type: ExplanationType
     status: Status
+    mismatch: str | None
     text: str
     basis_text: str
     evidence: Evidence
@@ -166,7 +166,7 @@ class ItemExplanation(TypedDict):
 
 
 class Explanation(TypedDict):
-    """Why the items of one slate were recommended (``explanation.v2.avsc``)."""
+    """Why the items of one slate were recommended (``explanation.v3.avsc``)."""
 
     request_id: str
     timestamp_ms: int
@@ -176,6 +176,7 @@ class Explanation(TypedDict):
     model_version: str
     policy: str
     produced_at_ms: int
+    ablations: list[str]
     items: list[ItemExplanation]
 
 
@@ -209,7 +210,7 @@ class AuditEntry(TypedDict):
 
 
 class Audit(TypedDict):
-    """What was said about one slate (``audit.v2.avsc``)."""
+    """What was said about one slate (``audit.v3.avsc``)."""
 
     request_id: bytes
     timestamp_ms: int
@@ -222,6 +223,7 @@ class Audit(TypedDict):
     source_partition: int
     source_offset: int
     computation_time_ms: float
+    ablations: str
     history: list[str]
     entries: list[AuditEntry]
 

@@ -15,7 +15,7 @@ MAX_SLATE_ITEMS: Final = 500
 """Items of a slate; a longer slate was shown to nobody, and one event must not occupy a worker for long."""
 
 MAX_SESSION_EVENTS: Final = 1_000
-"""Events of a session. The contract is 50; of more, up to this number, the newest are used."""
+"""Events of a session. The session model reads the newest, as many as its bundle says."""
 
 MAX_FUTURE_MS: Final = 24 * 3600 * 1000
 """How far a producer's clock may be ahead. A larger difference is a wrong unit or a wrong time zone."""
@@ -57,10 +57,11 @@ def faults(batch: pa.RecordBatch, now_ms: int) -> dict[int, str]:
     _judge_timestamps(batch.column("timestamp_ms").to_numpy(), now_ms, found)
     for row, events in enumerate(np.diff(list_offsets(batch.column("session"))).tolist()):
         if events > MAX_SESSION_EVENTS:
-            found.setdefault(row, f"session has {events} events; expected 50, {MAX_SESSION_EVENTS} at most")
+            found.setdefault(row, f"session has {events} events; send the newest {MAX_SESSION_EVENTS} at most")
     _judge_items(batch.column("items"), found)
-    for row in np.flatnonzero(_any_infinite(batch.column("user_features"))).tolist():
-        found.setdefault(row, "user_features holds an infinite value; send NaN for a missing one")
+    for name in ("user_features", "context_features"):
+        for row in np.flatnonzero(_any_infinite(batch.column(name))).tolist():
+            found.setdefault(row, f"{name} holds an infinite value; send NaN for a missing one")
     return found
 
 
@@ -84,7 +85,9 @@ def _judge_items(slates: pa.ListArray, found: dict[int, str]) -> None:
         found.setdefault(row, f"the slate has {sizes[row]} items; {MAX_SLATE_ITEMS} at most: send several events")
     slate = np.repeat(np.arange(len(sizes)), sizes)
     position = items.field("position").to_numpy()
-    scores = [items.field(name).to_numpy() for name in ("ranking_score", "reranking_score")]
+    reranking = items.field("reranking_score")
+    scores = [items.field("ranking_score").to_numpy(), reranking.to_numpy(zero_copy_only=False)]
+    scores[1] = np.where(reranking.is_null().to_numpy(zero_copy_only=False), 0.0, scores[1])
     item_faults = np.stack(
         [
             _is_repeated(slate, items.field("item_id")),

@@ -13,9 +13,9 @@ from fastavro.schema import fingerprint, to_parsing_canonical_form
 from schemas.events import EventName
 
 VERSIONS: Final[dict[EventName, tuple[int, ...]]] = {
-    "impression": (1, 2),
-    "explanation": (1, 2),
-    "audit": (1, 2),
+    "impression": (1, 2, 3),
+    "explanation": (1, 2, 3),
+    "audit": (1, 2, 3),
     "dead_letter": (1,),
 }
 """Every version ever written, oldest first; the last is the one we write, and all are read."""
@@ -41,6 +41,31 @@ def parsed(event: EventName, version: int | None = None) -> Any:
     tree = parse_schema(schema(event, version))
     _decode_byte_defaults(tree)
     return tree
+
+
+def resolvable(ours: Any, written: Any) -> Any:
+    """Return our schema with the writer's enum wherever we have a string and the writer an enum.
+
+    The Avro specification ("Schema Resolution") knows no way from an enum to a string, so a reader resolves to the
+    writer's enum, whose symbols are read as text.
+    """
+    if isinstance(ours, list) or not isinstance(written, dict):
+        return ours
+    if ours == "string" and written["type"] == "enum":
+        return written
+    if isinstance(ours, dict) and ours["type"] == written["type"] == "array":
+        return ours | {"items": resolvable(ours["items"], written["items"])}
+    if isinstance(ours, dict) and ours["type"] == written["type"] == "record":
+        theirs = {field["name"]: field["type"] for field in written["fields"]}
+        return ours | {"fields": [_resolvable_field(field, theirs.get(field["name"])) for field in ours["fields"]]}
+    return ours
+
+
+def _resolvable_field(field: dict[str, Any], written: Any) -> dict[str, Any]:
+    kind = resolvable(field["type"], written)
+    # The default of our string is none of the writer's symbols, and is not needed, since the writer has the field.
+    default = {} if field["type"] == "string" != kind else {name: field[name] for name in ("default",) if name in field}
+    return {"name": field["name"], "type": kind} | default
 
 
 def _decode_byte_defaults(node: Any) -> None:

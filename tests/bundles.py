@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bundle import Bundle, Catalog, Feature, write_bundle
+from models.data.sessions import ENGAGEMENTS
 from models.manifest import OutputKind
 from models.reranker.features import FEATURE_SET, FEATURES
 from models.session.config import SessionConfig
 from models.session.export import export_onnx
 from models.session.runtime import SessionModel, left_pad
-from schemas.events import ENGAGEMENTS
 
 ITEMS = 60
 CATEGORIES = ("Comedy", "Crime", "Nature", "Space")
@@ -116,6 +116,7 @@ def tiny_bundle(
         "engagements": ENGAGEMENTS,
         "feature_set": FEATURE_SET,
         "max_length": config.max_length,
+        "empty_session": "zero",
         "reranker_output": output,
         "citation_margin": 0.05,
         "score_tolerance": 1e-3,
@@ -154,7 +155,7 @@ def tiny_impression(
         "session": [
             {
                 "item_id": bundle.catalog.item_ids[i - 1],
-                "engagement": bundle.manifest.engagements[e - 1],
+                "engagement": bundle.manifest.engagement_names[e - 1],
                 "timestamp_ms": _NOW_MS - 60_000 * (session - place),
             }
             for place, (i, e) in enumerate(zip(index, engagement, strict=True))

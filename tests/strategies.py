@@ -7,7 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from schemas.events import ENGAGEMENTS, EXPLANATION_TYPES, STATUSES
+from models.data.sessions import ENGAGEMENT_NAMES
+from schemas.events import EXPLANATION_TYPES, STATUSES
 
 float32 = st.floats(width=32, allow_nan=True, allow_infinity=False)
 finite32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -27,7 +28,7 @@ def _items(features: int) -> st.SearchStrategy[list[dict[str, Any]]]:
         item_id=item_ids,
         position=st.integers(1, 500),
         ranking_score=finite32,
-        reranking_score=finite32,
+        reranking_score=st.none() | finite32,
         item_features=st.lists(float32, min_size=features, max_size=features),
     )
     return st.lists(item, max_size=6, unique_by=lambda drawn: drawn["item_id"])
@@ -42,14 +43,21 @@ impressions = _record(
     feature_set=text,
     model_version=text,
     session=st.lists(
-        _record(item_id=item_ids, engagement=st.sampled_from(ENGAGEMENTS), timestamp_ms=timestamps_ms), max_size=6
+        _record(
+            item_id=item_ids,
+            engagement=st.sampled_from(ENGAGEMENT_NAMES) | text,
+            timestamp_ms=st.none() | timestamps_ms,
+        ),
+        max_size=6,
     ),
     user_features=st.lists(float32, min_size=4, max_size=4),
+    context_features=st.lists(float32, max_size=2),
     items=_items(4),
     detail=st.booleans(),
 )
 
 float64 = st.floats(allow_infinity=False)
+finite64 = st.floats(allow_infinity=False, allow_nan=False)
 details = _record(
     base_value=float64,
     raw_score=float64,
@@ -58,7 +66,7 @@ details = _record(
         _record(
             name=text,
             display_name=text,
-            owner=st.sampled_from(["user", "item", "context"]),
+            owner=st.sampled_from(["user", "item", "context", "session"]),
             unit=text,
             value=float64,
             contribution=float64,
@@ -72,15 +80,15 @@ details = _record(
             event=int32,
             item_id=text,
             title=text,
-            engagement=st.sampled_from(ENGAGEMENTS),
-            age_s=int64,
-            attention=float64,
+            engagement=st.sampled_from(ENGAGEMENT_NAMES),
+            age_s=st.none() | int64,
+            attention=st.none() | finite64,
             similarity=st.none() | st.floats(-1, 1),
-            effect=float64,
+            effect=st.none() | finite64,
         ),
         max_size=2,
     ),
-    events_together=float64,
+    events_together=st.none() | finite64,
     recourse=st.none()
     | _record(
         kind=st.sampled_from(["history", "feature"]),
@@ -114,12 +122,14 @@ explanations = _record(
     model_version=text,
     policy=text,
     produced_at_ms=int64,
+    ablations=st.lists(text, max_size=3),
     items=st.lists(
         _record(
             item_id=text,
             position=int32,
             type=st.sampled_from(EXPLANATION_TYPES),
             status=st.sampled_from(STATUSES),
+            mismatch=st.none() | text,
             text=text,
             basis_text=text,
             detail=st.none() | details,
@@ -129,7 +139,7 @@ explanations = _record(
                         item_id=text,
                         title=text,
                         event=int32,
-                        attention=float32,
+                        attention=st.none() | finite32,
                         attribution=float32,
                         score_drop=float32,
                         rank=int32,
@@ -162,6 +172,7 @@ audits = _record(
     source_partition=int32,
     source_offset=int64,
     computation_time_ms=float32,
+    ablations=text,
     history=st.lists(text, max_size=5),
     entries=st.lists(
         _record(

@@ -12,10 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.catalog import Catalog
+from models.manifest import Engagement
 from schemas.errors import WhyrecError
 
-# Engagement codes, in the order of the bundle's manifest; 0 is padding.
+# Engagement codes, in the order of ENGAGEMENTS; 0 is padding.
 VIEW, LIKE, COMPLETE, SHARE, SKIP = 1, 2, 3, 4, 5
+ENGAGEMENTS = (
+    Engagement("view"),
+    Engagement("like", "positive"),
+    Engagement("complete", "positive"),
+    Engagement("share", "positive"),
+    Engagement("skip", "negative"),
+)
+ENGAGEMENT_NAMES = tuple(each.name for each in ENGAGEMENTS)
 NO_CAUSE = -1
 
 

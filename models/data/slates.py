@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle
-from models.data.sessions import Sessions
+from models.data.sessions import ENGAGEMENT_NAMES, Sessions
 from models.reranker.candidates import top_unseen
 from models.reranker.features import FEATURE_SET, FEATURES, Moments, compute, matrix
 from models.reranker.itemlog import ItemLog
 from models.reranker.runtime import Reranker
 from models.session.runtime import SessionModel
 from schemas.errors import WhyrecError
-from schemas.events import ENGAGEMENTS, Impression, SessionEvent, SlateItem
+from schemas.events import Impression, SessionEvent, SlateItem
 
 MAX_SESSION = 50
 
@@ -128,7 +128,7 @@ def moved_to(impression: Impression, timestamp_ms: int) -> Impression:
         {
             "item_id": event["item_id"],
             "engagement": event["engagement"],
-            "timestamp_ms": event["timestamp_ms"] + shift,
+            "timestamp_ms": None if event["timestamp_ms"] is None else event["timestamp_ms"] + shift,
         }
         for event in impression["session"]
     ]
@@ -139,7 +139,7 @@ def _session_events(moments: Moments, bundle: Bundle) -> list[list[SessionEvent]
     item_ids = bundle.catalog.item_ids
     return [
         [
-            {"item_id": item_ids[index - 1], "engagement": ENGAGEMENTS[code - 1], "timestamp_ms": timestamp_ms}
+            {"item_id": item_ids[index - 1], "engagement": ENGAGEMENT_NAMES[code - 1], "timestamp_ms": timestamp_ms}
             for index, code, timestamp_ms in zip(items, codes, times, strict=True)
             if index
         ]
@@ -151,14 +151,14 @@ def _session_events(moments: Moments, bundle: Bundle) -> list[list[SessionEvent]
 
 def engagement_codes(bundle: Bundle) -> NDArray[np.int64]:
     """Map the engagement codes of Sessions to those of the bundle's session model: int64 [6]; 0 is padding in both."""
-    known = bundle.manifest.engagements
-    missing = [name for name in ENGAGEMENTS if name not in known]
+    known = bundle.manifest.engagement_names
+    missing = [name for name in ENGAGEMENT_NAMES if name not in known]
     if missing:
         raise UnfitBundle(
-            f"expected a session model for the engagements {', '.join(ENGAGEMENTS)}, got one for "
+            f"expected a session model for the engagements {', '.join(ENGAGEMENT_NAMES)}, got one for "
             f"{', '.join(known)}: add {', '.join(missing)} to the manifest and train the model with them"
         )
-    return np.array([0, *(known.index(name) + 1 for name in ENGAGEMENTS)], dtype=np.int64)
+    return np.array([0, *(known.index(name) + 1 for name in ENGAGEMENT_NAMES)], dtype=np.int64)
 
 
 def require_same_catalog(bundle: Bundle, sessions: Sessions) -> None:

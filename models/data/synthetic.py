@@ -7,17 +7,18 @@ They exercise every stage of an explanation, because the bundle reproduces their
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from models.bundle import Bundle
-from models.manifest import Feature
+from models.feature import Owner
 from models.reranker.runtime import Reranker
 from models.session.runtime import SessionModel, left_pad
 from schemas.events import Impression, SlateItem
 
+_SENT: Final[tuple[Owner, ...]] = ("user", "context", "item")
 _NOW_MS = 1_760_000_000_000
 _EVENT_EVERY_MS = 60_000
 
@@ -34,7 +35,7 @@ class SyntheticSlates:
         """
         self._bundle = bundle
         self._session = SessionModel(bundle)
-        self._reranker = Reranker.load(bundle)
+        self._reranker = Reranker.load(bundle) if bundle.has_reranker else None
         self._random = np.random.default_rng(seed)
 
     def slate(self, *, events: int, items: int) -> Impression:
@@ -44,15 +45,18 @@ class SyntheticSlates:
         """
         bundle, random = self._bundle, self._random
         event = random.integers(1, len(bundle.catalog) + 1, size=events)
-        engagement = random.integers(1, len(bundle.manifest.engagements) + 1, size=events)
+        kinds = len(bundle.manifest.engagements)
+        engagement = random.integers(1, kinds + 1, size=events) if kinds else np.zeros(events, dtype=np.int64)
         candidate = 1 + random.permutation(len(bundle.catalog))[:items]
         limit = bundle.manifest.max_length
         vector = self._session.run(left_pad([event], limit), left_pad([engagement], limit), without=False).vector[0]
-        ranking = bundle.item_vectors[candidate] @ vector
-        user = _features(bundle.owned("user"), 1, random)
-        item = _features(bundle.owned("item"), len(candidate), random)
-        rows = np.column_stack([np.repeat(user, len(candidate), axis=0), item, ranking]).astype(np.float64)
-        reranking = self._reranker.score(rows).astype(np.float32)
+        ranking = (bundle.item_vectors[candidate] @ vector + bundle.item_bias[candidate]).astype(np.float32)
+        rows = self._features(len(candidate))
+        if bundle.session_column is not None:
+            rows[:, bundle.session_column] = ranking
+        reranking = ranking if self._reranker is None else self._reranker.score(rows.astype(np.float64))
+        reranking = reranking.astype(np.float32)
+        owned = {owner: rows[:, [each.owner == owner for each in bundle.features]] for owner in _SENT}
         return {
             "request_id": str(uuid.UUID(bytes=random.bytes(16), version=4)),
             "timestamp_ms": _NOW_MS,
@@ -64,27 +68,30 @@ class SyntheticSlates:
             "session": [
                 {
                     "item_id": bundle.catalog.item_ids[index - 1],
-                    "engagement": bundle.manifest.engagements[code - 1],
+                    "engagement": bundle.manifest.engagement_names[code - 1] if code else "",
                     "timestamp_ms": _NOW_MS - _EVENT_EVERY_MS * (events - place),
                 }
                 for place, (index, code) in enumerate(zip(event.tolist(), engagement.tolist(), strict=True))
             ],
-            "user_features": user[0].tolist(),
+            "user_features": owned["user"][0].tolist(),
+            "context_features": owned["context"][0].tolist(),
             "items": [
                 SlateItem(
                     item_id=bundle.catalog.item_ids[candidate[row] - 1],
                     position=position,
-                    ranking_score=float(np.float32(ranking[row])),
+                    ranking_score=float(ranking[row]),
                     reranking_score=float(reranking[row]),
-                    item_features=item[row].tolist(),
+                    item_features=owned["item"][row].tolist(),
                 )
                 for position, row in enumerate(np.argsort(-reranking, kind="stable").tolist(), start=1)
             ],
         }
 
-
-def _features(features: Iterable[Feature], rows: int, random: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Draw feature values of plausible size: float32 [rows, features]."""
-    largest = np.array([100.0 if feature.unit in {"%", "percentile"} else 2.0 for feature in features])
-    values: npt.NDArray[np.float32] = (random.random((rows, len(largest))) * largest).astype(np.float32)
-    return values
+    def _features(self, items: int) -> npt.NDArray[np.float32]:
+        """Draw feature values of plausible size, those that the slate's items share once: float32 [items, F]."""
+        features = self._bundle.features
+        largest = np.array([100.0 if feature.unit in {"%", "percentile"} else 2.0 for feature in features])
+        values: npt.NDArray[np.float32] = (self._random.random((items, len(features))) * largest).astype(np.float32)
+        shared = [feature.owner != "item" for feature in features]
+        values[:, shared] = values[:1, shared]
+        return values

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.sessions import COMPLETE, LIKE, SHARE, SKIP, VIEW, Sessions
-from models.manifest import Feature
+from models.feature import Feature
 from models.reranker.itemlog import HOUR_MS, ITEM_STATISTICS, PRIOR_PLAYS, ItemLog
 
 FEATURE_SET = "interactions-1"
@@ -22,26 +22,36 @@ NICHE_BELOW = 50  # popularity percentile
 ENGAGED = (LIKE, COMPLETE, SHARE)
 
 USER_FEATURES = (
-    Feature("history_length", "user", "How much you have watched lately", unit="titles"),
-    Feature("category_count", "user", "How many categories you watch", unit="categories"),
-    Feature("category_evenness", "user", "How evenly you spread over categories", unit="0 to 1"),
-    Feature("top_category_share", "user", "How much of your history one category takes", unit="%"),
-    Feature("view_share", "user", "How often you only have a look", unit="%"),
-    Feature("like_share", "user", "How often you like what you watch", unit="%"),
-    Feature("complete_share", "user", "How often you finish what you start", unit="%"),
-    Feature("share_share", "user", "How often you share what you watch", unit="%"),
-    Feature("skip_share", "user", "How often you skip", unit="%"),
-    Feature("recent_engaged_share", "user", "How often your latest titles pleased you", unit="%"),
-    Feature("recent_skip_share", "user", "How often you skipped your latest titles", unit="%"),
-    Feature("last_engaged", "user", "Whether your last title pleased you", unit="0 or 1"),
-    Feature("hours_since_last", "user", "Time since you last watched", unit="hours"),
-    Feature("days_covered", "user", "How far back your history goes", unit="days"),
-    Feature("events_last_day", "user", "How much you watched in the last day", unit="titles"),
-    Feature("events_last_week", "user", "How much you watched in the last week", unit="titles"),
-    Feature("usual_gap_hours", "user", "Usual time between two of your titles", unit="hours"),
-    Feature("usual_popularity", "user", "How popular the titles you watch are", unit="percentile"),
-    Feature("niche_share", "user", "How often you watch what few others watch", unit="%"),
-    Feature("category_switches", "user", "How often you change category", unit="%"),
+    Feature("history_length", "user", "How much you have watched lately", unit="titles", is_history_derived=True),
+    Feature("category_count", "user", "How many categories you watch", unit="categories", is_history_derived=True),
+    Feature(
+        "category_evenness", "user", "How evenly you spread over categories", unit="0 to 1", is_history_derived=True
+    ),
+    Feature(
+        "top_category_share", "user", "How much of your history one category takes", unit="%", is_history_derived=True
+    ),
+    Feature("view_share", "user", "How often you only have a look", unit="%", is_history_derived=True),
+    Feature("like_share", "user", "How often you like what you watch", unit="%", is_history_derived=True),
+    Feature("complete_share", "user", "How often you finish what you start", unit="%", is_history_derived=True),
+    Feature("share_share", "user", "How often you share what you watch", unit="%", is_history_derived=True),
+    Feature("skip_share", "user", "How often you skip", unit="%", is_history_derived=True),
+    Feature(
+        "recent_engaged_share", "user", "How often your latest titles pleased you", unit="%", is_history_derived=True
+    ),
+    Feature("recent_skip_share", "user", "How often you skipped your latest titles", unit="%", is_history_derived=True),
+    Feature("last_engaged", "user", "Whether your last title pleased you", unit="0 or 1", is_history_derived=True),
+    Feature("hours_since_last", "user", "Time since you last watched", unit="hours", is_history_derived=True),
+    Feature("days_covered", "user", "How far back your history goes", unit="days", is_history_derived=True),
+    Feature("events_last_day", "user", "How much you watched in the last day", unit="titles", is_history_derived=True),
+    Feature(
+        "events_last_week", "user", "How much you watched in the last week", unit="titles", is_history_derived=True
+    ),
+    Feature("usual_gap_hours", "user", "Usual time between two of your titles", unit="hours", is_history_derived=True),
+    Feature(
+        "usual_popularity", "user", "How popular the titles you watch are", unit="percentile", is_history_derived=True
+    ),
+    Feature("niche_share", "user", "How often you watch what few others watch", unit="%", is_history_derived=True),
+    Feature("category_switches", "user", "How often you change category", unit="%", is_history_derived=True),
 )
 ITEM_FEATURES = (
     *ITEM_STATISTICS,
@@ -53,6 +63,7 @@ ITEM_FEATURES = (
             display_name,
             is_category=True,
             is_personal=True,
+            is_history_derived=True,
             unit=unit,
             is_actionable=name in {"category_share", "recent_category_share", "category_lift"},
         )
@@ -65,13 +76,28 @@ ITEM_FEATURES = (
             ("category_lift", "How much more of its category you watch than others", "times"),
         )
     ),
-    Feature("follow_rate", "item", "How often people watch it after one of your titles", is_personal=True, unit="%"),
-    Feature("follow_last_rate", "item", "How often people watch it after your last title", is_personal=True, unit="%"),
+    Feature(
+        "follow_rate",
+        "item",
+        "How often people watch it after one of your titles",
+        is_personal=True,
+        is_history_derived=True,
+        unit="%",
+    ),
+    Feature(
+        "follow_last_rate",
+        "item",
+        "How often people watch it after your last title",
+        is_personal=True,
+        is_history_derived=True,
+        unit="%",
+    ),
     Feature(
         "follow_engaged_rate",
         "item",
         "How often people watch it after one that pleased you",
         is_personal=True,
+        is_history_derived=True,
         unit="%",
     ),
     Feature(
@@ -79,13 +105,14 @@ ITEM_FEATURES = (
         "item",
         "How far its popularity is from what you usually watch",
         is_personal=True,
+        is_history_derived=True,
         unit="percentile",
     ),
 )
 FEATURES = (
     *USER_FEATURES,
     *ITEM_FEATURES,
-    Feature("session_score", "context", "How well it fits what you watched last"),
+    Feature("session_score", "session", "How well it fits what you watched last"),
 )
 
 

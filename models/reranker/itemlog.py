@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.sessions import COMPLETE, LIKE, SHARE, SKIP, Sessions
-from models.manifest import Feature
+from models.feature import Feature
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -23,7 +23,9 @@ MIN_TREND_PLAYS = 3  # with fewer plays the trend is undefined
 
 ITEM_STATISTICS = (
     Feature("popularity_percentile", "item", "How popular it is in your region", unit="percentile"),
-    Feature("trend_percentile", "item", "How fast it is gaining viewers in your region", unit="percentile"),
+    Feature(
+        "trend_percentile", "item", "How fast it is gaining viewers in your region", unit="percentile", meaning="trend"
+    ),
     Feature("recent_popularity_percentile", "item", "How popular it was this week", unit="percentile"),
     Feature("category_popularity_percentile", "item", "How popular it is within its category", unit="percentile"),
     Feature("completion_rate", "item", "How often people finish it", unit="%"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import lightgbm as lgb
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.errors import BundleError
+from models.reranker.link import Link
 from models.trees.forest import Trees
 
 _TREE_SIZES = re.compile(r"^tree_sizes=(.*)\n", re.MULTILINE)
@@ -21,20 +23,21 @@ class Reranker:
     """Scores rows of features, which stand in the order of the bundle's features.json.
 
     booster: the model as LightGBM reads it. trees: computes LightGBM's raw scores, bit for bit, in a fraction of the
-    time; None for a model that only LightGBM can score. output: what the events' scores are, "raw" or "probability".
-    width: the number of features.
+    time; None for a model that only LightGBM can score. link: from raw scores to the scores that are sent. width: the
+    number of features; session_column: which of them is the session model's score, None if the trees do not read it.
     """
 
     booster: lgb.Booster
     trees: Trees | None
-    output: str
+    link: Link
     width: int
+    session_column: int | None
 
     @classmethod
     def load(cls, bundle: Bundle) -> Reranker:
-        """Read the re-ranker of a bundle.
+        """Read the re-ranker of a bundle that has one.
 
-        Raises BundleError if LightGBM cannot read the model, or if its number of features is not that of features.json.
+        Raises BundleError if LightGBM cannot read the model, or if the model is none that ranks by one score per item.
         """
         booster = read_trees(bundle.reranker_text.read_text(encoding="utf-8"))
         if booster.num_feature() != len(bundle.features):
@@ -42,15 +45,39 @@ class Reranker:
                 f"reranker.txt: expected {len(bundle.features)} features as in features.json, got "
                 f"{booster.num_feature()}: train the re-ranker on the listed features."
             )
-        return cls(booster, Trees.of(booster), bundle.manifest.reranker_output, len(bundle.features))
+        classes = booster.num_model_per_iteration()
+        if classes != 1:
+            raise BundleError(
+                f"reranker.txt: expected one score per item, got a model of {classes} classes: an explanation "
+                "needs the one score that the slate is ordered by; train with another objective."
+            )
+        if booster.num_trees() == 0:
+            raise BundleError(
+                "reranker.txt: expected trees, got a model without any: its scores are all the same; train it for at "
+                "least one round, or write the bundle without a re-ranker."
+            )
+        manifest = bundle.manifest
+        output = manifest.reranker_output or "raw"
+        link = Link.of(booster, output, manifest.reranker_offset)
+        if link is None:
+            raise BundleError(
+                f"reranker.txt: expected an objective whose {output} can be computed from the raw score, got another: "
+                'send raw scores (predict(..., raw_score=True)) and set reranker_output to "raw".'
+            )
+        return cls(booster, Trees.of(booster), link, len(bundle.features), bundle.session_column)
 
     def score(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Score rows ``X`` float64 [n, F] on the scale of the events' scores, raw or probability: float64 [n]."""
-        return self._predict(X, raw=self.output == "raw")
+        """Score rows ``X`` float64 [n, F] on the scale of the events' scores: float64 [n]."""
+        return self.link.score(self.raw(X))
 
     def raw(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the raw scores of rows ``X`` float64 [n, F], float64 [n]. SHAP values add up to the raw score."""
-        return self._predict(X, raw=True)
+        self._check(X)
+        if len(X) == 0:
+            return np.zeros(0)
+        if self.trees is not None:
+            return self.trees.raw(np.asarray(X, dtype=np.float64))
+        return np.asarray(self.booster.predict(X, raw_score=True, num_threads=1), dtype=np.float64)
 
     def rescorer(self, X: NDArray[np.float64]) -> Rescorer:
         """Prepare to score rows ``X`` float64 [n, F] with other session scores. The caller must not change the rows."""
@@ -58,67 +85,100 @@ class Reranker:
         return Rescorer(self, X)
 
     def self_check(self, rows: NDArray[np.float64]) -> None:
-        """Compile the kernels and compare their raw scores of rows float64 [n, F] with LightGBM's own.
+        """Compile the kernels and compare their scores of rows float64 [n, F] with LightGBM's own.
 
         The rows are scored twice: as they are, and through :meth:`rescorer` with their session scores in reverse order.
-        Raises BundleError if any score differs.
+        Raises BundleError if any raw score differs, or a score that is sent by more than float64 rounding.
         """
         every, changed = np.arange(len(rows)), rows.copy()
-        changed[:, -1] = rows[::-1, -1]
+        if self.session_column is not None:
+            changed[:, self.session_column] = rows[::-1, self.session_column]
         expected = np.asarray(self.booster.predict(rows, raw_score=True, num_threads=1), dtype=np.float64)
         rescored = np.asarray(self.booster.predict(changed, raw_score=True, num_threads=1), dtype=np.float64)
-        difference = [self.raw(rows) - expected, self.rescorer(rows).raw(every, changed[:, -1]) - rescored]
+        session_score = rows[::-1, self.session_column or 0]
+        difference = [self.raw(rows) - expected, self.rescorer(rows).raw(every, session_score) - rescored]
         worst = float(np.abs(difference).max(initial=0.0))
         if worst > 0:
             raise BundleError(
                 f"re-ranker: expected LightGBM's own scores, got a difference of {worst:g}: do not serve explanations "
                 "of this model, and report this defect."
             )
-
-    def _predict(self, X: NDArray[np.float64], *, raw: bool) -> NDArray[np.float64]:
-        self._check(X)
-        if len(X) == 0:
-            return np.zeros(0)
-        if raw and self.trees is not None:
-            return self.trees.raw(np.asarray(X, dtype=np.float64))
-        return np.asarray(self.booster.predict(X, raw_score=raw, num_threads=1), dtype=np.float64)
+        if self.link.name == "raw score" and self.link.trees == 1:
+            return
+        predicted = np.asarray(self.booster.predict(rows, num_threads=1), dtype=np.float64)
+        sent = replace(self.link, offset=0.0).score(expected)
+        if not np.allclose(sent, predicted, rtol=1e-9, atol=1e-12):
+            raise BundleError(
+                f"re-ranker: expected the {self.link.name} to be what LightGBM predicts, got a difference of "
+                f"{np.abs(sent - predicted).max():g}: send raw scores, and report this defect."
+            )
 
     def _check(self, X: NDArray[np.float64]) -> None:
         if X.ndim != 2 or X.shape[1] != self.width:
             raise BundleError(
                 f"re-ranker: expected rows of {self.width} features, got an array of shape {list(X.shape)}: arrange "
-                "user features, item features and session_score as columns, in the order of features.json."
+                "the features as columns, in the order of features.json."
             )
+
+
+class Rescores(Protocol):
+    """Scores items with other session scores."""
+
+    def raw(self, row: NDArray[np.int64], session_score: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the raw scores of rows int64 [m] with session scores float64 [m]: float64 [m]."""
+
+    def sent(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the scores that are sent for raw scores, float64 [m]."""
+
+    def score(self, row: NDArray[np.int64], session_score: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the scores that are sent, of rows int64 [m] with session scores float64 [m]: float64 [m]."""
+
+
+class SessionRanking:
+    """Stands for the re-ranker where there is none: the session scores order the slate."""
+
+    def raw(self, row: NDArray[np.int64], session_score: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: ARG002 - as in Rescores
+        """Return the session scores float64 [m]."""
+        return session_score
+
+    def sent(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the session scores float64 [m]."""
+        return raw
+
+    def score(self, row: NDArray[np.int64], session_score: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: ARG002 - as in Rescores
+        """Return the session scores float64 [m]."""
+        return session_score
 
 
 class Rescorer:
     """Scores rows with other session scores, bit for bit as the re-ranker scores the changed rows.
 
     Raw scores come from cached leaves where possible (``Trees.cache_rows``), so that the trees are evaluated once per
-    row, however many session scores follow. Otherwise the changed rows are scored from the start; so are probabilities,
-    which LightGBM computes.
+    row, however many session scores follow. Otherwise the changed rows are scored from the start. A session score that
+    the trees do not read changes nothing.
     """
 
     def __init__(self, reranker: Reranker, X: NDArray[np.float64]) -> None:
         self._reranker, self._X = reranker, X
-        self._cached = None if reranker.trees is None else reranker.trees.cache_rows(X, reranker.width - 1)
+        trees, column = reranker.trees, reranker.session_column
+        self._cached = None if trees is None or column is None else trees.cache_rows(X, column)
 
     def score(self, row: NDArray[np.int64], session_score: NDArray[np.float64]) -> NDArray[np.float64]:
         """Score rows int64 [m] with session scores float64 [m], on the scale of ``Reranker.score``: float64 [m]."""
-        if self._reranker.output == "raw":
-            return self.raw(row, session_score)
-        return self._reranker.score(self._changed(row, session_score))
+        return self.sent(self.raw(row, session_score))
+
+    def sent(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the scores that are sent for raw scores, float64 [m]."""
+        return self._reranker.link.score(raw)
 
     def raw(self, row: NDArray[np.int64], session_score: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the raw scores of rows int64 [m] with session scores float64 [m]: float64 [m]."""
         if self._cached is not None:
             return self._cached.raw(row, session_score)
-        return self._reranker.raw(self._changed(row, session_score))
-
-    def _changed(self, row: NDArray[np.int64], session_score: NDArray[np.float64]) -> NDArray[np.float64]:
         X = self._X[row]
-        X[:, -1] = session_score
-        return X
+        if self._reranker.session_column is not None:
+            X[:, self._reranker.session_column] = session_score
+        return self._reranker.raw(X)
 
 
 def read_trees(text: str) -> lgb.Booster:

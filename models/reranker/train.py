@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.sessions import Sessions
-from models.manifest import Feature
+from models.feature import Feature
 from models.reranker.candidates import Encode, top_unseen
 from models.reranker.features import ENGAGED, FEATURE_SET, FEATURES, Moments, compute, matrix
 from models.reranker.itemlog import ItemLog

@@ -23,7 +23,7 @@ class Causes:
     Attributes:
         score_drop: by the largest drop of the next item's score without the event; None if the graph has no output
             ``without``.
-        attention: by the largest mean attention.
+        attention: by the largest mean attention; None for a model without attention.
         newest: always the newest event.
         random: the expected share of a random choice.
         histories: number of histories.
@@ -31,7 +31,7 @@ class Causes:
     """
 
     score_drop: float | None
-    attention: float
+    attention: float | None
     newest: float
     random: float
     histories: int
@@ -60,7 +60,8 @@ def measure_causes(model: SessionModel, item_vectors: npt.NDArray[np.float32], s
         part, top, items = part[hit], top[hit], items[hit]
         output = model.run(items, engagements[hit])
         column = cause[part] + items.shape[1] - history.lengths[part]
-        found["attention"].append(output.attention.mean(axis=(1, 2)).argmax(axis=1) == column)
+        if output.attention is not None:
+            found["attention"].append(output.attention.mean(axis=(1, 2)).argmax(axis=1) == column)
         found["newest"].append(column == items.shape[1] - 1)
         chance.append(1.0 / history.lengths[part])
         if output.without is not None:
@@ -72,7 +73,7 @@ def measure_causes(model: SessionModel, item_vectors: npt.NDArray[np.float32], s
         return None
     return Causes(
         score_drop=float(np.concatenate(found["score_drop"]).mean()) if found["score_drop"] else None,
-        attention=float(np.concatenate(found["attention"]).mean()),
+        attention=float(np.concatenate(found["attention"]).mean()) if found["attention"] else None,
         newest=float(np.concatenate(found["newest"]).mean()),
         random=float(random.mean()),
         histories=len(random),

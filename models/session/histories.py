@@ -20,16 +20,12 @@ Ints = npt.NDArray[np.int64]
 class Histories:
     """Past events of K sessions, left-padded: the newest event is in the last column, padding is 0.
 
-    item and engagement are int64 [K, W] (indices of the bundle's catalogue and engagements), length int64 [K]. They
-    hold the window: the newest events of each session, as many as the session model reads. older holds the V columns
-    of events before the window, in the same form; None where no session has such events. The model does not read them,
-    but the newest of them move into the window where an event of the window is deleted.
+    item and engagement are int64 [K, W] (indices of the bundle's catalogue and engagements), length int64 [K].
     """
 
     item: Ints
     engagement: Ints
     length: Ints
-    older: Histories | None = None
 
     def __len__(self) -> int:
         return len(self.length)
@@ -38,11 +34,6 @@ class Histories:
     def width(self) -> int:
         """Number of columns: the length of the longest history, or more."""
         return int(self.item.shape[1])
-
-    @property
-    def all_items(self) -> Ints:
-        """Items of the window and, behind them, of the older events: int64 [K, W + V], the columns of an edit."""
-        return self.item if self.older is None else np.concatenate([self.item, self.older.item], axis=1)
 
     @property
     def present(self) -> Bools:
@@ -58,13 +49,13 @@ class Histories:
 class Reading:
     """The session model's output for K histories; all zeros for an empty history, which no model is run on.
 
-    vector float32 [K, d]; attention float32 [K, W], from the newest event, mean over layers and heads; cache float32
-    [K, W, s], the KV cache, None where the model has no incremental inference; masked float32 [K, W, d], the session
-    vector with each event masked, where the graph computes that in the same run.
+    vector float32 [K, d]; attention float32 [K, W], from the newest event, mean over layers and heads, None for a model
+    without attention; cache float32 [K, W, s], the KV cache, None where the model has no incremental inference; masked
+    float32 [K, W, d], the session vector with each event masked, where the graph computes that in the same run.
     """
 
     histories: Histories
     vector: Floats
-    attention: Floats
+    attention: Floats | None
     cache: Floats | None
     masked: Floats | None

@@ -4,8 +4,8 @@ The contract of the graph, whoever exported it:
 
 - input ``item_index`` int64 [batch, length], 0 = padding on the left, newest event in the last column; optionally
   ``engagement_index``, the same shape; any length up to the manifest's max_length, or always its fixed_length;
-- outputs ``session_vector`` float32 [batch, d] and ``attention`` float32 [batch, layers, heads, length], from the
-  newest position; optionally ``without`` float32 [batch, length, d], the session vector with each event masked out;
+- output ``session_vector`` float32 [batch, d]; optionally ``attention`` float32 [batch, layers, heads, length], from
+  the newest position, and ``without`` float32 [batch, length, d], the session vector with each event masked out;
 - optionally an input ``want_without``, a boolean scalar with a default: false saves the work of ``without``;
 - optionally an output ``state`` float32 [batch, length, s], the KV cache: all that later positions read of each
   position. A graph of our own export that has it gets incremental inference (``models/session/incremental``);
@@ -36,6 +36,11 @@ from models.session.incremental import IncrementalInference
 
 _EXTRAS = ("without", "state")
 _OUTPUTS = {"session_vector": 2, "attention": 4} | dict.fromkeys(_EXTRAS, 3)  # name: rank
+_REQUIRED = "session_vector"
+_NOT_FINITE = (
+    " (The softmax of a row whose attention is masked throughout, such as a row of padding, is not finite: let such a "
+    "row attend to itself.)"
+)
 
 # Events in one run of the graph, or pairs of events where ``without`` is asked for, padding included: few enough that
 # what passes between the nodes stays in a core's cache.
@@ -50,13 +55,14 @@ _WIDTH_STEP = 4
 class SessionOutput:
     """The outputs of the graph for a batch.
 
-    vector is float32 [B, d]; attention float32 [B, layers, heads, L], from the newest event; without float32 [B, L, d],
+    vector is float32 [B, d]; attention float32 [B, layers, heads, L], from the newest event, None for a model without
+    attention; without float32 [B, L, d],
     the vector with each event masked (the vector itself at padding); cache float32 [B, L, s], the KV cache. The last
     two are None where the graph has no such output or the caller did not ask for it.
     """
 
     vector: npt.NDArray[np.float32]
-    attention: npt.NDArray[np.float32]
+    attention: npt.NDArray[np.float32] | None
     without: npt.NDArray[np.float32] | None = None
     cache: npt.NDArray[np.float32] | None = None
 
@@ -88,6 +94,7 @@ class SessionModel:
         self._inputs = self._check_inputs()
         self._outputs = self._check_outputs()
         self.has_engagements = "engagement_index" in self._inputs
+        self.has_attention = "attention" in self._outputs
         self.has_without = "without" in self._outputs
         self.cache_size = self._cache_size()
         self.has_blank = BLANK_EVENT in self._session.get_modelmeta().custom_metadata_map
@@ -110,7 +117,7 @@ class SessionModel:
     @property
     def blank_event(self) -> tuple[int, int]:
         """Item and engagement index of the blank event, for a graph that has one (has_blank)."""
-        return len(self._bundle.catalog) + 1, len(self._bundle.manifest.engagements) + 1
+        return len(self._bundle.catalog) + 1, len(self._bundle.engagements) + 1
 
     def with_incremental(self, inference: IncrementalInference | None) -> SessionModel:
         """Return this model with other incremental inference, or, with None, on the graph alone."""
@@ -126,7 +133,8 @@ class SessionModel:
 
     def _read(self, histories: Histories, *, without: bool, cache: bool) -> Reading:
         output = self.run(histories.item, histories.engagement, without=without, cache=cache)
-        return Reading(histories, output.vector, output.attention.mean(axis=(1, 2)), output.cache, output.without)
+        attention = None if output.attention is None else output.attention.mean(axis=(1, 2))
+        return Reading(histories, output.vector, attention, output.cache, output.without)
 
     def run(
         self,
@@ -163,13 +171,16 @@ class SessionModel:
         for part, width in _runs(widths, "without" in extras):
             cut = slice(length - width, None)
             got = self._call(item_index[part, cut], engagement_index[part, cut], extras)
-            vector[part], attention[part, ..., cut] = got["session_vector"], got["attention"]
+            vector[part] = got["session_vector"]
+            if self.has_attention:
+                attention[part, ..., cut] = got["attention"]
             for name, each in made.items():
                 if name != "state":
                     each[part] = vector[part, None]
                 each[part, cut] = got[name]
         cut_back = {name: each[:, lead:] for name, each in made.items()}
-        return SessionOutput(vector, attention[..., lead:], cut_back.get("without"), cut_back.get("state"))
+        seen = attention[..., lead:] if self.has_attention else None
+        return SessionOutput(vector, seen, cut_back.get("without"), cut_back.get("state"))
 
     def _call(
         self,
@@ -188,7 +199,7 @@ class SessionModel:
             feed["engagement_index"] = engagement_index
         if "want_without" in self._inputs:
             feed["want_without"] = np.array("without" in extras)
-        names = ["session_vector", "attention", *extras]
+        names = ["session_vector", *(["attention"] if self.has_attention else []), *extras]
         try:
             got = dict(zip(names, self._session.run(names, feed), strict=True))
         except Exception as error:
@@ -197,7 +208,9 @@ class SessionModel:
                 "free batch and length, or give the manifest the fixed_length that it reads."
             ) from error
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(extras, (batch, columns, self._d))
-        shapes |= {"session_vector": (batch, self._d), "attention": (batch, *got["attention"].shape[1:3], columns)}
+        shapes["session_vector"] = (batch, self._d)
+        if self.has_attention:
+            shapes["attention"] = (batch, *got["attention"].shape[1:3], columns)
         shapes |= {"state": (batch, columns, self.cache_size)} if "state" in extras else {}
         for name, array in got.items():
             if array.shape != shapes[name] or array.dtype != np.float32 or not np.isfinite(array).all():
@@ -205,10 +218,11 @@ class SessionModel:
                 raise BundleError(
                     f"session.onnx: expected {name} float32 {list(shapes[name])} for item_index "
                     f"{list(item_index.shape)}, got {array.dtype} {list(array.shape)}{finite}: export it to the "
-                    "contract."
+                    f"contract.{'' if np.isfinite(array).all() else _NOT_FINITE}"
                 )
         if fixed is not None:
-            got["attention"] = got["attention"][..., fixed - length :]
+            if self.has_attention:
+                got["attention"] = got["attention"][..., fixed - length :]
             got |= {name: got[name][:, fixed - length :] for name in extras}
         return got
 
@@ -218,9 +232,11 @@ class SessionModel:
         known = {"item_index": "tensor(int64)", "engagement_index": "tensor(int64)", "want_without": "tensor(bool)"}
         wrong = {name: kind for name, kind in inputs.items() if known.get(name) != kind}
         if "item_index" not in inputs or wrong:
+            narrow = any(kind == "tensor(int32)" for kind in wrong.values())
+            remedy = "cast the ids to int64 when exporting" if narrow else "name the inputs so when exporting"
             raise BundleError(
                 "session.onnx: expected the input item_index int64, optionally engagement_index int64, got "
-                f"{', '.join(f'{name} {kind}' for name, kind in inputs.items())}: name the inputs so when exporting."
+                f"{', '.join(f'{name} {kind}' for name, kind in inputs.items())}: {remedy}."
             )
         return (set(inputs) | set(optional)) & set(known)
 
@@ -228,7 +244,7 @@ class SessionModel:
         outputs = {each.name: each for each in self._session.get_outputs()}
         for name, rank in _OUTPUTS.items():
             if name not in outputs:
-                if name in _EXTRAS:
+                if name != _REQUIRED:
                     continue
                 raise BundleError(
                     f"session.onnx: expected an output {name}, got {', '.join(outputs)}: name the outputs so when "
@@ -263,8 +279,8 @@ class SessionModel:
         if len(self._bundle.catalog) == 0 or self.max_length < 2:
             items = items[1:, :1]
         extras = [name for name in _EXTRAS if name in self._outputs]
-        _, layers, heads, _ = self._call(items, (items > 0).astype(np.int64), extras)["attention"].shape
-        return layers, heads
+        got = self._call(items, (items > 0).astype(np.int64), extras)
+        return got["attention"].shape[1:3] if self.has_attention else (0, 0)
 
     def _check_batch(self, item_index: npt.NDArray[np.int64], engagement_index: npt.NDArray[np.int64]) -> None:
         self._check_indices(item_index, engagement_index)
@@ -292,7 +308,7 @@ class SessionModel:
             )
         for name, array, most in (
             ("item", item_index, len(self._bundle.catalog) + self.has_blank),
-            ("engagement", engagement_index, len(self._bundle.manifest.engagements) + self.has_blank),
+            ("engagement", engagement_index, len(self._bundle.engagements) + self.has_blank),
         ):
             if array.size and (array.min() < 0 or array.max() > most):
                 raise SessionInputError(

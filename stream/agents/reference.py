@@ -42,7 +42,7 @@ def reference_slate(bundle: Bundle) -> dict[str, Any]:
         "session": [
             {
                 "item_id": item_ids[index - 1],
-                "engagement": manifest.engagements[kind - 1],
+                "engagement": manifest.engagement_names[kind - 1],
                 "timestamp_ms": _NOW_MS - _MINUTE_MS * (events - place),
             }
             for place, (index, kind) in enumerate(zip(session.tolist(), engagement.tolist(), strict=True))

@@ -89,7 +89,8 @@ class GroundTruth:
         return bool((self._category[top] & (contribution[top] > 0)).any())
 
     def _batch(self, impressions: Sequence[Mapping[str, Any]]) -> list[EventEffects]:
-        catalog, known = self._bundle.catalog, self._bundle.manifest.engagements
+        catalog, known = self._bundle.catalog, self._bundle.manifest.engagement_names
+        roles = {each.name: each.role for each in self._bundle.manifest.engagements}
         limit = self._bundle.manifest.max_length
         items = left_pad(
             [catalog.index([event["item_id"] for event in each["session"]]) for each in impressions], limit
@@ -119,7 +120,9 @@ class GroundTruth:
                     centred_drop=centred_drop[row, :, events],
                     ig_top=_top_events(gradients[row, :, events]),
                     ig_centred_top=_top_events(gradients_centred[row, :, events]),
-                    watched=np.array([event["engagement"] != "skip" for event in each["session"]], dtype=np.bool_),
+                    watched=np.array(
+                        [roles[event["engagement"]] != "negative" for event in each["session"]], dtype=np.bool_
+                    ),
                 )
             )
         return measured

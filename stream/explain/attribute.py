@@ -9,6 +9,7 @@ import numpy as np
 
 from models.bundle import Bundle
 from models.compiled import compiled
+from models.feature import Meaning
 from stream.explain.models import Models
 from stream.explain.score import Scores
 from stream.explain.slates import Bools, Doubles, Floats, Ints, Slates, watched
@@ -16,9 +17,6 @@ from stream.explain.top_k import write_top_k
 
 TOP_FEATURES: Final = 5
 """Contributions that an explanation carries."""
-
-TREND_FEATURE: Final = "trend_percentile"
-"""The feature, if a bundle has it, that says how fast an item is rising: a percentile from 0 to 100."""
 
 RESIDUAL_TOLERANCE: Final = 1e-5
 """Float32 rounding of some hundred trees' values, relative to the size of what is summed (to 1 at least)."""
@@ -33,9 +31,12 @@ class Signals:
     not match the models; top int64 [T, 5]: the largest by absolute value, largest first; residual float64 [T]:
     base_value + sum of contributions - raw_score; sound bool [T]: the residual is float noise, so that contributions
     may be spoken of; personal_share float32 [T]: share of the absolute contributions that comes from
-    the user and the session; category_match float32 [T]: share of the history in the item's category, and
-    category_titles int64 [T]: how many different titles of the category were watched and not skipped; popularity and
-    trend float32 [T]: percentiles, NaN where unknown.
+    the user and the session; category int64 [T]: of the item's categories the code of that of which most titles were
+    watched, category_titles int64 [T]: how many different ones, each with a sign of interest, and category_match
+    float32 [T]: share of the history in this category; popularity and trend float32 [T]: percentiles, NaN where
+    unknown.
+
+    Without a re-ranker F is 0, and what is said of contributions is NaN or false.
     """
 
     contribution: Doubles
@@ -45,6 +46,7 @@ class Signals:
     residual: Doubles
     sound: Bools
     personal_share: Floats
+    category: Ints
     category_match: Floats
     category_titles: Ints
     popularity: Floats
@@ -59,17 +61,15 @@ def attribute(slates: Slates, scores: Scores, models: Models) -> Signals:
     base_value, raw_score, residual = (np.full(len(slates.item), np.nan) for _ in range(3))
     sound = np.zeros(len(slates.item), dtype=np.bool_)
     personal_share = np.full(len(slates.item), np.nan, dtype=np.float32)
-    if len(rows):
+    if len(rows) and models.treeshap is not None:
         shap = models.treeshap.contributions(slates.features[rows], same_bits=True)
         contribution[rows] = shap[:, :-1]
         base_value[rows] = shap[:, -1]
-        raw_score[rows] = scores.rescorer.raw(rows, slates.features[rows, -1])
+        raw_score[rows] = scores.rescorer.raw(rows, slates.ranking_score[rows])
         residual[rows], sound[rows] = _residual(shap, raw_score[rows])
         personal_share[rows] = _personal_share(contribution[rows], bundle)
-    category_match, category_titles = _category_match(slates, bundle)
-    known = slates.known
-    names = [feature.name for feature in bundle.features]
-    trend = slates.features[:, names.index(TREND_FEATURE)] if TREND_FEATURE in names else np.full(len(known), np.nan)
+    category, category_match, category_titles = _category_match(slates, bundle)
+    catalog_popularity = np.where(slates.known, bundle.catalog.popularity[slates.item], np.nan)
     return Signals(
         contribution=contribution,
         base_value=base_value,
@@ -78,11 +78,20 @@ def attribute(slates: Slates, scores: Scores, models: Models) -> Signals:
         residual=residual,
         sound=sound,
         personal_share=personal_share,
+        category=category,
         category_match=category_match,
         category_titles=category_titles,
-        popularity=np.where(known, bundle.catalog.popularity[slates.item], np.nan).astype(np.float32),
-        trend=trend.astype(np.float32),
+        popularity=_percentile("popularity", slates, bundle, catalog_popularity),
+        trend=_percentile("trend", slates, bundle, np.full(len(slates.item), np.nan)),
     )
+
+
+def _percentile(meaning: Meaning, slates: Slates, bundle: Bundle, otherwise: Doubles) -> Floats:
+    """Return the feature of a meaning as a percentile from 0 to 100, or other percentiles where a bundle has none."""
+    for column, feature in enumerate(bundle.features):
+        if feature.meaning == meaning and not feature.is_sensitive:
+            return (slates.features[:, column] * (100.0 / feature.scale)).astype(np.float32)
+    return otherwise.astype(np.float32)
 
 
 def _largest(contribution: Doubles) -> Ints:
@@ -108,15 +117,15 @@ def _personal_share(contribution: Doubles, bundle: Bundle) -> Floats:
     return np.where(moved, share, np.nan).astype(np.float32)
 
 
-def _category_match(slates: Slates, bundle: Bundle) -> tuple[Floats, Ints]:
+def _category_match(slates: Slates, bundle: Bundle) -> tuple[Ints, Floats, Ints]:
     catalog, histories = bundle.catalog, slates.histories
+    category, titles = np.zeros(len(slates.item), dtype=np.int64), np.zeros(len(slates.item), dtype=np.int64)
     share = np.full(len(slates.item), np.nan, dtype=np.float32)
-    titles = np.zeros(len(slates.item), dtype=np.int64)
     interest = watched(histories, bundle)
     tables = np.empty((2, len(catalog.category_names)), dtype=np.int64)
-    _count(histories.item, histories.length, interest, slates.offsets, slates.item, catalog.category_codes, tables,
-           share, titles)  # fmt: skip
-    return share, titles
+    _count(histories.item, histories.length, interest, slates.offsets, slates.item, catalog.category_offsets,
+           catalog.category_members, tables, category, share, titles)  # fmt: skip
+    return category, share, titles
 
 
 @compiled
@@ -134,24 +143,37 @@ def _count(
     interest: Any,
     offsets: Any,
     item: Any,
-    codes: Any,
+    first: Any,
+    members: Any,
     tables: Any,
+    category: Any,
     share: Any,
     titles: Any,
 ) -> None:
-    """Count each slate's events and titles by category, and answer for all of its items that are known."""
+    """Count each slate's events and titles by category, and answer for all of its items that are known.
+
+    The categories of item i are members[first[i]:first[i + 1]]; tables int64 [2, categories] is working space.
+    """
     for slate in range(history.shape[0]):
         tables[:] = 0
         for column in range(history.shape[1]):
             past = history[slate, column]
-            tables[0, codes[past]] += past > 0
-            if interest[slate, column]:
-                # A title that was watched twice is one title.
-                new = True
-                for before in range(column):
-                    new &= history[slate, before] != past or not interest[slate, before]
-                tables[1, codes[past]] += new
+            if past == 0:
+                continue
+            # A title that was watched twice is one title.
+            new = interest[slate, column]
+            for before in range(column):
+                new &= history[slate, before] != past or not interest[slate, before]
+            for place in range(first[past], first[past + 1]):
+                tables[0, members[place]] += 1
+                tables[1, members[place]] += new
         for row in range(offsets[slate], offsets[slate + 1]):
             if item[row] > 0:
-                share[row] = tables[0, codes[item[row]]] / max(length[slate], 1)
-                titles[row] = tables[1, codes[item[row]]]
+                best = members[first[item[row]]]
+                for place in range(first[item[row]] + 1, first[item[row] + 1]):
+                    code = members[place]
+                    if (tables[1, code], tables[0, code]) > (tables[1, best], tables[0, best]):
+                        best = code
+                category[row] = best
+                share[row] = tables[0, best] / max(length[slate], 1)
+                titles[row] = tables[1, best]

@@ -69,11 +69,13 @@ def counterfactual_ranks(slates: Slates, scores: Scores, slate: Ints, vectors: F
     group = np.repeat(np.arange(len(slate)), size)
     row = np.arange(len(group)) + (slates.offsets[slate] - offsets[:-1])[group]
     score = scores.reranking[row]
+    bias = scores.bias
     again = np.flatnonzero(scores.matches[row])
     for begin in range(0, len(again), MAX_RERANKED_ROWS):
         part = again[begin : begin + MAX_RERANKED_ROWS]
         session_score = empty(len(part), np.float64)
         _score(group[part], row[part], vectors, scores.items, session_score)
+        session_score += bias[row[part]]
         score[part] = scores.rescorer.score(row[part], session_score)
     return offsets, ranks(offsets, score, slates.position[row])
 

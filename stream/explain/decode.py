@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from models.bundle import Bundle
+from models.bundle import OTHER, Bundle
+from models.feature import Owner
 from schemas.columnar import from_records, list_offsets
 from schemas.errors import InvalidEvent
-from schemas.events import ENGAGEMENTS
 from schemas.validation import faults
 from stream.explain.slates import Bools, Doubles, Ints, Slates, histories_of
+
+_ONCE_A_SLATE: Final[tuple[Owner, ...]] = ("user", "context")
+"""Owners whose features an impression carries once for all of its items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,9 @@ def decode(impressions: pa.RecordBatch, bundle: Bundle, now_ms: int) -> Decoded:
     """
     errors = faults(impressions, now_ms)
     foreign = _is_foreign(impressions, bundle)
-    for row, error in _wrong_widths(impressions, foreign, bundle).items():
-        errors.setdefault(row, error)
+    for found in (_wrong_widths(impressions, foreign, bundle), _missing_scores(impressions, foreign, bundle)):
+        for row, error in found.items():
+            errors.setdefault(row, error)
     rows = np.arange(impressions.num_rows)
     if errors:
         kept = ~np.isin(rows, list(errors))
@@ -71,13 +75,15 @@ def _wrong_widths(impressions: pa.RecordBatch, foreign: Bools, bundle: Bundle) -
     """
     found: dict[int, str] = {}
     name = bundle.manifest.feature_set
-    expected = len(bundle.owned("user"))
-    sizes = np.diff(list_offsets(impressions.column("user_features")))
-    for row in np.flatnonzero((sizes != expected) & ~foreign).tolist():
-        found[row] = (
-            f"expected {expected} user_features of {name}, got {sizes[row]}; send them all in the bundle's order, NaN "
-            "for a missing one"
-        )
+    for owner in _ONCE_A_SLATE:
+        expected = len(bundle.owned(owner))
+        sizes = np.diff(list_offsets(impressions.column(f"{owner}_features")))
+        for row in np.flatnonzero((sizes != expected) & ~foreign).tolist():
+            found.setdefault(
+                row,
+                f"expected {expected} {owner}_features of {name}, got {sizes[row]}; send them all in the bundle's "
+                "order, NaN for a missing one",
+            )
     slates = impressions.column("items")
     items, counts = slates.flatten(), np.diff(list_offsets(slates))
     expected = len(bundle.owned("item"))
@@ -93,15 +99,31 @@ def _wrong_widths(impressions: pa.RecordBatch, foreign: Bools, bundle: Bundle) -
     return found
 
 
+def _missing_scores(impressions: pa.RecordBatch, foreign: Bools, bundle: Bundle) -> dict[int, str]:
+    """Say of slates without re-ranking scores that the bundle's re-ranker should have scored, by row."""
+    if not bundle.has_reranker:
+        return {}
+    slates = impressions.column("items")
+    items, counts = slates.flatten(), np.diff(list_offsets(slates))
+    missing = items.field("reranking_score").is_null().to_numpy(zero_copy_only=False)
+    slate = np.repeat(np.arange(len(counts)), counts)
+    found: dict[int, str] = {}
+    for place in np.flatnonzero(missing & ~foreign[slate]).tolist():
+        found.setdefault(
+            int(slate[place]),
+            f"expected a reranking_score of {items.field('item_id')[place].as_py()!r}, got none; send the score of the "
+            f"re-ranker of {bundle.model_version}",
+        )
+    return found
+
+
 def _slates(impressions: pa.RecordBatch, foreign: Bools, bundle: Bundle) -> Slates:
     sessions, items_of = impressions.column("session"), impressions.column("items")
     events, items = sessions.flatten(), items_of.flatten()
     session_offsets, offsets = list_offsets(sessions), list_offsets(items_of)
     event_item = _index(events.field("item_id"), bundle)
-    engagement = _engagement_codes(bundle)[events.field("engagement").to_numpy()]
-    histories, event, older_event = histories_of(
-        session_offsets, foreign, event_item, engagement, bundle.manifest.max_length
-    )
+    engagement = _engagement(events.field("engagement"), bundle)
+    histories, event = histories_of(session_offsets, foreign, event_item, engagement, bundle.manifest.max_length)
     ranking_score = items.field("ranking_score").to_numpy().astype(np.float64)
     return Slates(
         batch=impressions,
@@ -109,7 +131,6 @@ def _slates(impressions: pa.RecordBatch, foreign: Bools, bundle: Bundle) -> Slat
         foreign=foreign,
         histories=histories,
         event=event,
-        older_event=older_event,
         sessions=session_offsets,
         event_id=events.field("item_id"),
         event_item=event_item,
@@ -118,7 +139,7 @@ def _slates(impressions: pa.RecordBatch, foreign: Bools, bundle: Bundle) -> Slat
         item=_index(items.field("item_id"), bundle),
         position=items.field("position").to_numpy().astype(np.int64),
         ranking_score=ranking_score,
-        reranking_score=items.field("reranking_score").to_numpy().astype(np.float64),
+        reranking_score=_reranking_score(items.field("reranking_score"), ranking_score),
         features=_features(impressions, offsets, foreign, ranking_score, bundle),
     )
 
@@ -130,26 +151,43 @@ def _index(item_ids: pa.StringArray, bundle: Bundle) -> Ints:
     return found
 
 
-def _engagement_codes(bundle: Bundle) -> Ints:
-    """Return the bundle's index of each engagement of the schema, 0 where the bundle does not know it: int64 [5]."""
-    index = {name: number for number, name in enumerate(bundle.manifest.engagements, start=1)}
-    return np.array([index.get(name, 0) for name in ENGAGEMENTS], dtype=np.int64)
+def _engagement(names: pa.StringArray, bundle: Bundle) -> Ints:
+    """Return the bundle's index of each engagement, 0 where the bundle does not know it: int64 [n]."""
+    index = {each.name: number for number, each in enumerate(bundle.engagements, start=1)}
+    unknown = len(bundle.engagements) if bundle.engagements[-1] is OTHER else 0
+    coded = names.dictionary_encode()
+    codes = np.array([index.get(name, unknown) for name in coded.dictionary.to_pylist()], dtype=np.int64)
+    found: Ints = codes[coded.indices.to_numpy()]
+    return found
+
+
+def _reranking_score(scores: pa.FloatArray, ranking_score: Doubles) -> Doubles:
+    """Return the scores that ordered each item, float64 [T]: without a re-ranker, the ranking scores."""
+    sent = scores.to_numpy(zero_copy_only=False).astype(np.float64)
+    return np.where(scores.is_null().to_numpy(zero_copy_only=False), ranking_score, sent) if scores.null_count else sent
 
 
 def _features(
     impressions: pa.RecordBatch, offsets: Ints, foreign: Bools, ranking_score: Doubles, bundle: Bundle
 ) -> Doubles:
-    """Lay out the input of the re-ranker, float64 [T, F]: features of the user, of the item, and the ranking score."""
+    """Lay out the input of the re-ranker, float64 [T, F], in the order of the bundle's features."""
     counts = np.diff(offsets)
     own = np.repeat(~foreign, counts)
-    users, items = len(bundle.owned("user")), len(bundle.owned("item"))
     matrix = np.full((len(own), len(bundle.features)), np.nan)
-    if own.any():
-        user = _matrix(impressions.column("user_features"), ~foreign, users)
-        item = _matrix(impressions.column("items").flatten().field("item_features"), own, items)
-        matrix[own, :users] = np.repeat(user, counts[~foreign], axis=0)
-        matrix[own, users:-1] = item
-        matrix[own, -1] = ranking_score[own]
+    if not own.any():
+        return matrix
+    owners = np.array([feature.owner for feature in bundle.features])
+    for owner in _ONCE_A_SLATE:
+        columns = np.flatnonzero(owners == owner)
+        if len(columns):
+            values = _matrix(impressions.column(f"{owner}_features"), ~foreign, len(columns))
+            matrix[np.ix_(own, columns)] = np.repeat(values, counts[~foreign], axis=0)
+    columns = np.flatnonzero(owners == "item")
+    if len(columns):
+        features = impressions.column("items").flatten().field("item_features")
+        matrix[np.ix_(own, columns)] = _matrix(features, own, len(columns))
+    if bundle.session_column is not None:
+        matrix[own, bundle.session_column] = ranking_score[own]
     return matrix
 
 

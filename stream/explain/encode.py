@@ -38,7 +38,9 @@ def text_hash(text: str) -> bytes:
 class Encoder:
     """Lays out explanations and audit records of one bundle and policy."""
 
-    def __init__(self, bundle: Bundle, policy: str) -> None:
+    def __init__(self, bundle: Bundle, policy: str, ablations: Sequence[str]) -> None:
+        """Prepare to lay out; ``ablations``: the names of those that confirm the citations of this bundle."""
+        self._ablations = list(ablations)
         self._model_version = bundle.model_version
         self._policy = policy
         # Index 0 of the catalogue is the unknown item.
@@ -63,6 +65,7 @@ class Encoder:
             "position": _int32(slates.position),
             "type": _int32(selection.kind),
             "status": _int32(selection.status),
+            "mismatch": pa.nulls(len(slates.item), pa.string()),
             "text": pa.array(texts.text, pa.string()),
             "basis_text": pa.array(texts.basis_text, pa.string()),
             "evidence": self._evidence(findings, texts),
@@ -73,6 +76,7 @@ class Encoder:
             "model_version": _constant(self._model_version, count),
             "policy": _constant(self._policy, count),
             "produced_at_ms": pa.array(np.full(count, produced_at_ms)),
+            "ablations": _repeated_list(self._ablations, count),
             "items": _lists(slates.offsets, _struct(item)),
         }
         return pa.RecordBatch.from_pydict(columns)
@@ -108,6 +112,7 @@ class Encoder:
             "policy": _constant(self._policy, count),
             "wording_hash": pa.array(wording, pa.binary(8)),
             "computation_time_ms": pa.array(np.full(count, computation_time_ms, np.float32)),
+            "ablations": _constant(",".join(self._ablations), count),
             "history": _lists(slates.sessions, slates.event_id),
             "entries": _lists(slates.offsets, _struct(entries)),
         }
@@ -141,7 +146,7 @@ class Encoder:
                     "item_id": self._item_ids.take(known),
                     "title": self._titles.take(known),
                     "event": _int32(slates.event[slate, column]),
-                    "attention": _float32(findings.scores.reading.attention[slate, column]),
+                    "attention": _attention(findings, slate, column),
                     "attribution": _float32(citations.attribution[item, place]),
                     "score_drop": _float32(citations.drop[item, place]),
                     "rank": _int32(citations.rank[item]),
@@ -222,6 +227,8 @@ def _largest(findings: Findings, limit: int | None = None) -> tuple[Ints, Ints, 
 def _top_attention(findings: Findings, matched: Bools) -> pa.ListArray:
     """List the events with the most attention of the slate of each item that matches the models, bool [T]."""
     attention, event, slate = findings.scores.reading.attention, findings.slates.event, findings.slates.slate
+    if attention is None:
+        attention, event = np.zeros(event.shape, np.float32), np.full_like(event, -1)
     order = np.argsort(np.where(event >= 0, -attention, np.inf), axis=1, kind="stable")[:, :AUDITED_EVENTS]
     events, weights = np.take_along_axis(event, order, axis=1), np.take_along_axis(attention, order, axis=1)
     shown = (events >= 0)[slate] & matched[:, None]
@@ -231,6 +238,12 @@ def _top_attention(findings: Findings, matched: Bools) -> pa.ListArray:
         "weight": _float32(weights[slate[item], place]),
     }
     return _lists(_offsets(shown.sum(axis=1)), _struct(values))
+
+
+def _attention(findings: Findings, slate: Ints, column: Ints) -> pa.FloatArray:
+    """Return the attention on columns int64 [n] of the histories of slates int64 [n], null for a model without it."""
+    attention = findings.scores.reading.attention
+    return pa.nulls(len(slate), pa.float32()) if attention is None else _float32(attention[slate, column])
 
 
 def _text_hashes(texts: Sequence[str]) -> pa.FixedSizeBinaryArray:
@@ -245,6 +258,10 @@ def _as_sent(slates: Slates, *fields: str) -> Columns:
 
 def _constant(text: str, count: int) -> pa.StringArray:
     return pa.repeat(pa.scalar(text, pa.string()), count)
+
+
+def _repeated_list(texts: Sequence[str], count: int) -> pa.ListArray:
+    return _lists(np.arange(count + 1) * len(texts), pa.array(list(texts) * count, pa.string()))
 
 
 def _struct(columns: Columns) -> pa.StructArray:

@@ -10,21 +10,27 @@ import numpy.typing as npt
 
 from models.attribution.treeshap import TreeShap
 from models.bundle import Bundle
+from models.check import require, reranker_checks, session_checks
 from models.exemplars.index import Exemplars
 from models.reranker.runtime import Reranker
 from models.session.runtime import SessionModel
+from models.spread import Spread
 
 _PROBES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What scored the slates, if it was this bundle that did, and what takes its scores apart."""
+    """What scored the slates, if it was this bundle that did, and what takes its scores apart.
+
+    reranker and treeshap are None for a bundle without a re-ranker.
+    """
 
     bundle: Bundle
     session: SessionModel
-    reranker: Reranker
-    treeshap: TreeShap
+    reranker: Reranker | None
+    treeshap: TreeShap | None
+    spread: Spread
     exemplars: Exemplars | None
 
     @classmethod
@@ -36,14 +42,23 @@ class Models:
             UnsupportedModel, ContributionMismatch: the re-ranker's trees cannot be explained exactly.
 
         """
-        reranker = Reranker.load(bundle)
-        treeshap = TreeShap(reranker.booster)
-        # Compiled and compared with LightGBM now: the first slate neither waits nor finds out.
-        treeshap.warm_up()
-        probes = _probes(len(bundle.features))
-        treeshap.self_check(probes)
-        reranker.self_check(probes)
-        return cls(bundle, SessionModel(bundle, threads=threads), reranker, treeshap, Exemplars.load(bundle))
+        session = SessionModel(bundle, threads=threads)
+        reranker, treeshap = _open_reranker(bundle) if bundle.has_reranker else (None, None)
+        spread = Spread.of(bundle, session, reranker)
+        require(session_checks(bundle, session, spread))
+        return cls(bundle, session, reranker, treeshap, spread, Exemplars.load(bundle))
+
+
+def _open_reranker(bundle: Bundle) -> tuple[Reranker, TreeShap]:
+    """Compile the kernels and compare them with LightGBM now: the first slate neither waits nor finds out."""
+    reranker = Reranker.load(bundle)
+    treeshap = TreeShap(reranker.booster)
+    treeshap.warm_up()
+    probes = _probes(len(bundle.features))
+    treeshap.self_check(probes)
+    reranker.self_check(probes)
+    require(reranker_checks(bundle, reranker, treeshap))
+    return reranker, treeshap
 
 
 def _probes(features: int) -> npt.NDArray[np.float64]:

@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 import numpy as np
 import pyarrow as pa
 
+from models.attribution.ablation import names
 from models.bundle import Bundle
 from models.selector.runtime import MAX_EXPLORATION
 from schemas.columnar import from_records, list_offsets, to_records
@@ -127,7 +128,7 @@ class Explainer:
         self._clock = clock
         self._observe = observe
         self._models = Models.open(bundle, threads) if models is None else models
-        self._encoder = Encoder(bundle, self.policy)
+        self._encoder = Encoder(bundle, self.policy, names(self._models.session))
 
     @classmethod
     def load(cls, bundle_dir: Path | str, policy: str = "evidence", **options: Any) -> Self:

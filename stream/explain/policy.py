@@ -26,8 +26,6 @@ LEARNED: Final = "learned"
 CLAIMS: Final = "evidence"
 """The policy that decides which claims hold."""
 
-_ENGAGED: Final = ("like", "complete", "share")
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -120,11 +118,12 @@ def _habits(slates: Slates, bundle: Bundle) -> dict[str, Doubles]:
     """Say what a history shows of its user, per slate: float64 [S] each, NaN for an empty one."""
     histories = slates.histories
     there = histories.item > 0
-    names = np.array(["", *bundle.manifest.engagements])
+    roles = np.array(["", *(each.role for each in bundle.engagements)])
+    role = roles[histories.engagement]
     category = bundle.catalog.category_codes[histories.item]
     count = np.where(histories.length > 0, histories.length, np.nan)
     most = [np.bincount(row[seen]).max(initial=0) for row, seen in zip(category, there, strict=True)]
-    event_ms = slates.batch.column("session").flatten().field("timestamp_ms").to_numpy()
+    event_ms = slates.batch.column("session").flatten().field("timestamp_ms").to_numpy(zero_copy_only=False)
     newest = np.full(len(slates), np.nan)
     filled = np.diff(slates.sessions) > 0
     newest[filled] = event_ms[slates.sessions[1:][filled] - 1]
@@ -132,8 +131,8 @@ def _habits(slates: Slates, bundle: Bundle) -> dict[str, Doubles]:
     return {
         "history_length": histories.length.astype(np.float64),
         "hours_since_last": (now - newest) / 3_600_000,
-        "engaged_share": (np.isin(names, _ENGAGED)[histories.engagement] & there).sum(axis=1) / count,
-        "skip_share": ((names == "skip")[histories.engagement] & there).sum(axis=1) / count,
+        "engaged_share": ((role == "positive") & there).sum(axis=1) / count,
+        "skip_share": ((role == "negative") & there).sum(axis=1) / count,
         "top_category_share": np.array(most) / count,
         "usual_popularity": (bundle.catalog.popularity[histories.item] * there).sum(axis=1) / count,
     }

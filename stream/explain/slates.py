@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,6 @@ from models.compiled import compiled
 from models.session.histories import Histories
 from schemas.columnar import to_records
 from schemas.events import Impression
-
-SKIP: Final = "skip"
-"""The engagement that is no sign of interest: a skipped title was not watched."""
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -32,17 +29,16 @@ class Slates:
     or indices into the bundle's catalogue and engagements.
 
     Per slate: offsets int64 [S + 1] into the items; foreign bool [S], whether another model or feature set than the
-    bundle's served the slate; histories, the events whose item and engagement the bundle knows: the newest
-    ``max_length``, which the session model reads, and the older ones; event int64 [S, W], the index of each event that
-    the model reads in its session, -1 where there is none, and older_event int64 [S, V], the same for the older ones;
-    sessions int64 [S + 1], offsets into the session events.
+    bundle's served the slate; histories, what the session model reads: the newest ``max_length`` events whose item and
+    engagement the bundle knows; event int64 [S, W], the index of each event of the histories in its session, -1 where
+    there is none; sessions int64 [S + 1], offsets into the session events.
 
     Per session event: event_id, item ids as sent; event_item int64 [E], index of the item in the catalogue, 0 where
     it is unknown.
 
     Per item: slate int64 [T]; item_id, as sent; item int64 [T], index in the catalogue, 0 where it is unknown; position
-    int64 [T]; ranking_score and reranking_score float64 [T], as sent; features float64 [T, F], the input of the
-    re-ranker with the ranking score as the last feature, all NaN in a foreign slate.
+    int64 [T]; ranking_score and reranking_score float64 [T], as sent, the same where there is no re-ranker; features
+    float64 [T, F], the input of the re-ranker, all NaN in a foreign slate.
     """
 
     batch: pa.RecordBatch
@@ -50,7 +46,6 @@ class Slates:
     foreign: Bools
     histories: Histories
     event: Ints
-    older_event: Ints
     sessions: Ints
     event_id: pa.StringArray
     event_item: Ints
@@ -96,42 +91,32 @@ class Slates:
 
 
 def watched(histories: Histories, bundle: Bundle) -> Bools:
-    """Which columns of the histories hold an event that was watched rather than skipped, bool [S, W]."""
-    is_interest = np.array([False, *(name != SKIP for name in bundle.manifest.engagements)])
+    """Which columns of the histories hold an event that is a sign of interest, bool [S, W]: none of a negative role."""
+    is_interest = np.array([False, *(each.role != "negative" for each in bundle.engagements)])
     found: Bools = is_interest[histories.engagement]
     return found
 
 
 def histories_of(
     sessions: Ints, foreign: Bools, item: Ints, engagement: Ints, max_length: int
-) -> tuple[Histories, Ints, Ints]:
-    """Select the events of each session that the bundle knows; the session model reads the newest ``max_length``.
+) -> tuple[Histories, Ints]:
+    """Select what the session model reads of each session: the newest ``max_length`` events that the bundle knows.
 
     sessions int64 [S + 1]: offsets into the events; foreign bool [S], slates without a history; item and engagement
     int64 [E], indices of the bundle, 0 where unknown. Returns the histories and the index of each of their events in
-    its session, -1 where there is none: of those that the model reads, int64 [S, W], and of the older ones, int64
-    [S, V].
+    its session, int64 [S, W], -1 where there is none.
     """
-    items, engagements, events, known = _line_up(sessions, foreign, item, engagement)
-    length = np.minimum(known, max_length)
-    before = max(0, items.shape[1] - max_length)
-    if before == 0:
-        return Histories(items, engagements, length), events, np.zeros((len(known), 0), dtype=np.int64)
-    # Compiled functions expect whole arrays, not views of their columns.
-    [older_items, items], [older_engagements, engagements], [older_events, events] = (
-        [np.ascontiguousarray(part) for part in np.split(columns, [before], axis=1)]
-        for columns in (items, engagements, events)
-    )
-    older = Histories(older_items, older_engagements, known - length)
-    return Histories(items, engagements, length, older), events, older_events
+    items, engagements, events, length = _line_up(sessions, foreign, item, engagement, max_length)
+    return Histories(items, engagements, length), events
 
 
 @compiled
-def _line_up(sessions: Any, foreign: Any, item: Any, engagement: Any) -> Any:
+def _line_up(sessions: Any, foreign: Any, item: Any, engagement: Any, max_length: int) -> Any:
     length = np.zeros(foreign.shape[0], np.int64)
     for slate in range(len(length)):
         for place in range(sessions[slate], sessions[slate + 1]):
             length[slate] += item[place] > 0 and engagement[place] > 0 and not foreign[slate]
+        length[slate] = min(length[slate], max_length)
     # One column at least, so that a batch without any history needs no special case.
     width = 1
     for slate in range(len(length)):
@@ -139,7 +124,7 @@ def _line_up(sessions: Any, foreign: Any, item: Any, engagement: Any) -> Any:
     shape = (len(length), width)
     items, engagements, events = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
     for slate in range(len(length)):
-        # From the newest event on, so that the newest event is in the last column.
+        # From the newest event on, so that the newest events stay and end in the last column.
         column, place = width, sessions[slate + 1]
         while column > width - length[slate]:
             place -= 1

@@ -68,7 +68,8 @@ class Item:
 class Heads:
     """Attention of every head of the session model.
 
-    events [L] are indices into the session; weights [layers][heads][L] are attention weights from the newest event.
+    events [L] are indices into the session; weights [layers][heads][L] are attention weights from the newest event,
+    of no layer for a session model without attention.
     """
 
     events: list[int]
@@ -145,9 +146,10 @@ def attention_heads(impression: Impression, bundle: Bundle) -> Heads:
     """Return the attention weights of every layer and head, from the newest event."""
     slates = decode_records([impression], bundle)
     histories = slates.histories
-    attention = SessionModel(bundle).run(histories.item, histories.engagement, without=False).attention[0]
+    attention = SessionModel(bundle).run(histories.item, histories.engagement, without=False).attention
     there = slates.event[0] >= 0
-    return Heads(slates.event[0][there].tolist(), attention[:, :, there].tolist())
+    weights = [] if attention is None else attention[0][:, :, there].tolist()
+    return Heads(slates.event[0][there].tolist(), weights)
 
 
 def _compare(

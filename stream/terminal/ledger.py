@@ -69,13 +69,13 @@ def _by_size(features: list[FeatureLedger]) -> list[FeatureLedger]:
 
 def _events(detail: Detail) -> Table:
     table = _table("What each event does to the fit", "ago", "alike", "effect")
-    largest = max(abs(each["effect"]) for each in detail["events"])
+    largest = max(abs(each["effect"] or 0.0) for each in detail["events"])
     for each in reversed(detail["events"]):
         alike = "" if each["similarity"] is None else f"{each['similarity']:.2f}"
-        cells = (_event(each), _ago(each["age_s"]), alike, f"{each['effect']:+.3f}")
+        cells = (_event(each), _ago(each["age_s"]), alike, _effect(each["effect"]))
         table.add_row(*cells, _bar(each["effect"], largest))
     together = detail["events_together"]
-    table.add_row("Only together", "", "", f"{together:+.3f}", _bar(together, largest), style="dim")
+    table.add_row("Only together", "", "", _effect(together), _bar(together, largest), style="dim")
     table.add_section()
     total = Text(f"{detail['session_score']:.3f}", style="bold")
     table.add_row(Text("How well it fits what you watched last", style="bold"), "", "", total, "")
@@ -102,11 +102,17 @@ def _value(feature: FeatureLedger) -> str:
     return f"{feature['value']:.4g}{sign}"
 
 
-def _ago(seconds: int) -> str:
-    return format_timedelta(seconds, format="narrow", locale="en")
+def _effect(effect: float | None) -> str:
+    return "unknown" if effect is None else f"{effect:+.3f}"
 
 
-def _bar(value: float, largest: float) -> Text:
+def _ago(seconds: int | None) -> str:
+    return "" if seconds is None else format_timedelta(seconds, format="narrow", locale="en")
+
+
+def _bar(value: float | None, largest: float) -> Text:
+    if value is None:
+        return Text("")
     length = math.ceil(_BAR * min(1.0, abs(value) / largest)) if largest else 0
     return Text("█" * length, style="green" if value > 0 else "red")
 

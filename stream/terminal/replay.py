@@ -25,7 +25,7 @@ def replay_view(replayed: Replayed, topic: str, catalog: Catalog, items: int) ->
     place = f"{topic} {source.partition}@{source.offset}"
     head = f"{replayed.model_version} · policy {replayed.policy} · {replayed.impression['locale']} · {place}"
     body: list[RenderableType] = [_comparison(replayed, head)]
-    if replayed.heads.events:
+    if replayed.heads.events and replayed.heads.weights:
         body.append(_heads_table(replayed, catalog))
     ledgers = [(item, detail) for item in replayed.items if (detail := item.detail) is not None]
     for item, detail in ledgers[:items]:

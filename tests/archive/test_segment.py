@@ -70,6 +70,7 @@ def test_every_field_of_every_entry_is_in_its_row(records: list[dict[str, Any]])
                 "policy": record["policy"],
                 "wording_hash": record["wording_hash"],
                 "source_topic_id": record["source_topic_id"],
+                "ablations": record["ablations"] or None,
             },
         )
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models.bundle import Bundle
-from models.data.sessions import Sessions
+from models.data.sessions import ENGAGEMENT_NAMES, Sessions
 from models.data.simulator import simulate
 from models.data.slates import UnfitBundle, impressions, moved_to
 from models.data.world import streamrec
@@ -20,7 +20,7 @@ from models.session.config import SessionConfig
 from models.session.runtime import SessionModel, left_pad
 from schemas.codec import Codec
 from schemas.columnar import from_records
-from schemas.events import ENGAGEMENTS, Impression
+from schemas.events import Impression
 from schemas.validation import faults
 from tests.bundles import tiny_bundle
 from tests.strategies import same
@@ -56,14 +56,17 @@ def test_a_slate_survives_encoding_and_decoding(slates: list[Impression]) -> Non
     codec = Codec()
     for slate in slates[:20]:
         encoded = codec.encode("impression", slate, "impressions")
-        assert same(codec.decode("impression", encoded.value, encoded.headers), {**slate, "detail": False})
+        assert same(
+            codec.decode("impression", encoded.value, encoded.headers),
+            {**slate, "context_features": [], "detail": False},
+        )
 
 
 def test_the_bundle_reproduces_the_scores_from_the_event(bundle: Bundle, slates: list[Impression]) -> None:
     model, reranker = SessionModel(bundle), Reranker.load(bundle)
     for slate in slates[:40]:
         index = bundle.catalog.index([event["item_id"] for event in slate["session"]])
-        codes = [ENGAGEMENTS.index(event["engagement"]) + 1 for event in slate["session"]]
+        codes = [ENGAGEMENT_NAMES.index(event["engagement"]) + 1 for event in slate["session"]]
         vector = model.run(left_pad([index], 50), left_pad([codes], 50), without=False).vector[0]
         items = bundle.catalog.index([item["item_id"] for item in slate["items"]])
         ranking = [item["ranking_score"] for item in slate["items"]]
@@ -92,7 +95,7 @@ def test_the_slate_has_the_best_unseen_items(bundle: Bundle, slates: list[Impres
     model = SessionModel(bundle)
     for slate in slates[:10]:
         index = bundle.catalog.index([event["item_id"] for event in slate["session"]])
-        codes = [ENGAGEMENTS.index(event["engagement"]) + 1 for event in slate["session"]]
+        codes = [ENGAGEMENT_NAMES.index(event["engagement"]) + 1 for event in slate["session"]]
         vector = model.run(left_pad([index], 50), left_pad([codes], 50), without=False).vector[0]
         scores = bundle.item_vectors @ vector
         scores[[0, *index.tolist()]] = -np.inf

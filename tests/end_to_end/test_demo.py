@@ -14,9 +14,10 @@ import psutil
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from models.data.sessions import ENGAGEMENT_NAMES
 from models.data.world import streamrec
 from models.session.config import SessionConfig
-from schemas.events import ENGAGEMENTS, EXPLANATION_TYPES
+from schemas.events import EXPLANATION_TYPES
 from stream.demo.outcome import Outcome
 from tests.bundles import tiny_bundle
 from tests.parts.kafka import Kafka
@@ -41,7 +42,7 @@ def streamrec_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained bundle for the simulator's catalogue."""
     catalog = streamrec().catalog
     config = SessionConfig(
-        items=len(catalog), engagements=len(ENGAGEMENTS), d=16, layers=2, heads=2, d_ff=32, max_length=50
+        items=len(catalog), engagements=len(ENGAGEMENT_NAMES), d=16, layers=2, heads=2, d_ff=32, max_length=50
     )
     return tiny_bundle(tmp_path_factory.mktemp("streamrec"), config=config, catalog=catalog)
 

@@ -38,7 +38,7 @@ def model(bundle: Bundle) -> SessionModel:
 def vector(bundle: Bundle, session: list[dict[str, Any]]) -> np.ndarray:
     """Run the model on one session; a unit vector."""
     items = bundle.catalog.index([event["item_id"] for event in session])
-    engagements = [bundle.manifest.engagements.index(event["engagement"]) + 1 for event in session]
+    engagements = [bundle.manifest.engagement_names.index(event["engagement"]) + 1 for event in session]
     length = bundle.manifest.max_length
     found = model(bundle).run(left_pad([items], length), left_pad([engagements], length), without=False).vector[0]
     return np.asarray(found / np.linalg.norm(found))

@@ -24,7 +24,9 @@ class Judge:
 
     def ranking(self, impression: Mapping[str, Any]) -> npt.NDArray[np.float32]:
         items = self.bundle.catalog.index([event["item_id"] for event in impression["session"]])
-        engagements = [self.bundle.manifest.engagements.index(each["engagement"]) + 1 for each in impression["session"]]
+        engagements = [
+            self.bundle.manifest.engagement_names.index(each["engagement"]) + 1 for each in impression["session"]
+        ]
         limit = self.bundle.manifest.max_length
         output = self.model.run(left_pad([items], limit), left_pad([engagements], limit), without=False)
         slate = self.bundle.catalog.index([item["item_id"] for item in impression["items"]])

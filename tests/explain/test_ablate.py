@@ -84,7 +84,7 @@ def test_the_drops_are_those_of_every_ablation(kind: str, models: Models, bundle
     nth_newest, ageing = columns.histories.width - candidates.event, models.bundle.manifest.citation_ageing
     assert ageing > 0
     smallest = np.min(margins, axis=(0, 1)) / nth_newest**ageing
-    margin = citation_margin(models.bundle)
+    margin = citation_margin(models)
     above, below = smallest > margin + CLOSE / RELATIVE, smallest < margin - CLOSE / RELATIVE
     assert above.sum() > 20
     assert below.sum() > 20
@@ -108,7 +108,7 @@ def test_the_candidates_are_those_that_do_most_for_an_item_in_itself(
     by = MASK_LAST_QUERY if incremental else MASK if "masking" in ABLATIONS[kind] else METHODS["deletion"]
     drop, centred = drops_by(by, models.session, columns, scores)
     weight = age_weights(columns.histories.width, models.bundle.manifest.citation_ageing)
-    margin = citation_margin(models.bundle) * (APPROXIMATE if incremental else 1)
+    margin = citation_margin(models) * (APPROXIMATE if incremental else 1)
     eligible = watched(columns.histories, models.bundle)
     if incremental:
         newest = np.arange(columns.histories.width) >= columns.histories.width - 2

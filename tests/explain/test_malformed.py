@@ -204,7 +204,7 @@ def test_the_same_request_twice_is_explained_twice(explainer: Explainer, slates:
 
 
 def test_a_bundle_without_features_of_user_and_item_explains(tmp_path: Path) -> None:
-    score_alone = [feature for feature in FEATURES if feature.owner == "context"]
+    score_alone = [feature for feature in FEATURES if feature.owner == "session"]
     explainer = Explainer.load(tiny_bundle(tmp_path, features=score_alone))
     record = tiny_impression(explainer.bundle, seed=2)
     assert record["user_features"] == record["items"][0]["item_features"] == []

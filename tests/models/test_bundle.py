@@ -71,7 +71,7 @@ def test_a_valid_bundle_loads_with_all_its_parts(folder: Path) -> None:
     assert bundle.item_vectors.shape == (ITEMS + 1, 16)
     assert not bundle.item_vectors.flags.writeable
     assert bundle.features == FEATURES
-    assert len(bundle.owned("user")) + len(bundle.owned("item")) + len(bundle.owned("context")) == len(FEATURES)
+    assert len(bundle.owned("user")) + len(bundle.owned("item")) + len(bundle.owned("session")) == len(FEATURES)
     assert bundle.card.startswith("# tiny")
 
 
@@ -122,17 +122,25 @@ def test_an_invalid_manifest_is_rejected(folder: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"contract": 2}, "expected contract 1, got 2"),
-        ({"contract": ...}, "expected contract 1, got None"),
+        ({"contract": 3}, "expected a contract from 1 to 2, got 3"),
+        ({"contract": ...}, "expected a contract from 1 to 2, got None"),
         ({"name": ...}, "expected name .* got none"),
         ({"name": "a@b"}, "expected name to be a plain name"),
         ({"version": 3}, "expected version to be a plain name"),
         ({"max_length": 0}, "expected max_length to be a number of events"),
         ({"max_length": True}, "expected max_length"),
         ({"fixed_length": 49}, "expected fixed_length to be at least max_length .50., got 49"),
-        ({"reranker_output": "logit"}, 'expected reranker_output to be "raw" or "probability"'),
-        ({"engagements": []}, "expected engagements to be a list of distinct names"),
-        ({"engagements": ["view", "view"]}, "expected engagements"),
+        ({"reranker_output": "logit"}, 'expected reranker_output to be null, "raw", "probability"'),
+        ({"engagements": "view"}, "expected engagements to be a list of objects with distinct names"),
+        ({"engagements": [{"name": "view"}, {"name": "view"}]}, "expected engagements"),
+        ({"engagements": [{"name": "view", "verbs": {"en": "watched"}}]}, "verbs with .titles."),
+        ({"empty_session": "none"}, "expected empty_session"),
+        ({"ablations": ["masking"]}, "expected ablations to be null, or a list .* that has deletion"),
+        ({"ablations": ["deletion", "substitution"]}, "expected substitutes for the ablation substitution"),
+        ({"substitutes": ["nobody"]}, "expected substitutes out of the catalogue, got nobody"),
+        ({"session_score_spread": 0}, "expected session_score_spread to be null or a number above 0"),
+        ({"reranker_output": None}, "expected reranker.txt if and only if"),
+        ({"citation_margins": 1}, "got citation_margins"),
         ({"citation_margin": -1}, "expected citation_margin to be a number of at least 0"),
         ({"score_tolerance": float("nan")}, "expected score_tolerance"),
         ({"citation_ageing": -0.5}, "expected citation_ageing to be a number of at least 0"),
@@ -186,8 +194,8 @@ def test_invalid_item_vectors_are_rejected(folder: Path, array: npt.NDArray[Any]
     [
         (b"item_id,title", "catalog.parquet: expected Parquet"),
         (parquet(title=...), "expected the columns item_id, title, category, popularity, got .*: add title"),
-        (parquet(popularity=["much"] * ITEMS), "expected text columns and a float32 popularity"),
-        (parquet(title=[None] + ["T"] * (ITEMS - 1)), "got nulls in title"),
+        (parquet(popularity=["much"] * ITEMS), "expected text columns, a float32 popularity and a category"),
+        (parquet(title=[None] + ["T"] * (ITEMS - 1)), "got none in title"),
         (parquet(popularity=[101.0] * ITEMS), "expected popularity percentiles from 0 to 100, got 0.0 to 101.0"),
         (parquet(popularity=[float("nan")] * ITEMS), "expected popularity percentiles"),
         (parquet(item_id=["i"] * ITEMS), "expected distinct, non-empty item_ids, got 1 in 60 rows"),
@@ -207,8 +215,14 @@ def test_an_invalid_catalogue_is_rejected(folder: Path, data: bytes, message: st
         (features(extra=1), "features.json: expected a list of"),
         (features(is_category="yes"), "got others in is_category"),
         (features(display_name=""), "got others in an empty name"),
-        (features(owner="nobody"), "expected one of the owners user, item, context"),
-        (features(owner="item"), "expected all user features, then all item features, then session_score"),
+        (features(owner="nobody"), "expected one of the owners user, item, context, session"),
+        (
+            features(owner="session"),
+            "expected one feature of the owner session at most",
+        ),
+        (features(meaning="hot"), "expected one of the meanings"),
+        (features(meaning="trend", scale=0), "expected the scale of history_length"),
+        (features(advice={"en": ""}), "expected advice of history_length"),
         (features(name=FEATURES[1].name), f"expected distinct names, got {FEATURES[1].name} twice"),
         (features(name="renamed"), "the first difference: expected renamed, got history_length"),
     ],

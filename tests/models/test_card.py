@@ -157,7 +157,7 @@ def test_a_model_that_attends_to_padding_does_not_pass(tmp_path: Path) -> None:
     ("file", "data", "what"),
     [
         ("session.onnx", b"no graph", "session model"),
-        ("session.onnx", foreign_graph(outputs=("session_vector",)), "session model"),
+        ("session.onnx", foreign_graph(outputs=("attention",)), "session model"),
         ("features.json", b"[]", "bundle"),
     ],
 )
@@ -212,7 +212,7 @@ def test_the_shipped_bundle_predicts_the_next_item(tmp_path: Path) -> None:
     newest = users.item[users.offsets[1:] - 1]
     rank = (scores[:, 1:] > np.take_along_axis(scores, newest[:, None].astype(np.int64), axis=1)).sum(axis=1)
     assert (rank < 10).mean() > 0.3
-    assert Reranker.load(bundle).output == bundle.manifest.reranker_output
+    assert Reranker.load(bundle).link.name == "raw score"
 
 
 @pytest.mark.parametrize("options", [[], ["--simulated", "--movielens", "."]])

@@ -89,13 +89,19 @@ def test_a_model_of_fixed_length_is_padded_to_it_and_cut_back(tmp_path: Path) ->
     np.testing.assert_allclose(got.attention, expected.attention, rtol=1e-6)
 
 
+def test_a_model_without_attention_has_none(tmp_path: Path) -> None:
+    model = opened(tmp_path, foreign_graph(outputs=("session_vector",)))
+    items = np.array([[0, 3, 4], [1, 2, 3]])
+    assert not model.has_attention
+    assert model.run(items, np.ones_like(items)).attention is None
+
+
 @pytest.mark.parametrize(
     ("graph", "says"),
     [
         (b"no graph", "expected a graph that ONNX Runtime"),
         (foreign_graph(item="items"), "expected the input item_index int64"),
         (foreign_graph(kind=TensorProto.INT32), "got item_index tensor.int32."),
-        (foreign_graph(outputs=("session_vector",)), "expected an output attention, got session_vector"),
         (foreign_graph(outputs=("attention", "nothing")), "expected an output session_vector, got attention, nothing"),
         (foreign_graph(d=8), "expected session_vector of width 16, as item_vectors.npy has, got 8"),
         (foreign_graph(length=60), "give the manifest the fixed_length"),

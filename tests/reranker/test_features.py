@@ -126,7 +126,7 @@ def test_a_region_missing_in_the_log_has_features() -> None:
 
 def test_the_feature_list_fits_the_event_contract() -> None:
     assert len(USER_FEATURES) == len(ITEM_FEATURES) == 20
-    assert [feature.owner for feature in FEATURES] == ["user"] * 20 + ["item"] * 20 + ["context"]
+    assert [feature.owner for feature in FEATURES] == ["user"] * 20 + ["item"] * 20 + ["session"]
     assert FEATURES[-1].name == "session_score"
     names = [feature.name for feature in FEATURES]
     assert len(set(names)) == 41

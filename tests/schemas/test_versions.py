@@ -39,7 +39,7 @@ print(json.dumps(columnar.to_records(event, decoded.batch)))
 IMPRESSION: dict[str, Any] = {
     "request_id": "1b4e28ba-2fa1-41d2-883f-0016d3cca427", "timestamp_ms": 1_750_000_000_000,
     "user_id_hash": "0123456789abcdef", "region": "EU", "locale": "en", "feature_set": "f", "model_version": "m@1",
-    "session": [], "user_features": [1.0],
+    "session": [], "user_features": [1.0], "context_features": [],
     "items": [
         {"item_id": "a", "position": 1, "ranking_score": 0.5, "reranking_score": 0.25, "item_features": []}
     ],
@@ -62,17 +62,17 @@ VALUES = {"device": ("tv", None), "surface": ("search", "home"), "tags": (["new"
 def test_an_optional_field_is_one_schema_file_and_one_line(field: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "schemas", tmp_path / "schemas", ignore=shutil.ignore_patterns("__pycache__"))
     folder = tmp_path / "schemas" / "avro"
-    newest = json.loads((folder / "impression.v2.avsc").read_text("utf-8"))
+    newest = json.loads((folder / "impression.v3.avsc").read_text("utf-8"))
     newest["fields"].append(FIELDS[field])
-    (folder / "impression.v3.avsc").write_text(json.dumps(newest), "utf-8")
+    (folder / "impression.v4.avsc").write_text(json.dumps(newest), "utf-8")
     versions = tmp_path / "schemas" / "versions.py"
-    code, lines = re.subn(r'"impression": \(1, 2\)', '"impression": (1, 2, 3)', versions.read_text("utf-8"))
+    code, lines = re.subn(r'"impression": \(1, 2, 3\)', '"impression": (1, 2, 3, 4)', versions.read_text("utf-8"))
     assert lines == 1
     versions.write_text(code, "utf-8")
 
     given, default = VALUES[field]
-    older = _encoded_as_version_2()
-    records = [[3, IMPRESSION | {field: given}], [2, older], [3, IMPRESSION | {field: default}]]
+    older = _encoded_as_version_3()
+    records = [[4, IMPRESSION | {field: given}], [3, older], [4, IMPRESSION | {field: default}]]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, "impression"],
         cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, input=json.dumps(records), capture_output=True, text=True,
@@ -82,7 +82,7 @@ def test_an_optional_field_is_one_schema_file_and_one_line(field: str, tmp_path:
     assert json.loads(done.stdout) == [IMPRESSION | {field: value} for value in (given, default, default)]
 
 
-def _encoded_as_version_2() -> str:
+def _encoded_as_version_3() -> str:
     from schemas.codec import Codec
 
     return Codec().encode("impression", IMPRESSION, "topic").value.hex()

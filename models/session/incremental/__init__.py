@@ -160,6 +160,10 @@ class IncrementalInference:
             raise BundleError("session.onnx: expected the output `state` of our own export, got none: export it again.")
         runs = plan(np.arange(_PROBES), kept, np.zeros_like(kept), length, width, np.full_like(kept, -1))
         complete = self._complete(histories)
+        if expected.attention is None:
+            raise BundleError(
+                "session.onnx: expected the output `attention` of our own export, got none: export it again."
+            )
         pairs = (
             (complete.vector, expected.vector),
             (complete.cache * there[..., None], expected.cache * there[..., None]),

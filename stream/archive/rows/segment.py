@@ -31,7 +31,7 @@ LONGEST_REGION: Final = 200
 
 _DICTIONARY = [
     *("model_version", "policy", "wording_hash", "region", "explanation_type", "status"),
-    *("source_topic_id", "source_partition"),
+    *("source_topic_id", "source_partition", "ablations"),
     *("shap_top_3.list.element.feature", "attention_top_2.list.element.event"),
 ]
 # Floats rarely repeat, so a dictionary would not compress them. Their bytes grouped by significance do compress.

@@ -54,16 +54,17 @@ SCHEMA: Final = pa.schema(
         pa.field("policy", pa.string()),
         pa.field("wording_hash", pa.binary(8)),
         pa.field("source_topic_id", pa.string()),
+        pa.field("ablations", pa.string()),
     ]
 )
 """The columns of a segment. ``event`` is an index into the session as it was sent, oldest first. The nullable columns
-came with version 2 of the audit schema; objects written before lack them, and are read with nulls there."""
+came with later versions of the audit schema; objects written before lack them, and are read with nulls there."""
 
 _TYPES = pa.array(EXPLANATION_TYPES)
 _STATUSES = pa.array(STATUSES)
 _ONCE_A_RECORD: Final = [
     *("timestamp_ms", "request_id", "user_id_hash", "region", "model_version", "computation_time_ms"),
-    *("source_partition", "source_offset", "policy", "wording_hash", "source_topic_id"),
+    *("source_partition", "source_offset", "policy", "wording_hash", "source_topic_id", "ablations"),
 ]
 """Fields that an audit record has once, and each of its rows repeats."""
 
@@ -169,6 +170,7 @@ def rows_of(records: pa.RecordBatch) -> pa.Table:
     columns = {
         **dict(zip(repeated.schema.names, repeated.columns, strict=True)),
         **dict(zip(entries.schema.names, entries.columns, strict=True)),
+        "ablations": pc.if_else(pc.equal(repeated["ablations"], ""), None, repeated["ablations"]),
         "request_id": pa.ExtensionArray.from_storage(pa.uuid(), repeated["request_id"]),
         "explanation_type": _TYPES.take(entries["explanation_type"]),
         "status": _STATUSES.take(entries["status"]),

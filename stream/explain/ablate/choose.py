@@ -33,7 +33,7 @@ def confirmed(measured: Measured, slates: Slates, scores: Scores, models: Models
     _choose(measured.item, titles, measured.smallest_drop, eligible, cited)
     pair = cited[cited[:, 1] >= 0]
     if len(pair):
-        margin = citation_margin(models.bundle)
+        margin = citation_margin(models)
         weight = age_weights(slates.histories.width, models.bundle.manifest.citation_ageing)[measured.event]
         first, second = pair.T
         of_first = margin_drop(measured.drop[first], measured.centred_drop[first], weight[first])

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from models.bundle import Bundle
+from stream.explain.models import Models
 from stream.explain.slates import Floats
 
 RELATIVE: Final = 0.25
@@ -17,9 +17,10 @@ item from another.
 """
 
 
-def citation_margin(bundle: Bundle) -> float:
-    """Return the margin of the bundle, but at least the smallest drop that its score tolerance lets us measure."""
-    margin = max(bundle.manifest.citation_margin, bundle.manifest.score_tolerance / RELATIVE)
+def citation_margin(models: Models) -> float:
+    """Return the bundle's margin as a score drop, at least the smallest that its score tolerance lets us measure."""
+    manifest, spread = models.bundle.manifest, models.spread
+    margin = max(manifest.citation_margin * spread.margin, manifest.score_tolerance * spread.session / RELATIVE)
     # Drops are float32, and a margin of the same precision compares alike in numpy and in kernels.
     return float(np.float32(margin))
 

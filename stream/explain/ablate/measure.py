@@ -53,7 +53,7 @@ def measure(candidates: Candidates, slates: Slates, scores: Scores, models: Mode
     slate, width = slates.slate[item], slates.histories.width
     key, distinct = np.unique(slate * width + event, return_inverse=True)
     session, column = np.divmod(key, width)
-    margin = citation_margin(models.bundle)
+    margin = citation_margin(models)
     weight = age_weights(width, models.bundle.manifest.citation_ageing)[event]
     attribution, smallest = candidates.attribution.copy(), np.full(len(item), np.inf, dtype=np.float32)
     drop, centred_drop = np.empty_like(attribution), np.empty_like(attribution)

@@ -9,6 +9,7 @@ import numpy as np
 
 from models.attribution.ablation import DELETE, MASK, MASK_LAST_QUERY, Edits, session_vectors
 from models.compiled import compiled
+from models.errors import BundleError
 from stream.explain.ablate.margin import RELATIVE, age_weights, citation_margin
 from stream.explain.counterfactual import drop_of, score_drops
 from stream.explain.models import Models
@@ -71,7 +72,7 @@ def by_evidence(slates: Slates, scores: Scores, models: Models) -> Candidates:
     histories = slates.histories
     matched = np.bincount(slates.slate[scores.matches], minlength=len(histories)) > 0
     quick = _ablate(slates, scores, models, watched(histories, models.bundle) & matched[:, None])
-    margin = citation_margin(models.bundle) * (APPROXIMATE if models.session.incremental is not None else 1.0)
+    margin = citation_margin(models) * (APPROXIMATE if models.session.incremental is not None else 1.0)
     event = np.full((len(slates.item), CANDIDATES), -1)
     attribution = np.zeros(event.shape, dtype=np.float32)
     _propose(
@@ -89,6 +90,11 @@ def by_attention(slates: Slates, scores: Scores, models: Models) -> Candidates:
     All items of a slate have the same candidates.
     """
     histories, attention = slates.histories, scores.reading.attention
+    if attention is None:
+        raise BundleError(
+            f"the policy attention needs a session model with attention, and that of {models.bundle.model_version} has "
+            "none: choose the policy evidence"
+        )
     top = np.argsort(np.where(histories.present, -attention, np.inf), axis=1, kind="stable")[:, :CITED]
     proposed = np.take_along_axis(histories.present, top, axis=1)
     share = np.where(proposed, np.take_along_axis(attention, top, axis=1), 0.0).sum(axis=1)
@@ -117,7 +123,8 @@ def _ablate(slates: Slates, scores: Scores, models: Models, wanted: Bools) -> _P
     if models.session.incremental is not None:
         kind = MASK_LAST_QUERY
         newest = np.arange(histories.width) >= histories.width - 2
-        wanted = wanted & (newest | (reading.attention >= MIN_ATTENTION))
+        if reading.attention is not None:
+            wanted = wanted & (newest | (reading.attention >= MIN_ATTENTION))
     else:
         kind = DELETE if reading.masked is None else MASK
     session, column = np.nonzero(wanted & histories.present)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from schemas.events import Detail
+from schemas.events import Detail, EventLedger
 from stream.explain.detail.exemplars import similar_moments
 from stream.explain.detail.ledger import event_ledgers, feature_ledgers
 from stream.explain.detail.recourse import Search
@@ -44,8 +44,14 @@ def detail(findings: Findings, models: Models, wordings: Sequence[Wording]) -> l
             features=features,
             session_score=session_score,
             events=events,
-            events_together=session_score - sum(each["effect"] for each in events),
+            events_together=_together(session_score, events),
             recourse=searches[slate].recourse(row, wordings[slate]),
             similar_moments=moments[slate],
         )
     return made
+
+
+def _together(session_score: float, events: Sequence[EventLedger]) -> float | None:
+    """Return what the effects of single events leave of the session score; None where an effect is not known."""
+    effects = [each["effect"] for each in events if each["effect"] is not None]
+    return session_score - sum(effects) if len(effects) == len(events) else None

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from models.attribution.ablation import DELETE, Edits, session_vectors
-from schemas.events import EventLedger, FeatureLedger
+from schemas.events import EventLedger, FeatureLedger, Impression, SessionEvent
 from stream.explain.counterfactual import score_drops
 from stream.explain.findings import Findings
 from stream.explain.models import Models
@@ -49,7 +49,8 @@ def event_ledgers(findings: Findings, models: Models, rows: Ints) -> Iterator[li
         impression = slates.impression(slate)
         known = catalog.index([event["item_id"] for event in impression["session"]])
         column = {event: column for column, event in enumerate(slates.event[slate].tolist()) if event >= 0}
-        attention = findings.scores.reading.attention[slate]
+        weights = findings.scores.reading.attention
+        attention = None if weights is None else weights[slate].tolist()
         target = vectors[slates.item[row]].astype(np.float64)
         sizes = np.linalg.norm(vectors[known].astype(np.float64), axis=1) * np.linalg.norm(target)
         products = vectors[known].astype(np.float64) @ target
@@ -59,8 +60,8 @@ def event_ledgers(findings: Findings, models: Models, rows: Ints) -> Iterator[li
                 item_id=event["item_id"],
                 title=catalog.titles[index - 1] if index else event["item_id"],
                 engagement=event["engagement"],
-                age_s=(impression["timestamp_ms"] - event["timestamp_ms"]) // 1000,
-                attention=float(attention[column[number]]) if number in column else 0.0,
+                age_s=_age_s(impression, event),
+                attention=None if attention is None else attention[column[number]] if number in column else 0.0,
                 similarity=product / size if index and size > 0 else None,
                 effect=float(effect[column[number]]) if number in column else 0.0,
             )
@@ -68,6 +69,12 @@ def event_ledgers(findings: Findings, models: Models, rows: Ints) -> Iterator[li
                 zip(impression["session"], known.tolist(), products.tolist(), sizes.tolist(), strict=True)
             )
         ]
+
+
+def _age_s(impression: Impression, event: SessionEvent) -> int | None:
+    """Return the whole seconds between an event and the slate, None for an event of unknown time."""
+    event_ms = event["timestamp_ms"]
+    return None if event_ms is None else (impression["timestamp_ms"] - event_ms) // 1000
 
 
 def event_effects(findings: Findings, models: Models, rows: Ints) -> Floats:

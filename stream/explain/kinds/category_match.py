@@ -52,11 +52,11 @@ def _deciding(findings: Findings, *, positive: bool) -> Bools:
 
 def sentences(findings: Findings, rows: Ints, words: Sequence[Wording]) -> list[str]:
     """State how many titles of the item's category the user watched."""
-    categories = findings.bundle.catalog.categories
-    item, titles = findings.slates.item[rows].tolist(), findings.signals.category_titles[rows].tolist()
+    names = findings.bundle.catalog.category_names
+    category, titles = findings.signals.category[rows].tolist(), findings.signals.category_titles[rows].tolist()
     return [
-        each.count("category_match", number, category=each.quoted(categories[index - 1]))
-        for each, index, number in zip(words, item, titles, strict=True)
+        each.count("category_match", number, category=each.quoted(names[code]))
+        for each, code, number in zip(words, category, titles, strict=True)
     ]
 
 

@@ -8,6 +8,8 @@ from operator import itemgetter
 
 import numpy as np
 
+from models.bundle import OTHER
+from models.manifest import Engagement
 from stream.explain.findings import Findings
 from stream.explain.kinds.kind import Kind
 from stream.explain.slates import Bools, Ints
@@ -29,7 +31,7 @@ def holds(findings: Findings) -> Bools:
 def sentences(findings: Findings, rows: Ints, words: Sequence[Wording]) -> list[str]:
     """Name the cited events and what the user did with each, and the item's rank without one if the rank changes."""
     citations, histories, titles = findings.citations, findings.slates.histories, findings.bundle.catalog.titles
-    names = ("", *findings.bundle.manifest.engagements)
+    engagements = (OTHER, *findings.bundle.engagements)
     slate, column, decisive = findings.slates.slate[rows], citations.column[rows], citations.decisive[rows]
     event, decisive_column = (slate[:, None], column), np.maximum(decisive, 0)
     item, engagement = np.where(column >= 0, histories.item[event], 0), histories.engagement[event]
@@ -52,7 +54,7 @@ def sentences(findings: Findings, rows: Ints, words: Sequence[Wording]) -> list[
         text = reasons.get(key)
         if text is None:
             events = zip(item[row].tolist(), engagement[row].tolist(), strict=True)
-            cited_events = [(names[done], titles[index - 1]) for index, done in events if index]
+            cited_events = [(engagements[done], titles[index - 1]) for index, done in events if index]
             text = reasons[key] = _because(wording, cited_events)
         if decides >= 0:
             message = "counterfactual" if by_score else "counterfactual.by_score"
@@ -62,15 +64,21 @@ def sentences(findings: Findings, rows: Ints, words: Sequence[Wording]) -> list[
     return texts
 
 
-def _because(words: Wording, events: list[tuple[str, str]]) -> str:
+def _because(words: Wording, events: list[tuple[Engagement, str]]) -> str:
     """Name events, given as engagement and title; consecutive events of one engagement share their verb."""
     actions = [
-        words.with_slot(f"action.{name}", "titles").replace(
-            SLOT, words.join([words.quoted(title) for _, title in group])
-        )
-        for name, group in groupby(events, key=itemgetter(0))
+        _action(words, engagement).replace(SLOT, words.join([words.quoted(title) for _, title in group]))
+        for engagement, group in groupby(events, key=itemgetter(0))
     ]
     return words.with_slot("watch_history", "actions").replace(SLOT, words.join(actions))
+
+
+def _action(words: Wording, engagement: Engagement) -> str:
+    """Name an engagement, with SLOT in place of the titles: by the bundle's verb, else by the language's phrase."""
+    for tag in (str(words.locale).replace("_", "-"), words.locale.language):
+        if tag in engagement.verbs:
+            return engagement.verbs[tag].replace("{titles}", SLOT)
+    return words.with_slot(f"action.{engagement.name}", "titles")
 
 
 KIND = Kind(
