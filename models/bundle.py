@@ -125,6 +125,12 @@ class Bundle:
         return self.manifest.engagements if reads_them else (*self.manifest.engagements, OTHER)
 
     @property
+    def holds_history_features(self) -> bool:
+        """Whether counterfactual scores leave features as they were sent that derive from the history."""
+        derived = any(feature.is_history_derived for feature in self.features)
+        return derived and HISTORY_FEATURES_FILE not in self.manifest.files
+
+    @property
     def session_column(self) -> int | None:
         """Which of the features is the session model's score; None if the re-ranker does not read it."""
         return next((column for column, each in enumerate(self.features) if each.owner == SESSION), None)

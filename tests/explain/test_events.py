@@ -99,7 +99,7 @@ def test_where_the_slate_is_not_shown_by_score_the_words_say_so(
         last = len(slate["items"]) + 1
         turned = slate | {"items": [item | {"position": last - item["position"]} for item in slate["items"]]}
         for item in explainer.explain([turned])[0]["items"]:
-            assert ("Without" in item["text"]) == ("by score" in item["text"])
+            assert ("ithout “" in item["text"]) == ("by score" in item["text"])
             said += "by score" in item["text"]
     assert said
 

@@ -47,6 +47,8 @@ def sentences(findings: Findings, rows: Ints, words: Sequence[Wording]) -> list[
         citations.rank_without[rows, decisive_column],
         citations.rank[rows],
     )
+    # The rank was computed with such features as they were sent, although they would change as well.
+    counterfactual = "counterfactual.equal" if findings.bundle.holds_history_features else "counterfactual"
     texts = []
     reasons: dict[int, str] = {}
     each_row = zip(words, *map(np.ndarray.tolist, columns), strict=True)
@@ -57,7 +59,7 @@ def sentences(findings: Findings, rows: Ints, words: Sequence[Wording]) -> list[
             cited_events = [(engagements[done], titles[index - 1]) for index, done in events if index]
             text = reasons[key] = _because(wording, cited_events)
         if decides >= 0:
-            message = "counterfactual" if by_score else "counterfactual.by_score"
+            message = counterfactual if by_score else f"{counterfactual}.by_score"
             sentence = wording.counterfactual(message, without, rank)
             text += sentence.replace(SLOT, wording.quoted(titles[decisive_item - 1]))
         texts.append(text)

@@ -6,7 +6,7 @@ from stream.explain.wording.phrases import Phrases
 
 PHRASES = Phrases(
     language="de",
-    version=1,
+    version=2,
     quotes=("„", "“"),
     inner_quotes=("‚", "‘"),  # noqa: RUF001 - quotation marks, as meant
     messages={
@@ -20,6 +20,12 @@ PHRASES = Phrases(
         "counterfactual": "Ohne {title} stünde dieser Titel auf dem {without} statt auf dem {rank} Platz.",
         "counterfactual.by_score": (
             "Ohne {title} stünde dieser Titel nach Punkten auf dem {without} statt auf dem {rank} Platz."
+        ),
+        "counterfactual.equal": (
+            "Ohne {title}, alles andere gleich, stünde dieser Titel auf dem {without} statt auf dem {rank} Platz."
+        ),
+        "counterfactual.equal.by_score": (
+            "Ohne {title}, alles andere gleich, stünde dieser Titel nach Punkten auf dem {without} statt dem {rank} Platz."
         ),
         "trending.rising": "Im Trend in deiner Region: steigt schneller als {percent} aller Titel.",
         "trending.popular": "Beliebt: wird öfter angesehen als {percent} aller Titel.",

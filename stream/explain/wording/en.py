@@ -6,7 +6,7 @@ from stream.explain.wording.phrases import Phrases
 
 PHRASES = Phrases(
     language="en",
-    version=1,
+    version=2,
     quotes=("“", "”"),
     inner_quotes=("‘", "’"),  # noqa: RUF001 - quotation marks, as meant
     messages={
@@ -19,6 +19,10 @@ PHRASES = Phrases(
         "action.other": "opened {titles}",
         "counterfactual": "Without {title}, this would be {without}, not {rank}.",
         "counterfactual.by_score": "Without {title}, this would be {without} by score, not {rank}.",
+        "counterfactual.equal": "All else being equal, without {title} this would be {without}, not {rank}.",
+        "counterfactual.equal.by_score": (
+            "All else being equal, without {title} this would be {without} by score, not {rank}."
+        ),
         "trending.rising": "Trending in your region: rising faster than {percent} of all titles.",
         "trending.popular": "Popular: watched more than {percent} of all titles.",
         "personalized": "Recommended for you.",

@@ -6,7 +6,7 @@ from stream.explain.wording.phrases import Phrases
 
 PHRASES = Phrases(
     language="es",
-    version=1,
+    version=2,
     quotes=("«", "»"),
     inner_quotes=("“", "”"),
     messages={
@@ -20,6 +20,13 @@ PHRASES = Phrases(
         "counterfactual": "Sin {title}, este título estaría en la {without} posición, no en la {rank}.",
         "counterfactual.by_score": (
             "Sin {title}, este título estaría en la {without} posición por puntuación, no en la {rank}."
+        ),
+        "counterfactual.equal": (
+            "Sin {title}, con todo lo demás igual, este título estaría en la {without} posición, no en la {rank}."
+        ),
+        "counterfactual.equal.by_score": (
+            "Sin {title}, con todo lo demás igual, este título estaría en la {without} posición por puntuación, no en la "
+            "{rank}."
         ),
         "trending.rising": "Tendencia en tu región: sube más rápido que el {percent} de los títulos.",
         "trending.popular": "Popular: se ve más que el {percent} de los títulos.",

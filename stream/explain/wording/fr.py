@@ -7,7 +7,7 @@ from stream.explain.wording.phrases import Phrases
 
 PHRASES = Phrases(
     language="fr",
-    version=1,
+    version=2,
     quotes=("«\u202f", "\u202f»"),
     inner_quotes=("“", "”"),
     messages={
@@ -21,6 +21,13 @@ PHRASES = Phrases(
         "counterfactual": "Sans {title}, ce titre serait à la {without} place et non à la {rank}.",
         "counterfactual.by_score": (
             "Sans {title}, ce titre serait par son score à la {without} place et non à la {rank}."
+        ),
+        "counterfactual.equal": (
+            "Toutes choses égales par ailleurs, sans {title}, ce titre serait à la {without} place et non à la {rank}."
+        ),
+        "counterfactual.equal.by_score": (
+            "Toutes choses égales par ailleurs, sans {title}, ce titre serait par son score à la {without} place et non "
+            "à la {rank}."
         ),
         "trending.rising": "Tendance dans votre région\u00a0: progresse plus vite que {percent} des titres.",
         "trending.popular": "Populaire\u00a0: plus regardé que {percent} des titres.",

@@ -7,7 +7,7 @@ from stream.explain.wording.phrases import Phrases
 
 PHRASES = Phrases(
     language="ja",
-    version=1,
+    version=2,
     quotes=("「", "」"),
     inner_quotes=("『", "』"),
     # No space after a full stop.
@@ -22,6 +22,10 @@ PHRASES = Phrases(
         "action.other": "{titles}の閲覧",
         "counterfactual": "{title}がなければ、この作品は{rank}ではなく{without}でした。",
         "counterfactual.by_score": "{title}がなければ、この作品のスコア順位は{rank}ではなく{without}でした。",
+        "counterfactual.equal": "ほかの条件が同じで{title}がなければ、この作品は{rank}ではなく{without}でした。",
+        "counterfactual.equal.by_score": (
+            "ほかの条件が同じで{title}がなければ、この作品のスコア順位は{rank}ではなく{without}でした。"
+        ),
         "trending.rising": "お住まいの地域で話題：全作品の{percent}を上回る勢いで伸びています。",
         "trending.popular": "人気作：全作品の{percent}より多く視聴されています。",
         "personalized": "あなたへのおすすめです。",

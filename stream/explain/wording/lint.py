@@ -74,7 +74,8 @@ def longest(phrases: Phrases) -> str:
     reason = words.say("watch_history", actions=words.join([action, action]))
     texts = [
         words.sentences(reason, words.say(key, title=title, rank=rank, without=rank))
-        for key in ("counterfactual", "counterfactual.by_score")
+        for key in phrases.messages
+        if key.startswith("counterfactual")
     ]
     texts.append(words.say("recourse.history", titles=words.join([title] * 3)))
     texts.append(words.count("category_match", 1_000_000, category=title))
