@@ -25,7 +25,8 @@ PHRASES = Phrases(
             "Ohne {title}, alles andere gleich, stünde dieser Titel auf dem {without} statt auf dem {rank} Platz."
         ),
         "counterfactual.equal.by_score": (
-            "Ohne {title}, alles andere gleich, stünde dieser Titel nach Punkten auf dem {without} statt dem {rank} Platz."
+            "Ohne {title}, alles andere gleich, stünde dieser Titel nach Punkten auf dem {without} statt dem {rank} "
+            "Platz."
         ),
         "trending.rising": "Im Trend in deiner Region: steigt schneller als {percent} aller Titel.",
         "trending.popular": "Beliebt: wird öfter angesehen als {percent} aller Titel.",

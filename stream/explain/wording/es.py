@@ -25,8 +25,8 @@ PHRASES = Phrases(
             "Sin {title}, con todo lo demás igual, este título estaría en la {without} posición, no en la {rank}."
         ),
         "counterfactual.equal.by_score": (
-            "Sin {title}, con todo lo demás igual, este título estaría en la {without} posición por puntuación, no en la "
-            "{rank}."
+            "Sin {title}, con todo lo demás igual, este título estaría en la {without} posición por puntuación, no en "
+            "la {rank}."
         ),
         "trending.rising": "Tendencia en tu región: sube más rápido que el {percent} de los títulos.",
         "trending.popular": "Popular: se ve más que el {percent} de los títulos.",

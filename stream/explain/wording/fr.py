@@ -26,8 +26,8 @@ PHRASES = Phrases(
             "Toutes choses égales par ailleurs, sans {title}, ce titre serait à la {without} place et non à la {rank}."
         ),
         "counterfactual.equal.by_score": (
-            "Toutes choses égales par ailleurs, sans {title}, ce titre serait par son score à la {without} place et non "
-            "à la {rank}."
+            "Toutes choses égales par ailleurs, sans {title}, ce titre serait par son score à la {without} place et "
+            "non à la {rank}."
         ),
         "trending.rising": "Tendance dans votre région\u00a0: progresse plus vite que {percent} des titres.",
         "trending.popular": "Populaire\u00a0: plus regardé que {percent} des titres.",
