@@ -118,6 +118,9 @@ def tiny_bundle(
         "max_length": config.max_length,
         "empty_session": "zero",
         "reranker_output": output,
+        # In logits: the unit is 1.
+        "session_score_spread": 1.0,
+        "reranker_score_spread": 1.0,
         "citation_margin": 0.05,
         "score_tolerance": 1e-3,
         "citation_ageing": 0.5,

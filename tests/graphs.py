@@ -1,10 +1,14 @@
-"""Session graphs of our own export, reduced to what the graphs of other exporters have."""
+"""Session graphs of other exporters: our own, reduced to what theirs have, and a mean of item vectors."""
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import onnx
+from onnx import helper
 
 from models.session.config import BLANK_EVENT
+from models.session.graph import IR_VERSION, OPSET, Nodes
 
 
 def reduced(graph: bytes, *, without: bool = False, cache: bool = False, blank: bool = False) -> bytes:
@@ -19,3 +23,24 @@ def reduced(graph: bytes, *, without: bool = False, cache: bool = False, blank: 
         del model.metadata_props[:]
         model.metadata_props.extend(metadata)
     return bytes(model.SerializeToString())
+
+
+def mean_graph(item_vectors: npt.NDArray[np.float32], constant: npt.NDArray[np.float32]) -> bytes:
+    """Export a constant plus the mean of the vectors of all events; the attention is the same on each of them."""
+    constants: dict[str, onnx.TensorProto] = {}
+    nodes = Nodes(constants)
+    vectors, none = nodes.constant("item", item_vectors), nodes.constant("constant", constant)
+    there = nodes("Cast", nodes("Greater", "item_index", nodes.scalar(0)), to=onnx.TensorProto.FLOAT)
+    count = nodes("Max", nodes("ReduceSum", there, nodes.ints(1), keepdims=1), nodes.real(1.0))
+    total = nodes("ReduceSum", nodes.take(vectors, "item_index"), nodes.ints(1), keepdims=0)
+    nodes.name(nodes("Add", nodes("Div", total, count), none), "session_vector")
+    nodes.name(nodes.widen(nodes("Div", there, count), 1, 2), "attention")
+    floats = onnx.TensorProto.FLOAT
+    inputs = [helper.make_tensor_value_info("item_index", onnx.TensorProto.INT64, ["batch", "length"])]
+    outputs = [
+        helper.make_tensor_value_info("session_vector", floats, ["batch", item_vectors.shape[1]]),
+        helper.make_tensor_value_info("attention", floats, ["batch", 1, 1, "length"]),
+    ]
+    graph = helper.make_graph(nodes.nodes, "mean", inputs, outputs, list(constants.values()))
+    opset = [helper.make_opsetid("", OPSET)]
+    return bytes(helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION).SerializeToString())

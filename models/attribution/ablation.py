@@ -10,7 +10,8 @@ blanking to .67, so masking may propose an event and the other two must confirm 
 =========  ====================================================================================  =====================
 ablation   meaning                                                                               also known as
 =========  ====================================================================================  =====================
-deletion   the session is run without the event; older events move up by one position            leave-one-out
+deletion   the session is run without the event; older events move up by one position, and from  leave-one-out
+           before the window, an event that the model did not read moves into the window
 blanking   the event keeps its position, and its embedding is zero                               occlusion
 masking    the event's key is hidden from attention, and all other events keep their positions   attention masking
 =========  ====================================================================================  =====================
@@ -53,9 +54,10 @@ METHODS: Final[dict[str, int]] = {"deletion": DELETE, "blanking": BLANK, "maskin
 class Edits:
     """n edited sessions.
 
-    session int64 [n], the row of the edited history; kind int64 [n]; columns int64 [n, E], the history's columns that
-    the edit concerns, in any order, -1 for none. A deletion concerns any number of events, every other kind exactly
-    one. An edit that concerns none leaves the session as it was read.
+    session int64 [n], the row of the edited history; kind int64 [n]; columns int64 [n, E], the columns that the edit
+    concerns, in any order, -1 for none: columns 0 to W - 1 are those of the window, column W + c is column c of the
+    older events. A deletion concerns any number of events, every other kind one event of the window. An edit that
+    concerns no event of the window leaves the session as it was read.
     """
 
     session: Ints
@@ -78,7 +80,7 @@ class Edits:
 
     @classmethod
     def deletions(cls, session: Ints, deleted: Bools) -> Self:
-        """Delete the events in the columns that are marked; session int64 [n], deleted bool [n, W]."""
+        """Delete the events in the columns that are marked; session int64 [n], deleted bool [n, W] or [n, W + V]."""
         marked = np.argsort(~deleted, axis=1, kind="stable")[:, : int(deleted.sum(axis=1).max(initial=0))]
         columns = np.where(np.take_along_axis(deleted, marked, axis=1), marked, -1)
         return cls(session, np.full(len(session), DELETE), columns)
@@ -114,7 +116,7 @@ def session_vectors(model: SessionModel, reading: Reading, edits: Edits) -> Floa
     else:
         edited, runs = _planned(model, reading.histories, edits)
         vectors = model.incremental.vectors(reading.cache, edited.item, edited.engagement, runs)
-    unchanged = (edits.columns < 0).all(axis=1)
+    unchanged = ((edits.columns < 0) | (edits.columns >= reading.histories.width)).all(axis=1)
     vectors[unchanged] = reading.vector[edits.session[unchanged]]
     return vectors
 
@@ -128,12 +130,17 @@ def every_event(model: SessionModel, reading: Reading, kind: int) -> Floats:
 
 
 def _check(model: SessionModel, reading: Reading, edits: Edits) -> None:
-    histories, columns = reading.histories, edits.columns
-    outside = (columns >= histories.width) | (columns < (histories.width - histories.length[edits.session])[:, None])
-    if (outside & (columns >= 0)).any():
+    columns, items = edits.columns, reading.histories.all_items
+    outside = columns >= items.shape[1]
+    if outside.any() or (items[edits.session[:, None], columns][columns >= 0] == 0).any():
         raise SessionInputError("expected columns that hold an event of the edited history, got padding: correct them.")
-    if ((columns >= 0).sum(axis=1)[edits.kind != DELETE] > 1).any():
-        raise SessionInputError("expected edits of one event each, got several: only a deletion may concern several.")
+    one_event = (columns >= 0).sum(axis=1) <= 1
+    in_window = (columns < reading.histories.width).all(axis=1)
+    if not (one_event & in_window)[edits.kind != DELETE].all():
+        raise SessionInputError(
+            "expected edits of one event of the window each, got others: only a deletion may concern several or older "
+            "events."
+        )
     if not model.has_blank and (edits.kind == BLANK).any():
         raise SessionInputError(
             "expected a session model with the blank event, got one without: use deletion, or export the model with it."
@@ -177,21 +184,27 @@ def _edited(model: SessionModel, histories: Histories, edits: Edits) -> tuple[Hi
     shape = (len(edits), histories.width)
     item, engagement = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     length, first = histories.length[edits.session], np.full(len(edits), histories.width - 1)
+    none = np.zeros((len(histories), 0), dtype=np.int64)
+    older = Histories(none, none, np.zeros_like(histories.length)) if histories.older is None else histories.older
     _write(
-        edits.session, edits.kind, edits.columns, histories.item, histories.engagement, model.blank_event, item,
-        engagement, length, first,
+        edits.session, edits.kind, edits.columns, histories.item, histories.engagement, older.item, older.engagement,
+        older.length, model.blank_event, item, engagement, length, first,
     )  # fmt: skip
     return Histories(item, engagement, length), first
 
 
 @compiled
 def _write(
-    session: Any, kind: Any, columns: Any, item: Any, engagement: Any, blank: Any, edited_item: Any,
-    edited_engagement: Any, length: Any, first: Any,
+    session: Any, kind: Any, columns: Any, item: Any, engagement: Any, older_item: Any, older_engagement: Any,
+    older_length: Any, blank: Any, edited_item: Any, edited_engagement: Any, length: Any, first: Any,
 ) -> None:  # fmt: skip
-    """Write edited histories to zeros int64 [n, W], reduce their lengths, and find the first columns concerned."""
-    width = item.shape[1]
+    """Write edited histories to zeros int64 [n, W], with their lengths, and find the first columns concerned.
+
+    The first column concerned is the oldest one where an older event moves into the window, since all positions change.
+    """
+    width, older = item.shape[1], older_item.shape[1]
     for n in range(len(session)):
+        room = 0
         target = width
         for source in range(width - 1, -1, -1):
             concerned = False
@@ -200,10 +213,21 @@ def _write(
             if concerned:
                 first[n] = source
                 if kind[n] == DELETE:
-                    length[n] -= 1
+                    room += 1
                     continue  # the events before it move one column to the right
             target -= 1
             edited_item[n, target] = item[session[n], source]
             edited_engagement[n, target] = engagement[session[n], source]
             if concerned and kind[n] == BLANK:
                 edited_item[n, target], edited_engagement[n, target] = blank
+        target = width - length[n] + room
+        for source in range(older - 1, older - 1 - older_length[session[n]], -1):
+            concerned = False
+            for column in columns[n]:
+                concerned |= column == width + source
+            if room > 0 and not concerned:
+                target -= 1
+                edited_item[n, target] = older_item[session[n], source]
+                edited_engagement[n, target] = older_engagement[session[n], source]
+                first[n], room = width - length[n], room - 1
+        length[n] -= room

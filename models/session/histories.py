@@ -20,12 +20,16 @@ Ints = npt.NDArray[np.int64]
 class Histories:
     """Past events of K sessions, left-padded: the newest event is in the last column, padding is 0.
 
-    item and engagement are int64 [K, W] (indices of the bundle's catalogue and engagements), length int64 [K].
+    item and engagement are int64 [K, W] (indices of the bundle's catalogue and engagements), length int64 [K]. They
+    hold the window: the newest events of each session, as many as the session model reads. older holds the V columns
+    of events before the window, in the same form; None where no session has such events. The model does not read them,
+    but the newest of them move into the window where an event of the window is deleted.
     """
 
     item: Ints
     engagement: Ints
     length: Ints
+    older: Histories | None = None
 
     def __len__(self) -> int:
         return len(self.length)
@@ -34,6 +38,11 @@ class Histories:
     def width(self) -> int:
         """Number of columns: the length of the longest history, or more."""
         return int(self.item.shape[1])
+
+    @property
+    def all_items(self) -> Ints:
+        """Items of the window and, behind them, of the older events: int64 [K, W + V], the columns of an edit."""
+        return self.item if self.older is None else np.concatenate([self.item, self.older.item], axis=1)
 
     @property
     def present(self) -> Bools:

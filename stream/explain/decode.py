@@ -123,7 +123,9 @@ def _slates(impressions: pa.RecordBatch, foreign: Bools, bundle: Bundle) -> Slat
     session_offsets, offsets = list_offsets(sessions), list_offsets(items_of)
     event_item = _index(events.field("item_id"), bundle)
     engagement = _engagement(events.field("engagement"), bundle)
-    histories, event = histories_of(session_offsets, foreign, event_item, engagement, bundle.manifest.max_length)
+    histories, event, older_event = histories_of(
+        session_offsets, foreign, event_item, engagement, bundle.manifest.max_length
+    )
     ranking_score = items.field("ranking_score").to_numpy().astype(np.float64)
     return Slates(
         batch=impressions,
@@ -131,6 +133,7 @@ def _slates(impressions: pa.RecordBatch, foreign: Bools, bundle: Bundle) -> Slat
         foreign=foreign,
         histories=histories,
         event=event,
+        older_event=older_event,
         sessions=session_offsets,
         event_id=events.field("item_id"),
         event_item=event_item,

@@ -29,9 +29,10 @@ class Slates:
     or indices into the bundle's catalogue and engagements.
 
     Per slate: offsets int64 [S + 1] into the items; foreign bool [S], whether another model or feature set than the
-    bundle's served the slate; histories, what the session model reads: the newest ``max_length`` events whose item and
-    engagement the bundle knows; event int64 [S, W], the index of each event of the histories in its session, -1 where
-    there is none; sessions int64 [S + 1], offsets into the session events.
+    bundle's served the slate; histories, the events whose item and engagement the bundle knows: the newest
+    ``max_length``, which the session model reads, and the older ones; event int64 [S, W], the index of each event that
+    the model reads in its session, -1 where there is none, and older_event int64 [S, V], the same for the older ones;
+    sessions int64 [S + 1], offsets into the session events.
 
     Per session event: event_id, item ids as sent; event_item int64 [E], index of the item in the catalogue, 0 where
     it is unknown.
@@ -46,6 +47,7 @@ class Slates:
     foreign: Bools
     histories: Histories
     event: Ints
+    older_event: Ints
     sessions: Ints
     event_id: pa.StringArray
     event_item: Ints
@@ -99,24 +101,34 @@ def watched(histories: Histories, bundle: Bundle) -> Bools:
 
 def histories_of(
     sessions: Ints, foreign: Bools, item: Ints, engagement: Ints, max_length: int
-) -> tuple[Histories, Ints]:
-    """Select what the session model reads of each session: the newest ``max_length`` events that the bundle knows.
+) -> tuple[Histories, Ints, Ints]:
+    """Select the events of each session that the bundle knows; the session model reads the newest ``max_length``.
 
     sessions int64 [S + 1]: offsets into the events; foreign bool [S], slates without a history; item and engagement
     int64 [E], indices of the bundle, 0 where unknown. Returns the histories and the index of each of their events in
-    its session, int64 [S, W], -1 where there is none.
+    its session, -1 where there is none: of those that the model reads, int64 [S, W], and of the older ones, int64
+    [S, V].
     """
-    items, engagements, events, length = _line_up(sessions, foreign, item, engagement, max_length)
-    return Histories(items, engagements, length), events
+    items, engagements, events, known = _line_up(sessions, foreign, item, engagement)
+    length = np.minimum(known, max_length)
+    before = max(0, items.shape[1] - max_length)
+    if before == 0:
+        return Histories(items, engagements, length), events, np.zeros((len(known), 0), dtype=np.int64)
+    # Compiled functions expect whole arrays, not views of their columns.
+    [older_items, items], [older_engagements, engagements], [older_events, events] = (
+        [np.ascontiguousarray(part) for part in np.split(columns, [before], axis=1)]
+        for columns in (items, engagements, events)
+    )
+    older = Histories(older_items, older_engagements, known - length)
+    return Histories(items, engagements, length, older), events, older_events
 
 
 @compiled
-def _line_up(sessions: Any, foreign: Any, item: Any, engagement: Any, max_length: int) -> Any:
+def _line_up(sessions: Any, foreign: Any, item: Any, engagement: Any) -> Any:
     length = np.zeros(foreign.shape[0], np.int64)
     for slate in range(len(length)):
         for place in range(sessions[slate], sessions[slate + 1]):
             length[slate] += item[place] > 0 and engagement[place] > 0 and not foreign[slate]
-        length[slate] = min(length[slate], max_length)
     # One column at least, so that a batch without any history needs no special case.
     width = 1
     for slate in range(len(length)):
@@ -124,7 +136,7 @@ def _line_up(sessions: Any, foreign: Any, item: Any, engagement: Any, max_length
     shape = (len(length), width)
     items, engagements, events = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
     for slate in range(len(length)):
-        # From the newest event on, so that the newest events stay and end in the last column.
+        # From the newest event on, so that the newest event is in the last column.
         column, place = width, sessions[slate + 1]
         while column > width - length[slate]:
             place -= 1

@@ -197,7 +197,7 @@ def test_what_a_model_allows_is_what_its_graph_has(tmp_path: Path, bundle: Bundl
         (MASK_LAST_QUERY, [29], "incremental inference or the output `without`"),
         (DELETE, [25], "got padding"),
         (DELETE, [30], "got padding"),
-        (MASK, [28, 29], "edits of one event each"),
+        (MASK, [28, 29], "edits of one event of the window each"),
     ],
 )
 def test_an_edit_that_cannot_be_made_is_refused(

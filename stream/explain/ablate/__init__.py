@@ -110,12 +110,12 @@ def _citations(measured: Measured, chosen: Ints, slates: Slates, scores: Scores)
 def _decisive(slates: Slates, scores: Scores, column: Ints, holds: Bools, lower: Ints) -> Ints:
     """Which citation lowers the rank most, int64 [T]; column, holds and lower (by how many ranks) are [T, C].
 
-    -1 where a score of the slate could not be reproduced, and where the title is in the history more than once:
-    "without it" would then mean an edit that was not measured.
+    -1 where a score of the slate could not be reproduced, and where the title is in the session more than once, before
+    the events that the model reads included: "without it" would then mean an edit that was not measured.
     """
     reproduced = np.bincount(slates.slate, weights=~scores.matches, minlength=len(slates.foreign)) == 0
-    titles = slates.histories.item
-    once = (titles[:, :, None] == titles[:, None, :]).sum(axis=2) == 1
+    titles, every = slates.histories.item, slates.histories.all_items
+    once = (titles[:, :, None] == every[:, None, :]).sum(axis=2) == 1
     sayable = holds & np.take_along_axis((once & reproduced[:, None])[slates.slate], np.maximum(column, 0), axis=1)
     lower = np.where(sayable, lower, 0)
     return np.where((lower > 0).any(axis=1), lower.argmax(axis=1), -1)

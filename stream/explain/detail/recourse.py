@@ -1,13 +1,13 @@
 """Recourse: what the user could do to see less of an item, found by search and confirmed by running the models again.
 
 **Off the slate.** We have the slate and the whole catalogue, but the re-ranker's features of the slate only. So the
-search asks the first stage, which selects by session score among the items that are not in the history. The lowest
+search asks the first stage, which selects by session score among the items that are not in the session. The lowest
 place of an item of this slate in that order is the depth that the recommender is known to reach. An item is off the
-slate if its place is below that depth after titles are deleted from the history.
+slate if its place is below that depth after all events of some titles are deleted from the session.
 
-**The smallest set.** Every watched title is deleted alone. Where no single title suffices, pairs and then triples of
-the titles that push the item down most alone are deleted. So a pair or a triple is the smallest set that was found, not
-the smallest that exists.
+**The smallest set.** Every watched title that the session model reads is deleted alone. Where no single title suffices,
+pairs and then triples of the titles that push the item down most alone are deleted. So a pair or a triple is the
+smallest set that was found, not the smallest that exists.
 
 **A habit.** Where no set of titles is found, the features that describe the user's habits in the item's category, and
 that these habits can bring down to 0, are set to 0 together, and the re-ranker scores the item again. It must lower the
@@ -48,12 +48,12 @@ NOISE: Final = 2e-5
 """How much the same score may differ between two matrix products: logits of some tens in float32."""
 
 Titles = tuple[int, ...]
-"""A set of titles to be deleted from the history: indices of items of the catalogue."""
+"""A set of titles to be deleted from the session: indices of items of the catalogue."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """A history without a set of titles: session vector float32 [d], each item's place in the catalogue int64 [N]."""
+    """A session without a set of titles: session vector float32 [d], each item's place in the catalogue int64 [N]."""
 
     vector: Floats
     place: Ints
@@ -67,13 +67,15 @@ class Search:
         self._findings, self._models, self._slate = findings, models, slate
         self._rows = np.arange(slates.offsets[slate], slates.offsets[slate + 1])
         self._items = slates.item[self._rows]
-        self._history = slates.histories.item[slate]
+        # A title is deleted from the whole session, or an older event of it would move into the history.
+        self._session = slates.histories.all_items[slate]
         interest = watched(slates.histories, models.bundle)[slate]
-        self._titles: list[Titles] = [(title,) for title in np.unique(self._history[interest]).tolist()]
+        read = slates.histories.item[slate]
+        self._titles: list[Titles] = [(title,) for title in np.unique(read[interest]).tolist()]
         self._trials: dict[Titles, _Trial] = {}
         # What may be a tie counts as better here, and so does each item itself.
         vector = findings.scores.reading.vector[[slate]]
-        deepest = self._places(vector, self._not_shown(self._history[None]), -NOISE) - 1
+        deepest = self._places(vector, self._not_shown(self._session[None]), -NOISE) - 1
         #: The deepest place of the first stage that this slate is known to reach.
         self._depth = int(deepest[0, self._items > 0].max(initial=0))
         self._off = self._search()
@@ -121,13 +123,16 @@ class Search:
 
     def _take_out(self, titles: Titles, rank: int, without: int, words: Wording) -> Recourse:
         catalog = self._findings.bundle.catalog
-        columns = np.flatnonzero(np.isin(self._history, titles))
+        slates = self._findings.slates
+        events = np.concatenate([slates.event[self._slate], slates.older_event[self._slate]])
+        columns = np.flatnonzero(np.isin(self._session, titles))
+        columns = columns[np.argsort(events[columns])]
         # In the order in which they were first watched.
-        ordered = list(dict.fromkeys(self._history[columns].tolist()))
+        ordered = list(dict.fromkeys(self._session[columns].tolist()))
         named = [catalog.titles[title - 1] for title in ordered]
         return Recourse(
             kind="history",
-            events=self._findings.slates.event[self._slate, columns].tolist(),
+            events=events[columns].tolist(),
             item_ids=[catalog.item_ids[title - 1] for title in ordered],
             titles=named,
             feature=None,
@@ -171,27 +176,27 @@ class Search:
         )
 
     def _run(self, sets: list[Titles]) -> None:
-        """Delete each set of titles that was not tried yet from the history, and place the slate's items."""
+        """Delete each set of titles that was not tried yet from the session, and place the slate's items."""
         new = [titles for titles in dict.fromkeys(sets) if titles not in self._trials]
         new = new[: MAX_TRIALS - len(self._trials)]
         if not new:
             return
-        deleted = np.stack([np.isin(self._history, titles) for titles in new])
+        deleted = np.stack([np.isin(self._session, titles) for titles in new])
         edits = Edits.deletions(np.full(len(new), self._slate), deleted)
         vectors = session_vectors(self._models.session, self._findings.scores.reading, edits)
-        places = self._places(vectors, self._not_shown(np.where(deleted, 0, self._history)), NOISE)
+        places = self._places(vectors, self._not_shown(np.where(deleted, 0, self._session)), NOISE)
         self._trials |= {
             titles: _Trial(vector, place) for titles, vector, place in zip(new, vectors, places, strict=True)
         }
 
     def _not_shown(self, left: Ints) -> Ints:
-        """Replace items of the slate by 0: the history is not recommended, but these items evidently are."""
+        """Replace items of the slate by 0: the session is not recommended, but these items evidently are."""
         return np.where(np.isin(left, self._items), 0, left)
 
     def _places(self, vectors: Floats, left: Ints, lead: float) -> Ints:
         """Place of each item of the slate in the catalogue by session score, int64 [n, N], 1 for the best.
 
-        vectors is float32 [n, d]; left int64 [n, W], items of the history, which are no candidates, 0 for none. An item
+        vectors is float32 [n, d]; left int64 [n, L], items of the session, which are no candidates, 0 for none. An item
         is placed after every candidate whose score is higher by more than `lead`.
         """
         every = self._models.bundle.item_vectors
