@@ -139,14 +139,18 @@ def tiny_impression(
     candidate = 1 + random.permutation(len(bundle.catalog))[:items]
     limit = bundle.manifest.max_length
     vector = SessionModel(bundle).run(left_pad([index], limit), left_pad([engagement], limit), without=False).vector[0]
-    ranking = bundle.item_vectors[candidate] @ vector
+    ranking = (bundle.item_vectors[candidate] @ vector + bundle.item_bias[candidate]).astype(np.float32)
 
-    user, item = bundle.owned("user"), bundle.owned("item")
-    user_features = _feature_values(user, 1, random)[0].astype(np.float32)
-    item_features = _feature_values(item, items, random).astype(np.float32)
-    X = np.column_stack([np.tile(user_features, (items, 1)), item_features, ranking]).astype(np.float64)
+    rows = _feature_values(bundle.features, max(1, items), random)
+    shared = [feature.owner != "item" for feature in bundle.features]
+    rows[:, shared] = rows[:1, shared]
+    if bundle.session_column is not None:
+        rows[:items, bundle.session_column] = ranking
     booster = lightgbm.Booster(model_str=bundle.reranker_text.read_text(encoding="utf-8"))
-    reranking = np.asarray(booster.predict(X, raw_score=bundle.manifest.reranker_output == "raw"), dtype=np.float32)
+    reranking = np.asarray(booster.predict(rows, raw_score=bundle.manifest.reranker_output == "raw"), dtype=np.float32)[
+        :items
+    ]
+    owned = {owner: rows[:, [each.owner == owner for each in bundle.features]] for owner in ("user", "context", "item")}
     return {
         "request_id": str(uuid.UUID(bytes=random.bytes(16), version=4)),
         "timestamp_ms": _NOW_MS,
@@ -163,14 +167,15 @@ def tiny_impression(
             }
             for place, (i, e) in enumerate(zip(index, engagement, strict=True))
         ],
-        "user_features": user_features.tolist(),
+        "user_features": owned["user"][0].tolist(),
+        "context_features": owned["context"][0].tolist(),
         "items": [
             {
                 "item_id": bundle.catalog.item_ids[candidate[k] - 1],
                 "position": place,
                 "ranking_score": float(np.float32(ranking[k])),
                 "reranking_score": float(reranking[k]),
-                "item_features": item_features[k].tolist(),
+                "item_features": owned["item"][k].tolist(),
             }
             for place, k in enumerate(np.argsort(-reranking, kind="stable"), start=1)
         ],

@@ -4,24 +4,30 @@ An :class:`Edits` table says which session is edited and how; :func:`session_vec
 counterfactual ranks, recourse and the ledger all ask this function, so the same edit has the same vector, to the bit,
 everywhere.
 
-Three ablations were measured against each other. Masking agrees with deletion to a rank correlation of .88 and with
-blanking to .67, so masking may propose an event and the other two must confirm it.
+The first three ablations were measured against each other. Masking agrees with deletion to a rank correlation of .88
+and with blanking to .67, so masking may propose an event and the other two must confirm it.
 
-=========  ====================================================================================  =====================
-ablation   meaning                                                                               also known as
-=========  ====================================================================================  =====================
-deletion   the session is run without the event; older events move up by one position, and from  leave-one-out
-           before the window, an event that the model did not read moves into the window
-blanking   the event keeps its position, and its embedding is zero                               occlusion
-masking    the event's key is hidden from attention, and all other events keep their positions   attention masking
-=========  ====================================================================================  =====================
+============  =====================================================================================  =================
+ablation      meaning                                                                                also known as
+============  =====================================================================================  =================
+deletion      the session is run without the event; older events move up by one position, and an     leave-one-out
+              event from before the window, which the model did not read, moves into it
+blanking      the event keeps its position, and its embedding is zero                                occlusion
+masking       the event's key is hidden from attention, and all other events keep their positions    attention masking
+substitution  frequent items that are not in the session take the event's place, one after the       marginalisation
+              other, with its engagement; their session vectors are averaged
+============  =====================================================================================  =================
 
-The newest event is the query of the last layer, so it cannot be masked: its masking is its deletion, after which the
-event before it is the query.
+The newest event is the query of the last layer, so it cannot be masked: its masking is a run of the window's other
+events, of which the newest is the query.
 
 Where the session model has incremental inference, only the positions after the first changed one are computed, from the
 KV cache of the reading. Otherwise the graph runs each edited session, and masking is available if the graph has the
-output ``without``.
+output ``without`` or the input ``event_mask``. Any graph allows deletion, and substitution if the bundle lists
+substitutes. Which of these ablations a citation must survive, the bundle says (:func:`available`).
+
+An ablation that cannot be made has a session vector of NaN: the deletion of all events where nobody knows what an empty
+session is for the recommender, or a substitution where all substitutes are in the session.
 """
 
 from __future__ import annotations
@@ -33,20 +39,29 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from models.compiled import compiled
-from models.errors import SessionInputError
+from models.errors import BundleError, SessionInputError
+from models.manifest import AblationName
 from models.session.histories import Bools, Floats, Histories, Ints, Reading
 from models.session.incremental import plan
 
 if TYPE_CHECKING:
     from models.session.runtime import SessionModel
 
-DELETE, BLANK, MASK, MASK_LAST_QUERY = range(4)
+DELETE, BLANK, MASK, MASK_LAST_QUERY, SUBSTITUTE = range(5)
 """Kinds of edits. MASK_LAST_QUERY masks an event for the newest position only.
 
 That approximates MASK at the cost of computing one position: all other positions stay as they were with the event.
 """
 
-METHODS: Final[dict[str, int]] = {"deletion": DELETE, "blanking": BLANK, "masking": MASK}
+_LEAVE_OUT: Final = 5
+"""The newest event is left out of the window, and nothing moves in: its masking."""
+
+METHODS: Final[dict[AblationName, int]] = {
+    "deletion": DELETE,
+    "blanking": BLANK,
+    "masking": MASK,
+    "substitution": SUBSTITUTE,
+}
 """The ablations by name; see :func:`every_event`."""
 
 
@@ -66,6 +81,16 @@ class Edits:
 
     def __len__(self) -> int:
         return len(self.session)
+
+    @property
+    def newest_column(self) -> Ints:
+        """The column of each edit that concerns one event, -1 for an edit that concerns none: int64 [n]."""
+        newest: Ints = self.columns.max(axis=1, initial=-1)
+        return newest
+
+    def take(self, rows: Ints | Bools) -> Edits:
+        """Select some of the edits."""
+        return Edits(self.session[rows], self.kind[rows], self.columns[rows])
 
     @classmethod
     def of_events(cls, kind: int, session: Ints, column: Ints) -> Self:
@@ -87,18 +112,36 @@ class Edits:
 
 
 def available(model: SessionModel) -> tuple[int, ...]:
-    """List the ablations that a session model allows; deletion is always among them."""
-    masks = model.incremental is not None or model.has_without
-    return (DELETE, *((BLANK,) if model.has_blank else ()), *((MASK,) if masks else ()))
+    """List the ablations that a citation must survive; deletion is the first.
+
+    Those are the ones that the bundle demands, by default all but substitution that the graph allows.
+
+    Raises:
+        BundleError: the graph does not allow an ablation that the bundle demands.
+
+    """
+    masks = model.incremental is not None or model.has_without or model.has_event_mask
+    able = {"deletion": True, "blanking": model.has_blank, "masking": masks, "substitution": len(model.substitutes) > 0}
+    if model.ablations is None:
+        return tuple(kind for name, kind in METHODS.items() if able[name] and kind != SUBSTITUTE)
+    lacking = [name for name in model.ablations if not able[name]]
+    if lacking:
+        raise BundleError(
+            f"manifest.json: expected ablations that the session model allows, got {', '.join(lacking)}: take them "
+            "out, or export the graph with the blank event (blanking) or the input event_mask (masking)."
+        )
+    return tuple(kind for name, kind in METHODS.items() if name in model.ablations)
 
 
-def names(model: SessionModel) -> tuple[str, ...]:
-    """Name the ablations that a session model allows, in the order of METHODS."""
+def names(model: SessionModel) -> tuple[AblationName, ...]:
+    """Name the ablations that a citation must survive, in the order of METHODS; BundleError as of :func:`available`."""
     return tuple(name for name, kind in METHODS.items() if kind in available(model))
 
 
 def session_vectors(model: SessionModel, reading: Reading, edits: Edits) -> Floats:
-    """Session vectors of edited sessions, float32 [n, d]; zero for a session that no event is left of.
+    """Session vectors of edited sessions, float32 [n, d]; NaN for an ablation that cannot be made.
+
+    A session that no event is left of has the model's vector of an empty session.
 
     Args:
         model: the session model.
@@ -111,11 +154,13 @@ def session_vectors(model: SessionModel, reading: Reading, edits: Edits) -> Floa
 
     """
     _check(model, reading, edits)
-    if model.incremental is None or reading.cache is None:
-        vectors = _by_graph(model, reading, edits)
+    replaces = edits.kind == SUBSTITUTE
+    if replaces.any():
+        vectors = np.empty((len(edits), model.dimension), dtype=np.float32)
+        vectors[~replaces] = _less(model, reading, edits.take(~replaces))
+        vectors[replaces] = _substituted(model, reading, edits.take(replaces))
     else:
-        edited, runs = _planned(model, reading.histories, edits)
-        vectors = model.incremental.vectors(reading.cache, edited.item, edited.engagement, runs)
+        vectors = _less(model, reading, edits)
     unchanged = ((edits.columns < 0) | (edits.columns >= reading.histories.width)).all(axis=1)
     vectors[unchanged] = reading.vector[edits.session[unchanged]]
     return vectors
@@ -145,38 +190,85 @@ def _check(model: SessionModel, reading: Reading, edits: Edits) -> None:
         raise SessionInputError(
             "expected a session model with the blank event, got one without: use deletion, or export the model with it."
         )
+    if not len(model.substitutes) and (edits.kind == SUBSTITUTE).any():
+        raise SessionInputError(
+            "expected a bundle with substitutes, got one without: use deletion, or list some in the manifest."
+        )
     if reading.cache is not None:
         return
-    if (edits.kind == MASK_LAST_QUERY).any() or (reading.masked is None and (edits.kind == MASK).any()):
+    cannot_mask = reading.masked is None and not model.has_event_mask
+    if (edits.kind == MASK_LAST_QUERY).any() or (cannot_mask and (edits.kind == MASK).any()):
         raise SessionInputError(
-            "expected a session model that can mask these events, got one without incremental inference or the output "
-            "`without`: use deletion, or export the model with them."
+            "expected a session model that can mask these events, got one without incremental inference, the output "
+            "`without` or the input `event_mask`: use deletion, or export the model with them."
         )
+
+
+def _less(model: SessionModel, reading: Reading, edits: Edits) -> Floats:
+    """Session vectors after edits of every kind but substitution."""
+    if model.incremental is None or reading.cache is None:
+        return _by_graph(model, reading, edits)
+    edited, runs = _planned(model, reading.histories, edits)
+    vectors = model.incremental.vectors(reading.cache, edited.item, edited.engagement, runs)
+    vectors[edited.length == 0] = model.empty_vector
+    return vectors
 
 
 def _planned(model: SessionModel, histories: Histories, edits: Edits) -> tuple[Histories, Ints]:
     """Return the edited histories, and which of their positions incremental inference has to compute."""
-    width, column, kind = histories.width, edits.columns.max(axis=1, initial=-1), edits.kind
-    kind = np.where((kind >= MASK) & (column == width - 1), DELETE, kind)
+    width, column, kind = histories.width, edits.newest_column, _kind(histories, edits)
     # Only the newest position attends to the event before it, so both kinds of masking are the same there.
     kind = np.where((kind == MASK) & (column == width - 2), MASK_LAST_QUERY, kind)
     edited, first = _edited(model, histories, Edits(edits.session, kind, edits.columns))
     moved = histories.length[edits.session] - edited.length
     kept = np.where(kind == MASK_LAST_QUERY, width - 1, first)
-    masked = np.where(kind >= MASK, column, -1)
+    masked = np.where((kind == MASK) | (kind == MASK_LAST_QUERY), column, -1)
     return edited, plan(edits.session, kept, moved, edited.length, width, masked)
 
 
 def _by_graph(model: SessionModel, reading: Reading, edits: Edits) -> Floats:
-    """Run the graph on each edited session; a masked event was masked by the graph as it read the session."""
-    vectors = np.zeros((len(edits), model.dimension), dtype=np.float32)
-    run = np.flatnonzero(edits.kind < MASK)
-    edited, _ = _edited(model, reading.histories, Edits(edits.session[run], edits.kind[run], edits.columns[run]))
-    vectors[run] = model.run(edited.item, edited.engagement, without=False).vector
+    """Run the graph on each edited session, unless it masked the event as it read the session."""
+    histories, masks = reading.histories, edits.kind == MASK
+    vectors = np.empty((len(edits), model.dimension), dtype=np.float32)
+    read = masks if reading.masked is not None else np.zeros_like(masks)
     if reading.masked is not None:
-        masked = np.flatnonzero(edits.kind == MASK)
-        vectors[masked] = reading.masked[edits.session[masked], edits.columns[masked].max(axis=1, initial=-1)]
+        vectors[read] = reading.masked[edits.session[read], edits.newest_column[read]]
+        vectors[read & (histories.length[edits.session] == 1)] = model.empty_vector
+    part = edits.take(~read)
+    kind = _kind(histories, part)
+    edited, _ = _edited(model, histories, Edits(part.session, kind, part.columns))
+    mask = None
+    if (kind == MASK).any():
+        mask = (kind != MASK)[:, None] | (np.arange(histories.width) != part.newest_column[:, None])
+    vectors[~read] = model.run(edited.item, edited.engagement, without=False, event_mask=mask).vector
     return vectors
+
+
+def _kind(histories: Histories, edits: Edits) -> Ints:
+    """Return the kinds of edits, int64 [n], with the masking of the newest event as what it is, leaving it out."""
+    masks = (edits.kind == MASK) | (edits.kind == MASK_LAST_QUERY)
+    return np.where(masks & (edits.newest_column == histories.width - 1), _LEAVE_OUT, edits.kind)
+
+
+def _substituted(model: SessionModel, reading: Reading, edits: Edits) -> Floats:
+    """Mean session vector over the substitutes that the session lacks, float32 [n, d]; NaN where it lacks none."""
+    histories, column = reading.histories, edits.newest_column
+    present = (histories.all_items[edits.session][:, :, None] == model.substitutes).any(axis=1)
+    edit, which = np.nonzero(~present & (column >= 0)[:, None])
+    session, column = edits.session[edit], column[edit]
+    item, engagement = histories.item[session], histories.engagement[session]
+    item[np.arange(len(item)), column] = model.substitutes[which]
+    if model.incremental is None or reading.cache is None:
+        each = model.run(item, engagement, without=False).vector
+    else:
+        none, length = np.zeros_like(session), histories.length[session]
+        runs = plan(session, column, none, length, histories.width, np.full_like(session, -1))
+        each = model.incremental.vectors(reading.cache, item, engagement, runs)
+    means = np.full((len(edits), model.dimension), np.nan, dtype=np.float32)
+    filled, starts, counts = np.unique(edit, return_index=True, return_counts=True)
+    if len(filled):
+        means[filled] = np.add.reduceat(each, starts, axis=0) / counts[:, None].astype(np.float32)
+    return means
 
 
 def _edited(model: SessionModel, histories: Histories, edits: Edits) -> tuple[Histories, Ints]:
@@ -212,7 +304,7 @@ def _write(
                 concerned |= column == source
             if concerned:
                 first[n] = source
-                if kind[n] == DELETE:
+                if kind[n] == DELETE or kind[n] == _LEAVE_OUT:
                     room += 1
                     continue  # the events before it move one column to the right
             target -= 1
@@ -225,7 +317,7 @@ def _write(
             concerned = False
             for column in columns[n]:
                 concerned |= column == width + source
-            if room > 0 and not concerned:
+            if room > 0 and not concerned and kind[n] == DELETE:
                 target -= 1
                 edited_item[n, target] = older_item[session[n], source]
                 edited_engagement[n, target] = older_engagement[session[n], source]

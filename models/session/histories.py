@@ -56,11 +56,13 @@ class Histories:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The session model's output for K histories; all zeros for an empty history, which no model is run on.
+    """The session model's output for K histories.
 
-    vector float32 [K, d]; attention float32 [K, W], from the newest event, mean over layers and heads, None for a model
-    without attention; cache float32 [K, W, s], the KV cache, None where the model has no incremental inference; masked
-    float32 [K, W, d], the session vector with each event masked, where the graph computes that in the same run.
+    vector float32 [K, d], that of an empty session for an empty history; attention float32 [K, W], from the newest
+    event, mean over layers and heads, None for a model without attention; cache float32 [K, W, s], the KV cache, None
+    where the model has no incremental inference; masked float32 [K, W, d], the session vector with each event masked,
+    where the graph computes that in the same run; estimate float32 [K, W, d], an approximation of the session vector
+    without each event, where the graph has it.
     """
 
     histories: Histories
@@ -68,3 +70,4 @@ class Reading:
     attention: Floats | None
     cache: Floats | None
     masked: Floats | None
+    estimate: Floats | None = None

@@ -7,13 +7,16 @@ The contract of the graph, whoever exported it:
 - output ``session_vector`` float32 [batch, d]; optionally ``attention`` float32 [batch, layers, heads, length], from
   the newest position, and ``without`` float32 [batch, length, d], the session vector with each event masked out;
 - optionally an input ``want_without``, a boolean scalar with a default: false saves the work of ``without``;
+- optionally an input ``event_mask`` bool [batch, length]: no later position attends to an event for which it is false;
+- optionally an output ``without_estimate`` float32 [batch, length, d], a cheap approximation of the session vector
+  without each event, by which events are proposed that are then measured;
 - optionally an output ``state`` float32 [batch, length, s], the KV cache: all that later positions read of each
   position. A graph of our own export that has it gets incremental inference (``models/session/incremental``);
 - optionally the metadata ``blank_event``: the index after the last item, with the index after the last engagement, is
   then the blank event, whose embedding is zero but for its position.
 
-The score of item i is ``vector @ item_vectors[i]``. No model is run on an empty session: its vector is zero, so every
-item scores 0.
+The score of item i is ``vector @ item_vectors[i]``. What the vector of an empty session is, the manifest says
+(:attr:`SessionModel.empty_vector`).
 """
 
 from __future__ import annotations
@@ -30,11 +33,12 @@ import onnxruntime
 
 from models.bundle import Bundle
 from models.errors import BundleError, SessionInputError
+from models.manifest import AblationName
 from models.session.config import BLANK_EVENT
 from models.session.histories import Histories, Reading
 from models.session.incremental import IncrementalInference
 
-_EXTRAS = ("without", "state")
+_EXTRAS = ("without", "state", "without_estimate")
 _OUTPUTS = {"session_vector": 2, "attention": 4} | dict.fromkeys(_EXTRAS, 3)  # name: rank
 _REQUIRED = "session_vector"
 _NOT_FINITE = (
@@ -56,15 +60,16 @@ class SessionOutput:
     """The outputs of the graph for a batch.
 
     vector is float32 [B, d]; attention float32 [B, layers, heads, L], from the newest event, None for a model without
-    attention; without float32 [B, L, d],
-    the vector with each event masked (the vector itself at padding); cache float32 [B, L, s], the KV cache. The last
-    two are None where the graph has no such output or the caller did not ask for it.
+    attention; without float32 [B, L, d], the vector with each event masked (the vector itself at padding); cache
+    float32 [B, L, s], the KV cache; estimate float32 [B, L, d], an approximation of the vector without each event. The
+    last three are None where the graph has no such output or the caller did not ask for it.
     """
 
     vector: npt.NDArray[np.float32]
     attention: npt.NDArray[np.float32] | None
     without: npt.NDArray[np.float32] | None = None
     cache: npt.NDArray[np.float32] | None = None
+    estimate: npt.NDArray[np.float32] | None = None
 
 
 class SessionModel:
@@ -96,9 +101,13 @@ class SessionModel:
         self.has_engagements = "engagement_index" in self._inputs
         self.has_attention = "attention" in self._outputs
         self.has_without = "without" in self._outputs
+        self.has_estimate = "without_estimate" in self._outputs
+        self.has_event_mask = "event_mask" in self._inputs
         self.cache_size = self._cache_size()
         self.has_blank = BLANK_EVENT in self._session.get_modelmeta().custom_metadata_map
+        self.substitutes = bundle.catalog.index(bundle.manifest.substitutes)
         self.layers, self.heads = self._try()
+        self.empty_vector = self._empty_vector()
         self.incremental = IncrementalInference.load(bundle, self.heads) if incremental else None
         if self.incremental is not None:
             by_graph = partial(self._read, without=False, cache=True)
@@ -115,6 +124,11 @@ class SessionModel:
         return self._bundle.manifest.max_length
 
     @property
+    def ablations(self) -> tuple[AblationName, ...] | None:
+        """The ablations that the manifest demands; None for those that the graph allows."""
+        return self._bundle.manifest.ablations
+
+    @property
     def blank_event(self) -> tuple[int, int]:
         """Item and engagement index of the blank event, for a graph that has one (has_blank)."""
         return len(self._bundle.catalog) + 1, len(self._bundle.engagements) + 1
@@ -128,13 +142,15 @@ class SessionModel:
     def read(self, histories: Histories) -> Reading:
         """Run each history once, by incremental inference where the model has it, else by the graph."""
         if self.incremental is not None:
-            return self.incremental.read(histories)
+            reading = self.incremental.read(histories)
+            reading.vector[histories.length == 0] = self.empty_vector
+            return reading
         return self._read(histories, without=True, cache=False)
 
     def _read(self, histories: Histories, *, without: bool, cache: bool) -> Reading:
-        output = self.run(histories.item, histories.engagement, without=without, cache=cache)
+        output = self.run(histories.item, histories.engagement, without=without, cache=cache, estimate=True)
         attention = None if output.attention is None else output.attention.mean(axis=(1, 2))
-        return Reading(histories, output.vector, attention, output.cache, output.without)
+        return Reading(histories, output.vector, attention, output.cache, output.without, output.estimate)
 
     def run(
         self,
@@ -143,11 +159,14 @@ class SessionModel:
         *,
         without: bool = True,
         cache: bool = False,
+        estimate: bool = False,
+        event_mask: npt.NDArray[np.bool_] | None = None,
         least_width: int = 0,
     ) -> SessionOutput:
         """Run the graph on a batch: int64 [B, L] each, left-padded with 0 (see left_pad), L from 0 to max_length.
 
-        without and cache ask for these outputs, which the graph may lack.
+        without, cache and estimate ask for these outputs, which the graph may lack. event_mask bool [B, L] is false at
+        events that no later position may attend to, for a graph that has this input (has_event_mask).
 
         A session gives the same bits in every batch. least_width, at most max_length, is for trying out a graph: every
         session is padded to this many columns at least.
@@ -157,20 +176,22 @@ class SessionModel:
         self._check_batch(item_index, engagement_index)
         engagement_index = np.where(item_index > 0, engagement_index, 0)
         batch, length = item_index.shape
-        asked = (without and self.has_without, cache and self.cache_size > 0)
-        extras = [name for name, wanted in zip(_EXTRAS, asked, strict=True) if wanted]
+        asked = zip(_EXTRAS, (without, cache, estimate), strict=True)
+        extras = [name for name, wanted in asked if wanted and name in self._outputs]
         widths = -(-(item_index > 0).sum(axis=1) // _WIDTH_STEP) * _WIDTH_STEP
         widths = np.where(widths > 0, np.maximum(np.minimum(widths, self.max_length), least_width), 0)
         lead = max(0, int(widths.max(initial=0)) - length)
         item_index, engagement_index = (np.pad(each, ((0, 0), (lead, 0))) for each in (item_index, engagement_index))
+        mask = None if event_mask is None else np.pad(event_mask, ((0, 0), (lead, 0)), constant_values=True)
         length += lead
-        vector = np.zeros((batch, self._d), dtype=np.float32)
+        vector = np.tile(self.empty_vector, (batch, 1))
         attention = np.zeros((batch, self.layers, self.heads, length), dtype=np.float32)
         sizes = {name: self.cache_size if name == "state" else self._d for name in extras}
         made = {name: np.zeros((batch, length, size), dtype=np.float32) for name, size in sizes.items()}
-        for part, width in _runs(widths, "without" in extras):
+        for part, width in _runs(widths, bool({"without", "without_estimate"} & set(extras))):
             cut = slice(length - width, None)
-            got = self._call(item_index[part, cut], engagement_index[part, cut], extras)
+            masked = None if mask is None else mask[part, cut]
+            got = self._call(item_index[part, cut], engagement_index[part, cut], extras, masked)
             vector[part] = got["session_vector"]
             if self.has_attention:
                 attention[part, ..., cut] = got["attention"]
@@ -180,23 +201,28 @@ class SessionModel:
                 each[part, cut] = got[name]
         cut_back = {name: each[:, lead:] for name, each in made.items()}
         seen = attention[..., lead:] if self.has_attention else None
-        return SessionOutput(vector, seen, cut_back.get("without"), cut_back.get("state"))
+        return SessionOutput(vector, seen, *map(cut_back.get, _EXTRAS))
 
     def _call(
         self,
         item_index: npt.NDArray[np.int64],
         engagement_index: npt.NDArray[np.int64],
         extras: Sequence[str],
+        event_mask: npt.NDArray[np.bool_] | None = None,
     ) -> dict[str, npt.NDArray[np.float32]]:
         length = item_index.shape[1]
         fixed = self._bundle.manifest.fixed_length
+        mask = np.ones(item_index.shape, dtype=np.bool_) if event_mask is None else event_mask
         if fixed is not None:
             padding = ((0, 0), (fixed - length, 0))
             item_index, engagement_index = np.pad(item_index, padding), np.pad(engagement_index, padding)
+            mask = np.pad(mask, padding, constant_values=True)
         batch, columns = item_index.shape
         feed: dict[str, Any] = {"item_index": item_index}
         if self.has_engagements:
             feed["engagement_index"] = engagement_index
+        if self.has_event_mask:
+            feed["event_mask"] = mask
         if "want_without" in self._inputs:
             feed["want_without"] = np.array("without" in extras)
         names = ["session_vector", *(["attention"] if self.has_attention else []), *extras]
@@ -207,6 +233,17 @@ class SessionModel:
                 f"session.onnx: expected it to run on item_index {list(item_index.shape)}, got {error}: export it with "
                 "free batch and length, or give the manifest the fixed_length that it reads."
             ) from error
+        self._check_run(got, extras, batch, columns)
+        if fixed is not None:
+            if self.has_attention:
+                got["attention"] = got["attention"][..., fixed - length :]
+            got |= {name: got[name][:, fixed - length :] for name in extras}
+        return got
+
+    def _check_run(
+        self, got: dict[str, npt.NDArray[np.float32]], extras: Sequence[str], batch: int, columns: int
+    ) -> None:
+        """Check shapes and values of what the graph computed for item_index [batch, columns]."""
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(extras, (batch, columns, self._d))
         shapes["session_vector"] = (batch, self._d)
         if self.has_attention:
@@ -217,25 +254,22 @@ class SessionModel:
                 finite = "" if np.isfinite(array).all() else ", not all finite"
                 raise BundleError(
                     f"session.onnx: expected {name} float32 {list(shapes[name])} for item_index "
-                    f"{list(item_index.shape)}, got {array.dtype} {list(array.shape)}{finite}: export it to the "
+                    f"{[batch, columns]}, got {array.dtype} {list(array.shape)}{finite}: export it to the "
                     f"contract.{'' if np.isfinite(array).all() else _NOT_FINITE}"
                 )
-        if fixed is not None:
-            if self.has_attention:
-                got["attention"] = got["attention"][..., fixed - length :]
-            got |= {name: got[name][:, fixed - length :] for name in extras}
-        return got
 
     def _check_inputs(self) -> set[str]:
         inputs = {each.name: each.type for each in self._session.get_inputs()}
         optional = {each.name: each.type for each in self._session.get_overridable_initializers()}
-        known = {"item_index": "tensor(int64)", "engagement_index": "tensor(int64)", "want_without": "tensor(bool)"}
+        known = {"item_index": "tensor(int64)", "engagement_index": "tensor(int64)"}
+        known |= dict.fromkeys(("event_mask", "want_without"), "tensor(bool)")
         wrong = {name: kind for name, kind in inputs.items() if known.get(name) != kind}
         if "item_index" not in inputs or wrong:
             narrow = any(kind == "tensor(int32)" for kind in wrong.values())
             remedy = "cast the ids to int64 when exporting" if narrow else "name the inputs so when exporting"
             raise BundleError(
-                "session.onnx: expected the input item_index int64, optionally engagement_index int64, got "
+                "session.onnx: expected the input item_index int64, optionally engagement_index int64 and event_mask "
+                "bool, got "
                 f"{', '.join(f'{name} {kind}' for name, kind in inputs.items())}: {remedy}."
             )
         return (set(inputs) | set(optional)) & set(known)
@@ -281,6 +315,15 @@ class SessionModel:
         extras = [name for name in _EXTRAS if name in self._outputs]
         got = self._call(items, (items > 0).astype(np.int64), extras)
         return got["attention"].shape[1:3] if self.has_attention else (0, 0)
+
+    def _empty_vector(self) -> npt.NDArray[np.float32]:
+        """Return the vector of an empty session, float32 [d]: zero, the graph's for padding, or NaN if unknown."""
+        convention = self._bundle.manifest.empty_session
+        if convention != "run":
+            return np.full(self._d, 0 if convention == "zero" else np.nan, dtype=np.float32)
+        padding = np.zeros((1, min(_WIDTH_STEP, self.max_length)), dtype=np.int64)
+        vector: npt.NDArray[np.float32] = self._call(padding, padding, ())["session_vector"][0]
+        return vector
 
     def _check_batch(self, item_index: npt.NDArray[np.int64], engagement_index: npt.NDArray[np.int64]) -> None:
         self._check_indices(item_index, engagement_index)

@@ -56,15 +56,18 @@ def measure(candidates: Candidates, slates: Slates, scores: Scores, models: Mode
     margin = citation_margin(models)
     weight = age_weights(width, models.bundle.manifest.citation_ageing)[event]
     attribution, smallest = candidates.attribution.copy(), np.full(len(item), np.inf, dtype=np.float32)
-    drop, centred_drop = np.empty_like(attribution), np.empty_like(attribution)
+    drop, centred_drop = (np.full_like(attribution, np.nan) for _ in range(2))
     ablations = np.zeros(len(item), dtype=np.int64)
     without = np.zeros((len(key), models.session.dimension), dtype=np.float32)
     for kinds in _rounds(models):
         asked = np.zeros(len(key), dtype=np.bool_)
         asked[distinct[smallest > margin]] = True
         row = np.cumsum(asked) - 1
-        edits = Edits.concatenate([Edits.of_events(kind, session[asked], column[asked]) for kind in kinds])
-        vectors = session_vectors(models.session, scores.reading, edits)
+        if kinds == (DELETE,) and candidates.deletions is not None:
+            vectors = candidates.deletions.of(key[asked])
+        else:
+            edits = Edits.concatenate([Edits.of_events(kind, session[asked], column[asked]) for kind in kinds])
+            vectors = session_vectors(models.session, scores.reading, edits)
         for kind, after in zip(kinds, np.split(vectors, len(kinds)), strict=True):
             pairs = np.flatnonzero(smallest > margin)
             before = scores.reading.vector, slate[pairs]
@@ -78,7 +81,8 @@ def measure(candidates: Candidates, slates: Slates, scores: Scores, models: Mode
     above = smallest > margin
     rank = ranks(slates.offsets, scores.reranking, slates.position)
     rank_without = rank[item]
-    ranked = np.arange(len(item)) if rank_all else np.flatnonzero(above)
+    # A deletion that cannot be made, since nobody knows what an empty session scores, has no rank.
+    ranked = np.flatnonzero((above | rank_all) & np.isfinite(drop))
     if len(ranked):
         events, which = np.unique(distinct[ranked], return_inverse=True)
         offsets, order = counterfactual_ranks(slates, scores, session[events], without[events])

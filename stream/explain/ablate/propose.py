@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.attribution.ablation import DELETE, MASK, MASK_LAST_QUERY, Edits, session_vectors
+from models.attribution.ablation import DELETE, MASK_LAST_QUERY, Edits, session_vectors
 from models.compiled import compiled
 from models.errors import BundleError
+from models.session.runtime import SessionModel
 from stream.explain.ablate.margin import RELATIVE, age_weights, citation_margin
 from stream.explain.counterfactual import drop_of, score_drops
 from stream.explain.models import Models
@@ -35,8 +36,24 @@ APPROXIMATE: Final = 0.5
 MIN_ATTENTION: Final = 0.01
 """Attention of the newest event, mean over layers and heads, below which approximate masking is taken to do nothing."""
 
+MAX_RUNS: Final = 50
+"""Events of a session that are deleted at most to propose, those with the most attention, where each costs a run."""
+
 ATTENTION_THRESHOLD: Final = 0.5
 """The rule of the policy ``attention``: the two events with the most attention have more than this together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletions:
+    """Session vectors float32 [m, d] without one event each; key int64 [m], in order: history times width + column."""
+
+    key: Ints
+    vectors: Floats
+
+    def of(self, key: Ints) -> Floats:
+        """Return the vectors of keys int64 [k], each of which is among the deletions."""
+        found: Floats = self.vectors[np.searchsorted(self.key, key)]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +61,30 @@ class Candidates:
     """n pairs of an item and a past event that may be cited for it, item by item, the best of each item first.
 
     item int64 [n], rows of the slates' items; event int64 [n], columns of the slate's history; attribution float32 [n],
-    the centred score drop by the ablation that proposed.
+    the centred score drop by the ablation that proposed; deletions: session vectors that are known already.
     """
 
     item: Ints
     event: Ints
     attribution: Floats
+    deletions: Deletions | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Proposing:
-    """One quick ablation of m events: session int64 [m] in order, column int64 [m], and session vectors [m, d]."""
+    """One quick ablation of m events: session int64 [m] in order, column int64 [m], and session vectors [m, d].
+
+    exact: the events were deleted, so that the vectors need not be computed again.
+    """
 
     session: Ints
     column: Ints
     vectors: Floats
+    exact: bool
+
+    def deletions(self, width: int) -> Deletions | None:
+        """Return the vectors if they are those of deletions."""
+        return Deletions(self.session * width + self.column, self.vectors) if self.exact else None
 
 
 def by_evidence(slates: Slates, scores: Scores, models: Models) -> Candidates:
@@ -71,8 +97,11 @@ def by_evidence(slates: Slates, scores: Scores, models: Models) -> Candidates:
     """
     histories = slates.histories
     matched = np.bincount(slates.slate[scores.matches], minlength=len(histories)) > 0
+    if models.bundle.has_reranker and models.bundle.session_column is None:
+        # Past events move the session score, and the re-ranker, which orders the slate, does not read it.
+        matched[:] = False
     quick = _ablate(slates, scores, models, watched(histories, models.bundle) & matched[:, None])
-    margin = citation_margin(models) * (APPROXIMATE if models.session.incremental is not None else 1.0)
+    margin = citation_margin(models) * (APPROXIMATE if is_approximate(models.session) else 1.0)
     event = np.full((len(slates.item), CANDIDATES), -1)
     attribution = np.zeros(event.shape, dtype=np.float32)
     _propose(
@@ -81,7 +110,8 @@ def by_evidence(slates: Slates, scores: Scores, models: Models) -> Candidates:
         age_weights(histories.width, models.bundle.manifest.citation_ageing), margin, event, attribution,
     )  # fmt: skip
     item, place = np.nonzero(event >= 0)
-    return Candidates(item, event[item, place], attribution[item, place])
+    deletions = quick.deletions(histories.width)
+    return Candidates(item, event[item, place], attribution[item, place], deletions)
 
 
 def by_attention(slates: Slates, scores: Scores, models: Models) -> Candidates:
@@ -110,26 +140,35 @@ def by_attention(slates: Slates, scores: Scores, models: Models) -> Candidates:
     attribution, ablated = np.zeros(len(item), dtype=np.float32), np.flatnonzero(after >= 0)
     before = scores.reading.vector, slates.slate[item[ablated]]
     _, attribution[ablated] = score_drops(slates, scores, item[ablated], before, (quick.vectors, after[ablated]))
-    return Candidates(item, event, attribution)
+    return Candidates(item, event, attribution, quick.deletions(wanted.shape[1]))
+
+
+def is_approximate(model: SessionModel) -> bool:
+    """Whether the ablation that proposes is not exact, so that more is proposed than exceeds the margin."""
+    return model.incremental is not None or (model.has_estimate and not model.has_without)
 
 
 def _ablate(slates: Slates, scores: Scores, models: Models, wanted: Bools) -> _Proposing:
     """Ablate each of the events wanted, bool [S, W], in the quickest way that the session model allows.
 
-    Incremental inference masks for the newest position only, and leaves out events with hardly any attention. The
-    newest two events are always included: for them that masking is exact.
+    Incremental inference masks for the newest position only. A graph may mask each event, or estimate the vector
+    without it, in the run that read the history. Otherwise events are deleted. Events with hardly any attention are
+    left out where each event costs a run, but for the newest two, for which incremental inference is exact.
     """
     histories, reading = slates.histories, scores.reading
-    if models.session.incremental is not None:
-        kind = MASK_LAST_QUERY
+    read = reading.estimate if reading.masked is None else reading.masked
+    if read is None and reading.attention is not None:
         newest = np.arange(histories.width) >= histories.width - 2
-        if reading.attention is not None:
-            wanted = wanted & (newest | (reading.attention >= MIN_ATTENTION))
-    else:
-        kind = DELETE if reading.masked is None else MASK
+        enough: Floats | float = MIN_ATTENTION
+        if models.session.incremental is None:
+            enough = np.sort(reading.attention, axis=1)[:, [max(0, histories.width - MAX_RUNS)]]
+        wanted = wanted & (newest | (reading.attention >= enough))
     session, column = np.nonzero(wanted & histories.present)
+    if read is not None:
+        return _Proposing(session, column, read[session, column], exact=False)
+    kind = DELETE if models.session.incremental is None else MASK_LAST_QUERY
     edits = Edits.of_events(kind, session, column)
-    return _Proposing(session, column, session_vectors(models.session, reading, edits))
+    return _Proposing(session, column, session_vectors(models.session, reading, edits), exact=kind == DELETE)
 
 
 @compiled

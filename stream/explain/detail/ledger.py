@@ -8,6 +8,7 @@ session score, which is the value of the feature ``session_score``.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -63,12 +64,17 @@ def event_ledgers(findings: Findings, models: Models, rows: Ints) -> Iterator[li
                 age_s=_age_s(impression, event),
                 attention=None if attention is None else attention[column[number]] if number in column else 0.0,
                 similarity=product / size if index and size > 0 else None,
-                effect=float(effect[column[number]]) if number in column else 0.0,
+                effect=_known(effect[column[number]]) if number in column else 0.0,
             )
             for number, (event, index, product, size) in enumerate(
                 zip(impression["session"], known.tolist(), products.tolist(), sizes.tolist(), strict=True)
             )
         ]
+
+
+def _known(effect: np.floating[Any]) -> float | None:
+    """Return an effect, None for that of a deletion after which nobody knows the score."""
+    return float(effect) if np.isfinite(effect) else None
 
 
 def _age_s(impression: Impression, event: SessionEvent) -> int | None:
