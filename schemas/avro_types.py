@@ -1,4 +1,4 @@
-"""The newest Avro schema of an event as a tree of types, each with the Arrow type that holds its values."""
+"""The Avro schema of an event as a tree of types, each with the Arrow type that holds its values."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _ARROW: Final[dict[str, pa.DataType]] = {
 _ZEROS: Final[dict[str, Any]] = {"string": "", "int": 0, "long": 0, "float": 0.0, "double": 0.0, "boolean": False}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """One type of a schema, with the field that holds it.
+    """One type of a schema, with the field that holds it; two nodes are equal only if they are the same object.
 
     kind: the Avro type; children: the fields of a record, or the one item type of an array; symbols: of an enum;
     size: bytes of a fixed; has_symbols and has_fixed: whether an enum or a fixed is part of the type.
@@ -58,6 +58,36 @@ def event_node(event: EventName) -> Node:
 
     """
     return _node("", schema(event), {})
+
+
+def writer_node(event: EventName, written: Any) -> Node | None:
+    """Return the record type of a schema that messages of an event were written with, as JSON.
+
+    None where more than the addition of defaults, or text for an enum's symbols, would lead to the event's newest
+    version, or where a type is unknown.
+    """
+    try:
+        newest = event_node(event)
+        node = newest if written is schema(event) else _node("", written, {})
+    except (TypeError, KeyError, AttributeError):
+        return None
+    return node if _is_extended(node, newest) else None
+
+
+def _is_extended(written: Node, node: Node) -> bool:
+    """Whether a type is a written type with fields and symbols added, or text where an enum was."""
+    if written.kind == "enum" and node.kind == "string":
+        return written.nullable <= node.nullable
+    if (written.kind, written.size) != (node.kind, node.size) or written.nullable > node.nullable:
+        return False
+    if node.symbols[: len(written.symbols)] != written.symbols:
+        return False
+    if node.kind == "array":
+        return _is_extended(written.children[0], node.children[0])
+    there = {child.name: child for child in written.children}
+    return all(
+        _is_extended(there[child.name], child) if child.name in there else child.has_default for child in node.children
+    )
 
 
 def zero(node: Node) -> Any:

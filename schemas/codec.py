@@ -14,8 +14,10 @@ JSON               first character ``{``; the record's shape, bytes as hex, null
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +26,7 @@ from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import to_parsing_canonical_form
 
 from schemas import columnar
+from schemas.avro_types import Node, writer_node
 from schemas.errors import InvalidEvent, UndecodableEvent, WhyrecError
 from schemas.events import EventName
 from schemas.json_form import from_json
@@ -33,6 +36,7 @@ from schemas.versions import VERSIONS, parsed, resolvable, schema, schema_finger
 FINGERPRINT_HEADER: Final = "avro-fingerprint"
 _MAGIC: Final = b"\x00"
 _CONFLUENT_HEAD: Final = 5
+_DAMAGED: Final = "damaged Avro, or Avro of another schema than the message names"
 
 Headers = Iterable[tuple[str, bytes]] | None
 
@@ -58,12 +62,31 @@ class DecodedMessages:
     errors: dict[int, str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """The schema that messages were written with, as fastavro reads it and as ``schemas.columnar`` does.
+
+    schema: None where it is the newest version; node: None where only fastavro can read it.
+    """
+
+    schema: Any | None
+    node: Node | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Framed:
+    """The body of a message and the schema that wrote it, None for JSON."""
+
+    body: bytes
+    writer: _Writer | None
+
+
 class Codec:
     """Encode and decode events; with a registry in the Confluent wire format, without one as plain Avro."""
 
     def __init__(self, registry: Registry | None = None) -> None:
         self._registry = registry
-        self._by_id: dict[tuple[EventName, int], Any] = {}
+        self._by_id: dict[tuple[EventName, int], _Writer] = {}
 
     def encode(self, event: EventName, record: Mapping[str, Any], topic: str) -> Encoded:
         """Encode a record for a topic.
@@ -100,105 +123,111 @@ class Codec:
             RegistryUnavailable: the schema's id could not be looked up now.
 
         """
-        if not value:
-            raise UndecodableEvent("the message has no value; expected an event")
-        # The header decides before the bytes do: plain Avro may well begin with a zero or a brace.
-        declared = next((bytes(v) for k, v in headers or () if k == FINGERPRINT_HEADER), None)
-        if declared is not None:
-            return _decode_plain(event, value, declared)
-        if value[:1] == _MAGIC:
-            return self._decode_confluent(event, value)
-        if value.lstrip()[:1] == b"{":
-            return from_json(event, value)
-        raise UndecodableEvent(
-            f"expected the Confluent wire format, plain Avro with the header {FINGERPRINT_HEADER}, or JSON; "
-            f"got {len(value)} bytes that begin with {value[:8].hex()}"
-        )
+        return _read(event, self._framed(event, value, headers))
 
     def decode_batch(self, event: EventName, messages: Sequence[tuple[bytes | None, Headers]]) -> DecodedMessages:
         """Decode messages' values and headers into columns of the newest version.
 
-        Messages of the newest version are decoded together; any other (an older version, JSON) by itself, as
-        :meth:`decode` does.
+        Avro messages of one schema are decoded together. JSON, and Avro of a schema that ``schemas.columnar`` cannot
+        read, is decoded by itself, as :meth:`decode` does.
 
         Raises:
             RegistryUnavailable: a schema's id could not be looked up now; nothing is decoded.
 
         """
-        newest = [
-            (row, body)
-            for row, (value, headers) in enumerate(messages)
-            if (body := self._newest_body(event, value, headers)) is not None
-        ]
-        together = columnar.decode(event, [body for _, body in newest])
-        rows = [newest[place][0] for place in together.rows]
-        decoded = set(rows)
-        records: list[tuple[int, dict[str, Any]]] = []
         errors: dict[int, str] = {}
+        framed: dict[int, _Framed] = {}
+        together: dict[Node, list[int]] = {}
         for row, (value, headers) in enumerate(messages):
-            if row in decoded:
-                continue
-            try:
-                records.append((row, self.decode(event, value, headers)))
-            except UndecodableEvent as error:
-                errors[row] = str(error)
-            except (WhyrecError, MemoryError):
-                raise
-            except Exception as error:  # noqa: BLE001 (no message, however odd, may stop the others)
-                errors[row] = f"{type(error).__name__}: {error}"
-        if not records:
-            return DecodedMessages(together.batch, rows, errors)
-        parts = [together.batch]
-        refused = {row for row, _ in newest} - decoded
-        for found, part in _columns(event, records, errors):
-            rows += found
-            parts.append(part)
-        for row in refused.intersection(rows):
-            # fastavro counts a negative index from the end of an enum's symbols, and takes any byte for a boolean.
-            errors[row] = "damaged Avro: the index of an enum or a boolean is outside its range"
-        order = [place for place in np.argsort(rows).tolist() if rows[place] not in errors]
-        batch = pa.concat_batches(parts).take(pa.array(order, pa.int64()))
-        return DecodedMessages(batch, [rows[place] for place in order], errors)
+            with _noting(errors, row):
+                framed[row] = message = self._framed(event, value, headers)
+                if message.writer is not None and message.writer.node is not None:
+                    together.setdefault(message.writer.node, []).append(row)
+        rows: list[int] = []
+        parts: list[pa.RecordBatch] = []
+        for node, alike in together.items():
+            decoded = columnar.decode(event, [framed[row].body for row in alike], node)
+            rows += [alike[place] for place in decoded.rows]
+            parts.append(decoded.batch)
+        if len(rows) < len(messages):
+            refused = {row for alike in together.values() for row in alike}.difference(rows)
+            records: list[tuple[int, dict[str, Any]]] = []
+            for row in sorted(framed.keys() - set(rows)):
+                with _noting(errors, row):
+                    records.append((row, _read(event, framed[row])))
+            for found, part in _columns(event, records, errors):
+                rows += found
+                parts.append(part)
+            for row in refused.intersection(rows):
+                # fastavro counts a negative index from the end, and takes any byte for a boolean.
+                errors[row] = f"{_DAMAGED}: an index or a boolean is outside its range"
+        if not parts:
+            parts.append(columnar.from_records(event, []))
+        batch = parts[0] if len(parts) == 1 else pa.concat_batches(parts)
+        if len(parts) > 1:
+            order = [place for place in np.argsort(rows).tolist() if rows[place] not in errors]
+            batch, rows = batch.take(pa.array(order, pa.int64())), [rows[place] for place in order]
+        return DecodedMessages(batch, rows, errors)
 
-    def _newest_body(self, event: EventName, value: bytes | None, headers: Headers) -> bytes | None:
-        """Return the Avro body of a message of the newest version; None for every other message.
+    def _framed(self, event: EventName, value: bytes | None, headers: Headers) -> _Framed:
+        """Find where a message's body begins and what wrote it.
 
-        With a registry, None until :meth:`decode` has met the schema's id once.
+        Raises:
+            UndecodableEvent: no framing of ours, or an unknown schema.
+            RegistryUnavailable: the schema's id could not be looked up now.
+
         """
-        try:
-            declared = next((bytes(v) for k, v in headers or () if k == FINGERPRINT_HEADER), None)
-        except (TypeError, ValueError):
-            return None
-        if declared is not None:
-            newest = declared == schema_fingerprint(event).encode()
-            return value if newest and value else None
-        if not value or len(value) < _CONFLUENT_HEAD or value[:1] != _MAGIC:
-            return None
-        key = (event, int.from_bytes(value[1:_CONFLUENT_HEAD], "big"))
-        newest = key in self._by_id and self._by_id[key] is None
-        return value[_CONFLUENT_HEAD:] if newest else None
+        if not value:
+            raise UndecodableEvent("the message has no value; expected an event")
+        # The header decides before the bytes do: plain Avro may well begin with a zero or a brace.
+        for name, declared in headers or ():
+            if name == FINGERPRINT_HEADER:
+                return _Framed(value, _plain_writer(event, bytes(declared or b"")))
+        if value[:1] == _MAGIC:
+            if len(value) < _CONFLUENT_HEAD and self._registry is not None:
+                raise UndecodableEvent(
+                    f"expected a schema id of 4 bytes after the first; got {len(value)} bytes in all"
+                )
+            return _Framed(value[_CONFLUENT_HEAD:], self._registered_writer(event, value[1:_CONFLUENT_HEAD]))
+        if value.lstrip()[:1] == b"{":
+            return _Framed(value, None)
+        raise UndecodableEvent(
+            f"expected the Confluent wire format, plain Avro with the header {FINGERPRINT_HEADER}, or JSON; "
+            f"got {len(value)} bytes that begin with {value[:8].hex()}"
+        )
 
     def _framing(self, event: EventName, topic: str) -> tuple[bytes, list[tuple[str, bytes]]]:
         if self._registry is None:
             return b"", [(FINGERPRINT_HEADER, schema_fingerprint(event).encode())]
         return _MAGIC + self._registry.id_of(topic, schema(event)).to_bytes(4, "big"), []
 
-    def _decode_confluent(self, event: EventName, value: bytes) -> dict[str, Any]:
+    def _registered_writer(self, event: EventName, schema_id: bytes) -> _Writer:
+        """Return the schema that the registry has by an id of 4 bytes."""
+        key = (event, int.from_bytes(schema_id, "big"))
+        if key in self._by_id:
+            return self._by_id[key]
         if self._registry is None:
             raise UndecodableEvent(
                 "the value is in the Confluent wire format, but no schema registry is configured; "
                 "set WHYREC_SCHEMA_REGISTRY_URL"
             )
-        if len(value) < _CONFLUENT_HEAD:
-            raise UndecodableEvent(f"expected a schema id of 4 bytes after the first; got {len(value)} bytes in all")
-        schema_id = int.from_bytes(value[1:_CONFLUENT_HEAD], "big")
-        key = (event, schema_id)
-        if key not in self._by_id:
-            written = self._registry.schema_of(schema_id)
-            if written.get("name") != schema(event)["name"]:
-                raise UndecodableEvent(f"schema id {schema_id} is of {written.get('name')}; expected {event}")
-            self._by_id[key] = _unless_newest(event, parse_schema(written))
-        return _read(event, memoryview(value)[_CONFLUENT_HEAD:], self._by_id[key])
+        written = self._registry.schema_of(key[1])
+        if written.get("name") != schema(event)["name"]:
+            raise UndecodableEvent(f"schema id {key[1]} is of {written.get('name')}; expected {event}")
+        return self._by_id.setdefault(key, _writer(event, written))
+
+
+@contextmanager
+def _noting(errors: dict[int, str], row: int) -> Iterator[None]:
+    """Note why a message cannot be decoded, by its row; what no message causes is raised."""
+    try:
+        yield
+    except UndecodableEvent as error:
+        errors[row] = str(error)
+    except (WhyrecError, MemoryError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 (no message, however odd, may stop the others)
+        errors[row] = f"{type(error).__name__}: {error}"
 
 
 def _columns(
@@ -214,34 +243,46 @@ def _columns(
     return [part for record in records for part in _columns(event, [record], errors)]
 
 
-def _decode_plain(event: EventName, value: bytes, declared: bytes) -> dict[str, Any]:
+@cache
+def _writer_of_version(event: EventName, version: int) -> _Writer:
+    return _writer(event, schema(event, version))
+
+
+def _writer(event: EventName, written: Any) -> _Writer:
+    """Prepare to read what was written with a schema."""
+    tree = parse_schema(written)
+    # Where writer and reader agree there is nothing to resolve, and resolution costs time.
+    is_newest = to_parsing_canonical_form(tree) == to_parsing_canonical_form(parsed(event))
+    return _Writer(None if is_newest else tree, writer_node(event, schema(event) if is_newest else written))
+
+
+def _plain_writer(event: EventName, declared: bytes) -> _Writer:
     for version in reversed(VERSIONS[event]):
-        if declared.decode("ascii", "replace") == schema_fingerprint(event, version):
-            return _read(event, memoryview(value), _unless_newest(event, parsed(event, version)))
+        if declared == schema_fingerprint(event, version).encode():
+            return _writer_of_version(event, version)
     raise UndecodableEvent(
         f"unknown schema fingerprint {declared[:32]!r}; expected one of {event}.avsc, "
         f"the newest of which is {schema_fingerprint(event)}"
     )
 
 
-def _read(event: EventName, body: memoryview, writer: Any | None) -> dict[str, Any]:
-    buffer = io.BytesIO(body)
-    newest = parsed(event)
+def _read(event: EventName, message: _Framed) -> dict[str, Any]:
+    """Read one message into a record of the newest version."""
+    if message.writer is None:
+        return from_json(event, message.body)
+    body, buffer, newest = message.body, io.BytesIO(message.body), parsed(event)
+    written = message.writer.schema
     try:
-        if writer is None:
+        if written is None:
             record = schemaless_reader(buffer, newest, None)
         else:
-            record = schemaless_reader(buffer, writer, resolvable(newest, writer))
+            record = schemaless_reader(buffer, written, resolvable(newest, written))
+    except EOFError as error:
+        raise UndecodableEvent(f"{_DAMAGED}: its {len(body)} bytes end in the middle of a field") from error
     except Exception as error:  # fastavro's compiled reader raises many kinds; each means the same here
-        raise UndecodableEvent(f"truncated or damaged Avro: {type(error).__name__} {error}") from error
+        raise UndecodableEvent(f"{_DAMAGED}: {type(error).__name__} {error}") from error
     if buffer.tell() != len(body):
         raise UndecodableEvent(f"{len(body) - buffer.tell()} bytes follow the end of the record; is it another schema?")
     if not isinstance(record, dict):
         raise UndecodableEvent(f"expected a record, got {type(record).__name__}")
     return record
-
-
-def _unless_newest(event: EventName, written: Any) -> Any | None:
-    """Nothing where writer and reader agree: resolution costs time, and there is nothing to resolve."""
-    same = to_parsing_canonical_form(written) == to_parsing_canonical_form(parsed(event))
-    return None if same else written

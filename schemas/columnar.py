@@ -1,4 +1,4 @@
-"""Avro to Arrow and back, a batch at a time: one codec for the newest version of every event, none per schema.
+"""Avro to Arrow and back, a batch at a time: one codec for every version of every event, none per schema.
 
 ``pyruhvro`` reads and writes the bytes; this module is its only user. The library follows the Avro schema, but accepts
 more than the specification allows. What it lacks is added here, in terms of the schema alone:
@@ -34,6 +34,9 @@ from schemas.errors import InvalidEvent
 from schemas.events import EventName
 
 _DOUBLE_BYTES: Final = 8
+_GLIMPSE: Final = 64
+"""Characters of a wrong value that an error shows."""
+
 _END_FIELD: Final = "end_of_record"
 _END: Final = secrets.token_hex(8)
 _END_BYTES: Final = bytes([len(_END) << 1]) + _END.encode()
@@ -52,14 +55,19 @@ def arrow_schema(event: EventName) -> pa.Schema:
     return pa.schema(list(event_node(event).arrow))
 
 
-def decode(event: EventName, bodies: Sequence[bytes]) -> Decoded:
-    """Decode Avro bodies of the newest version of an event; what is not exactly such a body is left out."""
+def decode(event: EventName, bodies: Sequence[bytes], writer: Node | None = None) -> Decoded:
+    """Decode Avro bodies of an event into columns of its newest version; what is not exactly such a body is left out.
+
+    ``writer``: the schema that wrote the bodies, from :func:`schemas.avro_types.writer_node`; None: the newest version.
+    A field that it lacks has its default.
+    """
+    written = event_node(event) if writer is None else writer
     ended = [body + _END_BYTES for body in bodies]
     rows: list[int] = []
     parts: list[pa.RecordBatch] = []
 
     def decode_range(first: int, last: int) -> None:
-        batch = _decoded(event, ended[first:last])
+        batch = _decoded(event, ended[first:last], written)
         if batch is not None:
             parts.append(batch)
             rows.extend(range(first, last))
@@ -133,17 +141,16 @@ def to_records(event: EventName, batch: pa.RecordBatch) -> list[dict[str, Any]]:
     return [_named(record, node) for record in batch.to_pylist()]
 
 
-def _decoded(event: EventName, ended: Sequence[bytes]) -> pa.RecordBatch | None:
+def _decoded(event: EventName, ended: Sequence[bytes], written: Node) -> pa.RecordBatch | None:
     """Decode bodies that all are records followed by the end marker; None where one is not."""
     if not ended:
         return None
-    node = event_node(event)
     try:
-        wire = pyruhvro.deserialize_array(list(ended), _reader_schema(event))
+        wire = pyruhvro.deserialize_array(list(ended), _reader_schema(written))
         wire.validate(full=True)
         if not pc.all(pc.equal(wire.column(_END_FIELD), _END)).as_py():
             return None
-        arrays = [_narrow(wire.column(child.name), child) for child in node.children]
+        arrays = [_narrow(wire.column(child.name), child) for child in written.children]
     except (ValueError, pa.ArrowException):
         return None
     except (KeyboardInterrupt, SystemExit, MemoryError):
@@ -153,13 +160,36 @@ def _decoded(event: EventName, ended: Sequence[bytes]) -> pa.RecordBatch | None:
         if type(error).__name__ != "PanicException":
             raise
         return None
+    node = event_node(event)
+    if written is not node:
+        older = pa.StructArray.from_arrays(arrays, names=[child.name for child in written.children])
+        arrays = _upgraded(older, written, node).flatten()
     return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(event))
 
 
+def _upgraded(array: pa.Array, written: Node, node: Node) -> pa.Array:
+    """Turn a column of an older version into one of the newest: defaults for new fields, text for an enum's symbols."""
+    if node.kind == "string" and written.kind == "enum":
+        return pa.array(written.symbols, pa.string()).take(array)
+    if node.kind == "array":
+        items = _upgraded(array.values, written.children[0], node.children[0])
+        return pa.ListArray.from_arrays(array.offsets, items, type=node.arrow)
+    if node.kind != "record":
+        return array
+    there = {child.name: (place, child) for place, child in enumerate(written.children)}
+    children = []
+    for child in node.children:
+        place, older = there.get(child.name, (-1, child))
+        column = _column(array, child, len(array), place)
+        children.append(_upgraded(column, older, child) if place >= 0 else column)
+    mask = array.is_null() if array.null_count else None
+    return pa.StructArray.from_arrays(children, fields=list(node.arrow), mask=mask)
+
+
 @cache
-def _reader_schema(event: EventName) -> str:
-    fields = [*_wire_fields(event_node(event), integer="long"), {"name": _END_FIELD, "type": "string"}]
-    return json.dumps({"type": "record", "name": event, "fields": fields})
+def _reader_schema(written: Node) -> str:
+    fields = [*_wire_fields(written, integer="long"), {"name": _END_FIELD, "type": "string"}]
+    return json.dumps({"type": "record", "name": "written", "fields": fields})
 
 
 @cache
@@ -278,7 +308,15 @@ def _require(values: Sequence[Any], types: tuple[type, ...], path: str, wanted: 
     for kind in set(map(type, values)):
         if not issubclass(kind, types) or (kind is bool and bool not in types):
             wrong = next(value for value in values if type(value) is kind)
-            raise TypeError(f"{path} is {str(wrong)[:64]!r}, expected {wanted}")
+            raise TypeError(f"{path} is {_glimpse(wrong)}, expected {wanted}")
+
+
+def _glimpse(value: Any) -> str:
+    """Show the beginning of a value, or its type if it cannot be shown."""
+    try:
+        return repr(value)[:_GLIMPSE]
+    except Exception:  # noqa: BLE001 (whatever a caller's object does, the error has to name its field)
+        return f"a value of {type(value).__name__}"
 
 
 def _strings(values: Sequence[Any], node: Node, path: str) -> pa.Array:
@@ -288,16 +326,25 @@ def _strings(values: Sequence[Any], node: Node, path: str) -> pa.Array:
 
 def _integers(values: Sequence[Any], node: Node, path: str) -> pa.Array:
     _require(values, (numbers.Integral,), path, "a whole number")
-    return pa.array(values, node.arrow)
+    try:
+        return pa.array(values, node.arrow)
+    except (OverflowError, pa.ArrowInvalid) as error:
+        limits = np.iinfo(node.arrow.to_pandas_dtype())
+        wrong = next(value for value in values if not limits.min <= value <= limits.max)
+        raise OverflowError(f"{path} is {_glimpse(wrong)}") from error
 
 
 def _floats(values: Sequence[Any], node: Node, path: str) -> pa.Array:
     _require(values, (numbers.Real,), path, "a number, NaN where it is missing")
-    wide = np.array(values, dtype=np.float64)
+    try:
+        wide = np.array(values, dtype=np.float64)
+    except OverflowError as error:
+        raise OverflowError(f"{path} has a whole number of more than 308 digits") from error
     with np.errstate(over="ignore"):
         narrow = wide.astype(node.arrow.to_pandas_dtype())
-    if not np.array_equal(np.isinf(wide), np.isinf(narrow)):
-        raise OverflowError(f"{path} is {np.abs(wide[np.isfinite(wide)]).max():g}")
+    beyond = np.isinf(narrow) & ~np.isinf(wide)
+    if beyond.any():
+        raise OverflowError(f"{path} is {wide[beyond][0]:g}")
     return pa.array(narrow)
 
 
@@ -311,7 +358,8 @@ def _symbols(values: Sequence[Any], node: Node, path: str) -> pa.Array:
     try:
         return pa.array([index[value] for value in values], node.arrow)
     except (KeyError, TypeError) as error:
-        raise TypeError(f"{path} is {error}, expected one of {', '.join(node.symbols)}") from error
+        wrong = next(value for value in values if not isinstance(value, str) or value not in index)
+        raise TypeError(f"{path} is {_glimpse(wrong)}, expected one of {', '.join(node.symbols)}") from error
 
 
 def _fixed(values: Sequence[Any], node: Node, path: str) -> pa.Array:

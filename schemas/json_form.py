@@ -14,7 +14,7 @@ from schemas.events import EventName
 from schemas.versions import VERSIONS, parsed
 
 _GLIMPSE: Final = 80
-"""Characters of a wrong value that an error shows."""
+"""Characters of a wrong value or name that an error shows."""
 
 
 def from_json(event: EventName, value: bytes) -> dict[str, Any]:
@@ -23,16 +23,26 @@ def from_json(event: EventName, value: bytes) -> dict[str, Any]:
     A field that has a default may be missing, so that JSON of an older version is read too.
 
     Raises:
-        UndecodableEvent: not JSON, a missing or an extra field, or a value of another type.
+        UndecodableEvent: not JSON, a missing, an extra or a repeated field, or a value of another type.
 
     """
     try:
+        return _record(event, value)
+    except RecursionError as error:
+        raise UndecodableEvent(
+            f"JSON does not fit {event}.v{VERSIONS[event][-1]}.avsc: lists or objects are nested too deeply; send the "
+            "schema's shape"
+        ) from error
+
+
+def _record(event: EventName, value: bytes) -> dict[str, Any]:
+    try:
         text = value.decode()
-        record = json.loads(text)
+        record = json.loads(text, object_pairs_hook=_object)
         if "\\u" in text:
             # An escape may be half of a character (a lone surrogate), which UTF-8 cannot encode.
             json.dumps(record, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UndecodableEvent(f"not JSON: {error}") from error
     try:
         record = _from_plain(record, parsed(event))
@@ -43,6 +53,16 @@ def from_json(event: EventName, value: bytes) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UndecodableEvent(f"JSON does not fit {event}.v{VERSIONS[event][-1]}.avsc: {error}") from error
     return dict(record)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object; of a name that is there twice, readers of JSON keep one value or the other (RFC 8259, 4)."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has the field {_glimpse(twice)!r} more than once; send each field once")
+    return fields
 
 
 def to_json(record: Mapping[str, Any]) -> str:
@@ -59,7 +79,9 @@ def _from_plain(value: Any, node: Any) -> Any:
         # As Avro has it: what an older version did not know has its default.
         defaults = {field["name"]: field["default"] for field in node["fields"] if "default" in field}
         if extra := sorted(value.keys() - types.keys()):
-            raise ValueError(f"{_short(node['name'])} has no field {', '.join(extra)}; expected {', '.join(types)}")
+            raise ValueError(
+                f"{_short(node['name'])} has no field {_glimpse(', '.join(extra))}; expected {', '.join(types)}"
+            )
         if missing := [name for name in types if name not in value and name not in defaults]:
             raise ValueError(f"{_short(node['name'])} lacks {', '.join(missing)}; expected {', '.join(types)}")
         given = defaults | {name: _from_plain(child, types[name]) for name, child in value.items()}
@@ -90,9 +112,11 @@ def _misfit(reason: Any) -> str:
         if isinstance(reason.schema.get("symbols"), list):
             wanted = f"one of {', '.join(reason.schema['symbols'])}"
     there = json.dumps(_to_plain(reason.datum), ensure_ascii=False)
-    if len(there) > _GLIMPSE:
-        there = f"{there[:_GLIMPSE]}…"
-    return f"{_short(reason.field)} is {there}; expected {_short(wanted)}"
+    return f"{_short(reason.field)} is {_glimpse(there)}; expected {_short(wanted)}"
+
+
+def _glimpse(text: str) -> str:
+    return text if len(text) <= _GLIMPSE else f"{text[:_GLIMPSE]}…"
 
 
 def _short(name: Any) -> str:

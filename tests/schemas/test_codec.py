@@ -147,6 +147,42 @@ def test_json_that_is_no_text_is_refused_in_words_that_can_be_written(value: byt
     assert str(refused.value).encode()
 
 
+def test_json_that_repeats_a_field_is_refused_by_field() -> None:
+    value = (GOLDEN / "impression.v1.json").read_bytes()
+    twice = value.replace(b'"position"', b'"position": 9, "position"', 1)
+    assert twice != value
+    with pytest.raises(UndecodableEvent, match=r"'position' more than once; send each field once"):
+        CODEC.decode("impression", twice)
+
+
+@pytest.mark.parametrize("depth", [900, 100_000])
+def test_json_that_is_nested_too_deeply_is_refused(depth: int) -> None:
+    record = json.loads((GOLDEN / "impression.v1.json").read_bytes())
+    nested = json.dumps(record | {"region": 0}).replace('"region": 0', f'"region": {"[" * depth}{"]" * depth}')
+    with pytest.raises(UndecodableEvent, match="nested too deeply"):
+        CODEC.decode("impression", nested.encode())
+
+
+def test_an_error_shows_only_the_beginning_of_long_names() -> None:
+    record = json.loads((GOLDEN / "impression.v1.json").read_bytes()) | {"x" * 100_000: 1}
+    with pytest.raises(UndecodableEvent, match="Impression has no field xxx") as refused:
+        CODEC.decode("impression", json.dumps(record).encode())
+    assert len(str(refused.value)) < 400
+
+
+def test_truncated_avro_says_so_the_same_each_time() -> None:
+    value = (GOLDEN / "impression.v3.avro").read_bytes()[:-3]
+    headers = [(FINGERPRINT_HEADER, schema_fingerprint("impression").encode())]
+    [error] = CODEC.decode_batch("impression", [(value, headers)]).errors.values()
+    assert f"its {len(value)} bytes end in the middle of a field" in error
+
+
+def test_a_header_without_a_value_names_no_schema() -> None:
+    headers: Any = [(FINGERPRINT_HEADER, None)]
+    [error] = CODEC.decode_batch("impression", [(b"value", headers)]).errors.values()
+    assert "unknown schema fingerprint" in error
+
+
 def test_json_without_a_field_is_refused_by_field() -> None:
     record = json.loads((GOLDEN / "impression.v1.json").read_bytes())
     del record["user_features"]

@@ -17,6 +17,7 @@ from schemas.codec import FINGERPRINT_HEADER, Codec
 from schemas.errors import InvalidEvent, UndecodableEvent
 from schemas.events import EventName
 from schemas.json_form import to_json
+from schemas.registry import Registry
 from schemas.versions import schema, schema_fingerprint
 from tests.strategies import EVENTS, same
 
@@ -30,8 +31,8 @@ def body(event: EventName, record: Record) -> bytes:
     return CODEC.encode(event, record, "topic").value
 
 
-def headers(event: EventName) -> list[tuple[str, bytes]]:
-    return [(FINGERPRINT_HEADER, schema_fingerprint(event).encode())]
+def headers(event: EventName, version: int | None = None) -> list[tuple[str, bytes]]:
+    return [(FINGERPRINT_HEADER, schema_fingerprint(event, version).encode())]
 
 
 @pytest.mark.parametrize("event", COLUMNAR)
@@ -167,7 +168,7 @@ def test_messages_of_any_framing_keep_their_order() -> None:
         (None, []),
         (
             written(schema("impression", 1), version_1),
-            [(FINGERPRINT_HEADER, schema_fingerprint("impression", 1).encode())],
+            headers("impression", 1),
         ),
         (body("impression", newest[2]) + b"\0", headers("impression")),
         (body("impression", newest[2]), headers("impression")),
@@ -214,3 +215,81 @@ def test_an_index_outside_an_enum_is_damage_wherever_it_is_read(byte: int) -> No
     assert decoded.rows == [0]
     assert list(decoded.errors) == [1]
     assert decoded.batch.num_rows == 1
+
+
+class OneSchema(Registry):
+    """A registry that knows one schema, by the id 7."""
+
+    def __init__(self, known: dict[str, Any]) -> None:
+        self._known = known
+
+    def schema_of(self, schema_id: int) -> dict[str, Any]:
+        assert schema_id == 7
+        return self._known
+
+
+def newer_schema() -> dict[str, Any]:
+    """Return the schema of a producer that knows a field more, between two that we know."""
+    newer = copy.deepcopy(schema("impression"))
+    newer["fields"].insert(4, {"name": "device", "type": ["null", "string"], "default": None})
+    return newer
+
+
+def framings() -> dict[str, tuple[Codec, dict[str, Any], tuple[bytes, list[tuple[str, bytes]]]]]:
+    """Name a codec, the schema that a message is written with, and what stands before and beside its body."""
+    version_1, version_2, newest = (schema("impression", version) for version in (1, 2, 3))
+    confluent: tuple[bytes, list[tuple[str, bytes]]] = b"\0\0\0\0\7", []
+    return {
+        "version 1": (CODEC, version_1, (b"", headers("impression", 1))),
+        "version 2": (CODEC, version_2, (b"", headers("impression", 2))),
+        "version 3": (CODEC, newest, (b"", headers("impression"))),
+        "version 1 in a registry": (Codec(OneSchema(version_1)), version_1, confluent),
+        "version 2 in a registry": (Codec(OneSchema(version_2)), version_2, confluent),
+        "version 3 in a registry": (Codec(OneSchema(newest)), newest, confluent),
+        "a newer version in a registry": (Codec(OneSchema(newer_schema())), newer_schema(), confluent),
+    }
+
+
+def cut_to(kind: dict[str, Any], record: Record) -> Record:
+    return {field["name"]: record.get(field["name"]) for field in kind["fields"]}
+
+
+@pytest.mark.parametrize("framing", framings())
+def test_the_messages_of_any_schema_are_read_together_as_each_is_read_alone(framing: str) -> None:
+    codec, kind, (head, beside) = framings()[framing]
+    records = [impression(region=region, session=impression()["session"][:size]) for size, region in enumerate("ABC")]
+    messages = [(head + written(kind, cut_to(kind, record)), beside) for record in records]
+    decoded = codec.decode_batch("impression", messages)
+    assert decoded.errors == {}
+    assert columnar.to_records("impression", decoded.batch) == records
+    assert [codec.decode("impression", *message) for message in messages] == records
+
+
+@pytest.mark.parametrize("byte", [1, 9, 10, 99])
+@pytest.mark.parametrize("framing", [name for name in framings() if "version 1" in name or "version 2" in name])
+def test_an_index_outside_an_enum_is_damage_in_any_schema(framing: str, byte: int) -> None:
+    codec, kind, (head, beside) = framings()[framing]
+    good = head + written(kind, cut_to(kind, impression()))
+    at = good.index(b"past0") + len("past0")
+    assert good[at] == 0, "the index of the engagement"
+    bad = good[:at] + bytes([byte]) + good[at + 1 :]  # -1, -5, 5 and -50, zigzag
+    decoded = codec.decode_batch("impression", [(bad, beside), (good, beside), (bad, beside)])
+    assert decoded.rows == [1]
+    assert list(decoded.errors) == [0, 2]
+    assert all("damaged Avro" in error for error in decoded.errors.values())
+    assert columnar.to_records("impression", decoded.batch) == [impression()]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"timestamp_ms": 2**63}, "impression.timestamp_ms is 9223372036854775808"),
+        ({"user_features": [0.5, -1e39]}, "impression.user_features[] is -1e+39"),
+        ({"user_features": [10**400]}, "impression.user_features[] has a whole number of more than 308 digits"),
+        ({"timestamp_ms": 10**5000}, "impression.timestamp_ms is a value of int"),
+    ],
+)
+def test_a_number_that_does_not_fit_is_named_by_its_field(change: Record, said: str) -> None:
+    with pytest.raises(InvalidEvent, match="larger than its type") as refused:
+        columnar.from_records("impression", [impression(), impression(**change)])
+    assert said in str(refused.value)
