@@ -25,6 +25,25 @@ def reduced(graph: bytes, *, without: bool = False, cache: bool = False, blank: 
     return bytes(model.SerializeToString())
 
 
+def counting_graph() -> bytes:
+    """Export two history features: the number of events, and how many of them are of the candidate."""
+    constants: dict[str, onnx.TensorProto] = {}
+    nodes = Nodes(constants)
+    floats = onnx.TensorProto.FLOAT
+    there = nodes("Cast", nodes("Greater", "item_index", nodes.scalar(0)), to=floats)
+    same = nodes("Cast", nodes("Equal", "item_index", nodes.widen("candidate_index", 1)), to=floats)
+    counts = [nodes("ReduceSum", each, nodes.ints(1), keepdims=1) for each in (there, same)]
+    nodes.name(nodes("Concat", *counts, axis=1), "features")
+    inputs = [
+        helper.make_tensor_value_info("item_index", onnx.TensorProto.INT64, ["n", "length"]),
+        helper.make_tensor_value_info("candidate_index", onnx.TensorProto.INT64, ["n"]),
+    ]
+    outputs = [helper.make_tensor_value_info("features", floats, ["n", 2])]
+    graph = helper.make_graph(nodes.nodes, "counts", inputs, outputs, list(constants.values()))
+    opset = [helper.make_opsetid("", OPSET)]
+    return bytes(helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION).SerializeToString())
+
+
 def mean_graph(item_vectors: npt.NDArray[np.float32], constant: npt.NDArray[np.float32]) -> bytes:
     """Export a constant plus the mean of the vectors of all events; the attention is the same on each of them."""
     constants: dict[str, onnx.TensorProto] = {}

@@ -166,6 +166,27 @@ def session_vectors(model: SessionModel, reading: Reading, edits: Edits) -> Floa
     return vectors
 
 
+def remaining(histories: Histories, edits: Edits) -> tuple[Ints, Ints]:
+    """Return what deletions leave of n whole sessions, items and engagements int64 [n, L], left-padded, newest last.
+
+    The session model reads the newest events of it.
+    """
+    older = Histories(*(np.zeros((len(histories), 0), np.int64),) * 2, histories.length * 0)
+    parts = histories.older or older, histories
+    item, engagement = (
+        np.concatenate([getattr(part, name)[edits.session] for part in parts], axis=1)
+        for name in ("item", "engagement")
+    )
+    # Columns of an edit count the window first, and the older events behind it.
+    behind = item.shape[1] - histories.width
+    edit, place = np.nonzero(edits.columns >= 0)
+    column = edits.columns[edit, place]
+    item[edit, np.where(column < histories.width, column + behind, column - histories.width)] = 0
+    order = np.argsort(item > 0, axis=1, kind="stable")
+    left: tuple[Ints, Ints] = (np.take_along_axis(item, order, axis=1), np.take_along_axis(engagement, order, axis=1))
+    return left[0], np.where(left[0] > 0, left[1], 0)
+
+
 def every_event(model: SessionModel, reading: Reading, kind: int) -> Floats:
     """Session vector without each event of each history by one ablation, float32 [K, W, d]; zero at padding."""
     vectors = np.zeros((*reading.histories.item.shape, model.dimension), dtype=np.float32)

@@ -127,6 +127,15 @@ class Rescores(Protocol):
     def raw(self, row: NDArray[np.int64], session_score: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the raw scores of rows int64 [m] with session scores float64 [m]: float64 [m]."""
 
+    def changed(
+        self,
+        row: NDArray[np.int64],
+        session_score: NDArray[np.float64],
+        columns: NDArray[np.int64],
+        values: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Return the scores that are sent, of rows int64 [m] with other session scores and features float64 [m, K]."""
+
     def sent(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the scores that are sent for raw scores, float64 [m]."""
 
@@ -138,6 +147,16 @@ class SessionRanking:
     """Stands for the re-ranker where there is none: the session scores order the slate."""
 
     def raw(self, row: NDArray[np.int64], session_score: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: ARG002 - as in Rescores
+        """Return the session scores float64 [m]."""
+        return session_score
+
+    def changed(
+        self,
+        row: NDArray[np.int64],  # noqa: ARG002 - as in Rescores
+        session_score: NDArray[np.float64],
+        columns: NDArray[np.int64],  # noqa: ARG002 - as in Rescores
+        values: NDArray[np.float64],  # noqa: ARG002 - as in Rescores
+    ) -> NDArray[np.float64]:
         """Return the session scores float64 [m]."""
         return session_score
 
@@ -175,10 +194,25 @@ class Rescorer:
         """Return the raw scores of rows int64 [m] with session scores float64 [m]: float64 [m]."""
         if self._cached is not None:
             return self._cached.raw(row, session_score)
+        return self._reranker.raw(self._with(row, session_score))
+
+    def changed(
+        self,
+        row: NDArray[np.int64],
+        session_score: NDArray[np.float64],
+        columns: NDArray[np.int64],
+        values: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Return the scores that are sent, of rows int64 [m] with other session scores and features float64 [m, K]."""
+        X = self._with(row, session_score)
+        X[:, columns] = values
+        return self._reranker.score(X)
+
+    def _with(self, row: NDArray[np.int64], session_score: NDArray[np.float64]) -> NDArray[np.float64]:
         X = self._X[row]
         if self._reranker.session_column is not None:
             X[:, self._reranker.session_column] = session_score
-        return self._reranker.raw(X)
+        return X
 
 
 def read_trees(text: str) -> lgb.Booster:

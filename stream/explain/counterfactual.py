@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from models.attribution.ablation import Edits, remaining
 from models.compiled import compiled, compiled_sum, empty
 from stream.explain.score import Scores
 from stream.explain.slates import Floats, Ints, Slates
@@ -58,25 +59,33 @@ def ranks(offsets: Ints, score: Floats | Ints, position: Ints) -> Ints:
     return rank
 
 
-def counterfactual_ranks(slates: Slates, scores: Scores, slate: Ints, vectors: Floats) -> tuple[Ints, Ints]:
-    """Rank the items of k slates by the re-ranker with another session vector for each: offsets and ranks.
+def counterfactual_ranks(slates: Slates, scores: Scores, edits: Edits, vectors: Floats) -> tuple[Ints, Ints]:
+    """Rank the items of k slates by the re-ranker after a deletion for each: offsets and ranks.
 
-    slate int64 [k] and vectors float32 [k, d]. The ranks of slate i are ``ranks[offsets[i]:offsets[i + 1]]``, one per
-    item. An item whose scores our models do not reproduce keeps the re-ranking score that was sent.
+    edits: the deletions; vectors float32 [k, d]: session vectors after them. Features that derive from the history are
+    computed again where the bundle can, else they stay as they were sent. The ranks of slate i are
+    ``ranks[offsets[i]:offsets[i + 1]]``, one per item. An item whose scores our models do not reproduce keeps the
+    re-ranking score that was sent.
     """
+    slate = edits.session
     size = np.diff(slates.offsets)[slate]
     offsets = np.concatenate([[0], np.cumsum(size)])
     group = np.repeat(np.arange(len(slate)), size)
     row = np.arange(len(group)) + (slates.offsets[slate] - offsets[:-1])[group]
     score = scores.reranking[row]
-    bias = scores.bias
+    left = None if scores.history_features is None else remaining(slates.histories, edits)
     again = np.flatnonzero(scores.matches[row])
     for begin in range(0, len(again), MAX_RERANKED_ROWS):
         part = again[begin : begin + MAX_RERANKED_ROWS]
         session_score = empty(len(part), np.float64)
         _score(group[part], row[part], vectors, scores.items, session_score)
-        session_score += bias[row[part]]
-        score[part] = scores.rescorer.score(row[part], session_score)
+        session_score += scores.bias[row[part]]
+        if scores.history_features is None or left is None:
+            score[part] = scores.rescorer.score(row[part], session_score)
+        else:
+            items, engagements = (each[group[part]] for each in left)
+            values = scores.history_features.values(items, engagements, slates.item[row[part]])
+            score[part] = scores.rescorer.changed(row[part], session_score, scores.history_features.columns, values)
     return offsets, ranks(offsets, score, slates.position[row])
 
 

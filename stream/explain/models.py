@@ -12,6 +12,7 @@ from models.attribution.treeshap import TreeShap
 from models.bundle import Bundle
 from models.check import require, reranker_checks, session_checks
 from models.exemplars.index import Exemplars
+from models.reranker.history_features import HistoryFeatures
 from models.reranker.runtime import Reranker
 from models.session.runtime import SessionModel
 from models.spread import Spread
@@ -23,13 +24,15 @@ _PROBES: Final = 100
 class Models:
     """What scored the slates, if it was this bundle that did, and what takes its scores apart.
 
-    reranker and treeshap are None for a bundle without a re-ranker.
+    reranker and treeshap are None for a bundle without a re-ranker; history_features for one that does not say how the
+    features that derive from the history are computed.
     """
 
     bundle: Bundle
     session: SessionModel
     reranker: Reranker | None
     treeshap: TreeShap | None
+    history_features: HistoryFeatures | None
     spread: Spread
     exemplars: Exemplars | None
 
@@ -46,7 +49,8 @@ class Models:
         reranker, treeshap = _open_reranker(bundle) if bundle.has_reranker else (None, None)
         spread = Spread.of(bundle, session, reranker)
         require(session_checks(bundle, session, spread))
-        return cls(bundle, session, reranker, treeshap, spread, Exemplars.load(bundle))
+        history_features = HistoryFeatures.load(bundle)
+        return cls(bundle, session, reranker, treeshap, history_features, spread, Exemplars.load(bundle))
 
 
 def _open_reranker(bundle: Bundle) -> tuple[Reranker, TreeShap]:

@@ -7,10 +7,12 @@ from typing import Final
 
 import numpy as np
 
+from models.attribution.ablation import Edits, remaining
+from models.reranker.history_features import HistoryFeatures
 from models.reranker.runtime import Rescores, SessionRanking
 from models.session.histories import Reading
 from stream.explain.models import Models
-from stream.explain.slates import Bools, Doubles, Floats, Slates
+from stream.explain.slates import Bools, Doubles, Floats, Ints, Slates
 
 _FLOAT32_ROUNDING: Final = 2.0**-20
 """Relative difference that a float32 dot product of some hundred terms may have in another order of summation."""
@@ -24,7 +26,8 @@ class Scores:
     [T], item biases, zero where the item is unknown; mean float32 [S, d], the mean vector of each slate's known items,
     which centres score drops; reranking float32 [T], our re-ranking score where it reproduces the score that was sent,
     else the score that was sent; matches bool [T], both scores are reproduced; rescorer: computes the re-ranking score
-    of any item with another session score, without evaluating all trees again.
+    of any item with another session score, without evaluating all trees again; history_features: computes the features
+    that derive from the history again, None where they stay as they were sent.
     """
 
     reading: Reading
@@ -34,6 +37,7 @@ class Scores:
     reranking: Floats
     matches: Bools
     rescorer: Rescores
+    history_features: HistoryFeatures | None
 
 
 def score(slates: Slates, models: Models) -> Scores:
@@ -53,19 +57,31 @@ def score(slates: Slates, models: Models) -> Scores:
     rows = np.flatnonzero(reproduced)
     reranking = slates.reranking_score.astype(np.float32)
     rescorer: Rescores = SessionRanking() if models.reranker is None else models.reranker.rescorer(slates.features)
+    if models.history_features is not None:
+        reproduced[rows] = _same_features(models.history_features, slates, rows)
+        rows = rows[reproduced[rows]]
     session_score = slates.ranking_score[rows]
     raw = rescorer.raw(rows, session_score)
     reproduced[rows] = _same_raw(raw, slates.reranking_score[rows], models)
     reproduced &= _by_most(reproduced, candidates, slates)[slates.slate]
     kept = reproduced[rows]
     reranking[rows[kept]] = rescorer.sent(raw[kept])
-    return Scores(reading, items, bias, slates.mean(items, slates.known), reranking, reproduced, rescorer)
+    return Scores(
+        reading, items, bias, slates.mean(items, slates.known), reranking, reproduced, rescorer, models.history_features
+    )
 
 
 def _near(ours: Floats | Doubles, sent: Doubles, tolerance: float) -> Bools:
     """Whether scores are equal within the tolerance and what float32 arithmetic may lose."""
     near: Bools = np.abs(ours - sent) <= tolerance + _FLOAT32_ROUNDING * np.abs(sent)
     return near
+
+
+def _same_features(history_features: HistoryFeatures, slates: Slates, rows: Ints) -> Bools:
+    """Whether the history-derived features of items int64 [n] are those that the bundle computes: bool [n]."""
+    nothing = Edits.deletions(slates.slate[rows], np.zeros((len(rows), 1), np.bool_))
+    values = history_features.values(*remaining(slates.histories, nothing), slates.item[rows])
+    return history_features.agree(slates.features[np.ix_(rows, history_features.columns)], values)
 
 
 def _same_raw(raw: Doubles, sent: Doubles, models: Models) -> Bools:

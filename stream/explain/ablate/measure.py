@@ -85,7 +85,8 @@ def measure(candidates: Candidates, slates: Slates, scores: Scores, models: Mode
     ranked = np.flatnonzero((above | rank_all) & np.isfinite(drop))
     if len(ranked):
         events, which = np.unique(distinct[ranked], return_inverse=True)
-        offsets, order = counterfactual_ranks(slates, scores, session[events], without[events])
+        deletions = Edits.of_events(DELETE, session[events], column[events])
+        offsets, order = counterfactual_ranks(slates, scores, deletions, without[events])
         rank_without[ranked] = order[offsets[which] + item[ranked] - slates.offsets[slate[ranked]]]
     return Measured(
         item=item,

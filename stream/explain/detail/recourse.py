@@ -97,7 +97,8 @@ class Search:
     def _rank_without(self, titles: Titles, number: int) -> int:
         slates, scores = self._findings.slates, self._findings.scores
         vector = self._trials[titles].vector[None]
-        return int(counterfactual_ranks(slates, scores, np.array([self._slate]), vector)[1][number])
+        deletion = Edits.deletions(np.array([self._slate]), np.isin(self._session, titles)[None])
+        return int(counterfactual_ranks(slates, scores, deletion, vector)[1][number])
 
     def _search(self) -> list[list[Titles]]:
         """Find for each item the smallest sets without which it is off the slate, the set that moves it most first."""
