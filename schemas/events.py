@@ -14,6 +14,21 @@ Whose = Literal["own", "others"]
 EVENT_NAMES: Final[tuple[EventName, ...]] = ("impression", "explanation", "audit", "dead_letter")
 EXPLANATION_TYPES: Final[tuple[ExplanationType, ...]] = ("watch_history", "category_match", "trending", "personalized")
 STATUSES: Final[tuple[Status, ...]] = ("verified", "factual", "generic", "model_mismatch")
+MISMATCHES: Final = (
+    "other_model",
+    "other_features",
+    "unknown_item",
+    "empty_session",
+    "unknown_event",
+    "ranking_score",
+    "history_features",
+    "reranking_score",
+    "other_items",
+)
+"""Why an item has the status model_mismatch: another model version, or another list of features, served its slate; the
+catalogue lacks it; nobody knows what an empty session scores; its ranking score differs, and an event of the session is
+unknown, or none is; its features do not derive from its session; its re-ranking score differs; most items of its slate
+differ, so that its own scores agree by chance."""
 
 
 class SessionEvent(TypedDict):

@@ -38,7 +38,10 @@ class Metrics:
             registry=on,
         )
         self.model_mismatch = Counter(
-            "whyrec_model_mismatch", "Items whose scores the bundle's models do not reproduce", registry=on
+            "whyrec_model_mismatch",
+            "Items whose scores the bundle's models do not reproduce, by cause",
+            ("cause",),
+            registry=on,
         )
         self.dead_letters = Counter(
             "whyrec_dead_letters",

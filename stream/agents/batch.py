@@ -19,7 +19,7 @@ from schemas.registry import RegistryUnavailable
 from stream.agents.dead_letters import DeadLetter
 from stream.agents.isolation import SlateExplainer
 from stream.explain.encode import with_source
-from stream.explain.pipeline import Explained
+from stream.explain.pipeline import Explained, Outcome
 from stream.kafka.delivery import Output
 from stream.settings import Settings
 
@@ -49,7 +49,7 @@ class AnsweredSlate:
 
     explanation: Output
     audit: Output
-    items: Sequence[tuple[str, str]]
+    items: Sequence[Outcome]
 
 
 @dataclass(slots=True)

@@ -208,10 +208,10 @@ class ExplainAgent:
         for letter in flight.answer.dead_letters.values():
             metrics.dead_letters.labels(letter.stage).inc()
         items = Counter(item for slate in flight.answer.slates.values() for item in slate.items)
-        for (kind, status), count in items.items():
+        for (kind, status, mismatch), count in items.items():
             metrics.items.labels(kind, status).inc(count)
-            if status == "model_mismatch":
-                metrics.model_mismatch.inc(count)
+            if mismatch is not None:
+                metrics.model_mismatch.labels(mismatch).inc(count)
 
 
 def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], ExplainAgent]:

@@ -214,10 +214,23 @@ def _print_selector(console: Console, report: SelectorReport) -> None:
 
 
 @app.command()
-def check(directory: BundleDir) -> None:
-    """Try out a bundle: what fits, what does not, and why; exit 1 if anything does not.
+def check(
+    directory: BundleDir,
+    impressions: Annotated[
+        str | None,
+        typer.Option(
+            help="Impressions that the recommender served: a file (JSON lines, Parquet, Avro), - for standard input, "
+            "or a topic. Their scores are compared with the bundle's own.",
+            metavar="FILE",
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Compare so many impressions at most.", metavar="N")] = None,
+) -> None:
+    """Try out a bundle: what fits, what does not, and why.
 
-    Example: whyrec models check my-bundle
+    Exit status: 0, all fits; 1, scores of impressions differ; 2, the bundle or the impressions cannot be used.
+
+    Example: whyrec models check my-bundle --impressions served.jsonl
     """
     from rich.console import Console
     from rich.markup import escape
@@ -230,9 +243,37 @@ def check(directory: BundleDir) -> None:
     table = Table("", "", "", title=str(directory), show_header=False, title_justify="left")
     for finding in findings:
         table.add_row(finding.what, marks[finding.fits], escape(finding.says))
-    Console().print(table)
+    console = Console()
+    console.print(table)
     if any(finding.fits is False for finding in findings):
-        raise typer.Exit(1)
+        raise typer.Exit(2 if impressions else 1)
+    if impressions is not None:
+        raise typer.Exit(_compare(directory, impressions, limit, console))
+
+
+def _compare(directory: Path, impressions: str, limit: int | None, console: Console) -> int:
+    """Compare scores, print what differs and why, and return the exit status."""
+    import pyarrow as pa
+
+    from models.bundle import Bundle
+    from stream.evaluation.diagnosis import diagnose
+    from stream.kafka.impressions import read_impressions
+    from stream.settings import Settings
+    from stream.terminal.diagnosis import diagnosis_view
+
+    unreadable: dict[int, str] = {}
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for part in read_impressions(impressions, Settings(), limit):
+            unreadable.update(part.errors)
+            yield part.batch
+
+    found = diagnose(Bundle.load(directory), batches())
+    for each in diagnosis_view(found, unreadable):
+        console.print(each)
+    if not found.items:
+        return 2
+    return 0 if found.reproduced == found.items and not unreadable and not found.rejected else 1
 
 
 @app.command()

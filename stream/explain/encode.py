@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from models.bundle import Bundle
 from schemas.columnar import nested_records
-from schemas.events import Detail
+from schemas.events import MISMATCHES, Detail
 from stream.explain.findings import Findings
 from stream.explain.select import MISMATCH, Selection
 from stream.explain.slates import Bools, Ints, Slates
@@ -65,7 +65,7 @@ class Encoder:
             "position": _int32(slates.position),
             "type": _int32(selection.kind),
             "status": _int32(selection.status),
-            "mismatch": pa.nulls(len(slates.item), pa.string()),
+            "mismatch": _mismatches(findings.scores.mismatch),
             "text": pa.array(texts.text, pa.string()),
             "basis_text": pa.array(texts.basis_text, pa.string()),
             "evidence": self._evidence(findings, texts),
@@ -244,6 +244,11 @@ def _attention(findings: Findings, slate: Ints, column: Ints) -> pa.FloatArray:
     """Return the attention on columns int64 [n] of the histories of slates int64 [n], null for a model without it."""
     attention = findings.scores.reading.attention
     return pa.nulls(len(slate), pa.float32()) if attention is None else _float32(attention[slate, column])
+
+
+def _mismatches(codes: Ints) -> pa.StringArray:
+    """Name the mismatch of each item, null where there is none."""
+    return pa.array(MISMATCHES).take(pa.array(np.maximum(codes, 0), mask=codes < 0))
 
 
 def _text_hashes(texts: Sequence[str]) -> pa.FixedSizeBinaryArray:

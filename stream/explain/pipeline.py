@@ -46,6 +46,10 @@ _OUTCOMES: Final = [(kind, status) for kind in EXPLANATION_TYPES for status in S
 """Type and status of an item, by the index of the type times the number of statuses plus the index of the status."""
 
 
+Outcome = tuple[str, str, str | None]
+"""Type and status of an item and, for the status model_mismatch, its cause."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """An impression that could not be explained: the stage that failed, and why."""
@@ -78,12 +82,13 @@ class Explained:
         order = pa.array(np.argsort(rows))
         return cls(np.sort(rows), rejected, explanations.take(order), audits.take(order))
 
-    def item_outcomes(self) -> list[list[tuple[str, str]]]:
-        """Return the explanation type and the status of each item, by slate."""
+    def item_outcomes(self) -> list[list[Outcome]]:
+        """Return the outcome of each item, by slate."""
         slates = self.explanations.column("items")
         offsets, items = list_offsets(slates).tolist(), slates.flatten()
         codes = items.field("type").to_numpy() * len(STATUSES) + items.field("status").to_numpy()
-        outcomes = [_OUTCOMES[code] for code in codes.tolist()]
+        mismatches = items.field("mismatch").to_pylist()
+        outcomes = [(*_OUTCOMES[code], mismatch) for code, mismatch in zip(codes.tolist(), mismatches, strict=True)]
         return [outcomes[first:last] for first, last in pairwise(offsets)]
 
 
