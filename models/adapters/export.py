@@ -154,7 +154,7 @@ def _random_items(items: int, lengths: Sequence[int]) -> list[Ints]:
 
 
 def _finished(graph: bytes, names: Sequence[str], *, has_blank_event: bool) -> bytes:
-    """Check the graph, and note the blank event."""
+    """Check that the graph reads every input, and note the blank event."""
     model = onnx.load_from_string(graph)
     kept = {each.name for each in model.graph.input}
     if lost := [name for name in names if name not in kept]:
@@ -165,7 +165,6 @@ def _finished(graph: bytes, names: Sequence[str], *, has_blank_event: bool) -> b
         )
     if has_blank_event:
         helper.set_model_props(model, {BLANK_EVENT: "1"})
-    onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
 
 

@@ -120,3 +120,183 @@ def load(model: Original, state: dict[str, Any]) -> Original:
     """Load weights, all of them."""
     model.load_state_dict(state, strict=True)
     return model.eval()
+
+
+class Gru4recOriginal(Original):
+    """hidasib/GRU4Rec_PyTorch_Official: items from 0, one GRU cell per layer, a bias per item."""
+
+    def __init__(self, items: int, layers: Sequence[int], embedding: int = 0) -> None:
+        super().__init__()
+        if embedding:
+            self.E = nn.Embedding(items, embedding)
+        sizes = [embedding or layers[-1], *layers]
+        self.G = nn.ModuleList(nn.GRUCell(sizes[depth], sizes[depth + 1]) for depth in range(len(layers)))
+        self.Wy, self.By = nn.Embedding(items, layers[-1]), nn.Embedding(items, 1)
+
+    def score_all(self, session: list[int]) -> Tensor:
+        states = [torch.zeros(1, cell.hidden_size) for cell in self.G]
+        for item in session:
+            row = (self.E if hasattr(self, "E") else self.Wy)(torch.tensor([item - 1]))
+            for depth, cell in enumerate(self.G):
+                states[depth] = row = cell(row, states[depth])
+        scores = states[-1] @ self.Wy.weight.T + self.By.weight.T
+        return nn.functional.pad(scores[0], (1, 0))
+
+
+class _StandardNorm(nn.Module):
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.a_2, self.b_2 = nn.Parameter(torch.ones(d)), nn.Parameter(torch.zeros(d))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        deviation = rows.std(-1, keepdim=True)
+        return self.a_2 * (rows - rows.mean(-1, keepdim=True)) / (deviation + 1e-6) + self.b_2
+
+
+class _Tree(nn.Module):
+    """A module that only holds parts under the names of a state dict."""
+
+    def __init__(self, **parts: nn.Module) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.get_submodule(name)
+
+
+class Bert4recOriginal(Original):
+    """jaywonchung/BERT4Rec-VAE-Pytorch: the mask in the last column of a window that is padded on the left."""
+
+    def __init__(self, items: int, d: int, max_len: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.max_len, self.heads, self.mask = max_len, heads, items + 1
+        token = nn.Embedding(items + 2, d, padding_idx=0)
+        self.bert = _Tree(
+            embedding=_Tree(token=token, position=_Tree(pe=nn.Embedding(max_len, d))),
+            transformer_blocks=nn.ModuleList(
+                _Tree(
+                    attention=_Tree(
+                        linear_layers=nn.ModuleList(nn.Linear(d, d) for _ in range(3)), output_linear=nn.Linear(d, d)
+                    ),
+                    feed_forward=_Tree(w_1=nn.Linear(d, 4 * d), w_2=nn.Linear(4 * d, d)),
+                    input_sublayer=_Tree(norm=_StandardNorm(d)),
+                    output_sublayer=_Tree(norm=_StandardNorm(d)),
+                )
+                for _ in range(layers)
+            ),
+        )
+        self.out = nn.Linear(d, items + 1)
+
+    def score_all(self, session: list[int]) -> Tensor:
+        tokens = [*session, self.mask][-self.max_len :]
+        window = torch.tensor([[0] * (self.max_len - len(tokens)) + tokens])
+        rows = self.bert["embedding.token"](window) + self.bert["embedding.position.pe"].weight
+        seen = (window > 0)[:, None, None]
+        for block in self.bert["transformer_blocks"]:
+            x = block["input_sublayer.norm"](rows)
+            query, key, value = (
+                layer(x).view(1, self.max_len, self.heads, -1).transpose(1, 2)
+                for layer in block["attention.linear_layers"]
+            )
+            scores = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).masked_fill(~seen, -1e9)
+            context = (scores.softmax(-1) @ value).transpose(1, 2).reshape(1, self.max_len, -1)
+            rows = rows + block["attention.output_linear"](context)
+            inner = block["feed_forward.w_1"](block["output_sublayer.norm"](rows))
+            inner = 0.5 * inner * (1 + torch.tanh((2 / np.pi) ** 0.5 * (inner + 0.044715 * inner**3)))
+            rows = rows + block["feed_forward.w_2"](inner)
+        return Tensor(self.out(rows)[0, -1])
+
+
+class TwoTowerOriginal(Original):
+    """The mean of item vectors, by ``EmbeddingBag``; the candidate tower has a table of its own or the same."""
+
+    def __init__(self, items: int, d: int, *, shared: bool) -> None:
+        super().__init__()
+        self.history = nn.EmbeddingBag(items + 1, d, mode="mean", padding_idx=0)
+        if not shared:
+            self.candidate = nn.Embedding(items + 1, d, padding_idx=0)
+        self.max_length = 8
+
+    def score_all(self, session: list[int]) -> Tensor:
+        window = [0] * self.max_length + session
+        user = self.history(torch.tensor([window[-self.max_length :]]))
+        return Tensor((self.candidate if hasattr(self, "candidate") else self.history).weight @ user[0])
+
+
+class RecboleOriginal(Original):
+    """RecBole 1.2.1: padding on the right, attention by a mask of -10000, normalisation after each residual."""
+
+    def __init__(self, kind: str, items: int, d: int, max_length: int, layers: int, heads: int, act: str) -> None:
+        super().__init__()
+        self.kind, self.max_length, self.heads, self.d, self.n_items, self.act = (
+            kind,
+            max_length,
+            heads,
+            d,
+            items + 1,
+            act,
+        )
+        is_bert = kind == "BERT4Rec"
+        self.item_embedding = nn.Embedding(self.n_items + is_bert, d, padding_idx=0)
+        if kind == "GRU4Rec":
+            self.gru_layers = nn.GRU(d, 2 * d, layers, bias=False, batch_first=True)
+            self.dense = nn.Linear(2 * d, d)
+            return
+        self.position_embedding = nn.Embedding(max_length, d)
+        self.LayerNorm = nn.LayerNorm(d, eps=1e-12)
+        self.trm_encoder = _Tree(
+            layer=nn.ModuleList(
+                _Tree(
+                    multi_head_attention=_Tree(
+                        **{name: nn.Linear(d, d) for name in ("query", "key", "value", "dense")},
+                        LayerNorm=nn.LayerNorm(d, eps=1e-12),
+                    ),
+                    feed_forward=_Tree(
+                        dense_1=nn.Linear(d, 2 * d), dense_2=nn.Linear(2 * d, d), LayerNorm=nn.LayerNorm(d, eps=1e-12)
+                    ),
+                )
+                for _ in range(layers)
+            )
+        )
+        if is_bert:
+            self.output_ffn, self.output_ln = nn.Linear(d, d), nn.LayerNorm(d, eps=1e-12)
+            self.output_bias = nn.Parameter(torch.zeros(self.n_items))
+
+    def score_all(self, session: list[int]) -> Tensor:
+        kept = session[-self.max_length :]
+        item_seq = torch.tensor([kept + [0] * (self.max_length - len(kept))])
+        if self.kind == "BERT4Rec":
+            item_seq = nn.functional.pad(item_seq, (0, 1))
+            item_seq[0, len(kept)] = self.n_items
+            item_seq = item_seq[:, 1:]
+        rows = self.item_embedding(item_seq)
+        if self.kind == "GRU4Rec":
+            vector = self.dense(self.gru_layers(rows)[0])[0, len(kept) - 1]
+        else:
+            vector = self._transformer(rows, item_seq)[0, len(kept) - 1]
+        scores = self.item_embedding.weight[: self.n_items] @ vector
+        return scores + self.output_bias if self.kind == "BERT4Rec" else scores
+
+    def _transformer(self, rows: Tensor, item_seq: Tensor) -> Tensor:
+        rows = self.LayerNorm(rows + self.position_embedding.weight)
+        seen = (item_seq != 0)[:, None, None]
+        if self.kind == "SASRec":
+            seen = torch.tril(seen.expand(-1, -1, item_seq.shape[1], -1))
+        mask = torch.where(seen, 0.0, -10000.0)
+        for layer in self.trm_encoder["layer"]:
+            attention, feed = layer["multi_head_attention"], layer["feed_forward"]
+            query, key, value = (
+                attention[name](rows).view(*rows.shape[:2], self.heads, -1).transpose(1, 2)
+                for name in ("query", "key", "value")
+            )
+            weights = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5 + mask).softmax(-1)
+            context = (weights @ value).transpose(1, 2).reshape(rows.shape)
+            rows = attention["LayerNorm"](attention["dense"](context) + rows)
+            inner = {"gelu": nn.functional.gelu, "relu": torch.relu, "swish": nn.functional.silu}[self.act](
+                feed["dense_1"](rows)
+            )
+            rows = feed["LayerNorm"](feed["dense_2"](inner) + rows)
+        if self.kind == "BERT4Rec":
+            rows = self.output_ln(nn.functional.gelu(self.output_ffn(rows)))
+        return rows
