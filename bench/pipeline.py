@@ -33,6 +33,7 @@ from models.data.slates import impressions
 from models.reranker.runtime import Reranker
 from schemas.codec import Codec, Encoded
 from schemas.events import Impression
+from stream.commands.sources import impressions_of
 from stream.explain.encode import with_source
 from stream.explain.models import Models
 from stream.explain.pipeline import Explainer
@@ -190,6 +191,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure in turn, so that a drifting machine drifts for all alike."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=BUNDLED_MODEL)
+    parser.add_argument(
+        "--impressions", metavar="FILE", help="impressions that the bundle served, instead of simulated"
+    )
     parser.add_argument("--items", type=int, default=20)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=10)
@@ -199,7 +203,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message="LightGBM binary classifier with TreeExplainer")
 
     bundle = Bundle.load(arguments.bundle)
-    slates = slates_of(bundle, arguments.items)
+    slates = (
+        slates_of(bundle, arguments.items) if arguments.impressions is None else impressions_of(arguments.impressions)
+    )
     events = np.mean([len(slate["session"]) for slate in slates])
     print(headline())
     print(f"slates of {arguments.items}, {events:.1f} events a session, one thread, CPU time, median of rounds\n")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stream.commands.sources import ImpressionsFrom, impressions_of
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
+
+    from schemas.events import Impression
+    from stream.evaluation.cases import Case
 
 CALIBRATED_ON = 1_000
 """Slates, by default."""
@@ -23,7 +31,8 @@ def calibrate(
         Path | None,
         typer.Option(help="Real users: a folder with MovieLens 100K; by default simulated ones.", metavar="DIR"),
     ] = None,
-    n: Annotated[int, typer.Option("--n", min=1, help="Slates of 20 to measure on.")] = CALIBRATED_ON,
+    impressions: ImpressionsFrom = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="Slates to measure on, at most.")] = CALIBRATED_ON,
     share: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Of the impressions, to be left with a citation.")
     ] = _SHARE,
@@ -34,27 +43,39 @@ def calibrate(
     """
     from rich.console import Console
 
-    margin_of(directory, movielens, n, share, console=Console())
+    margin_of(directory, movielens, n, share, impressions=impressions, console=Console())
 
 
-def margin_of(directory: Path, movielens: Path | None, n: int, share: float, *, console: Console) -> None:
+def margin_of(
+    directory: Path,
+    movielens: Path | None,
+    n: int,
+    share: float,
+    *,
+    console: Console,
+    impressions: str | None = None,
+) -> None:
     """Calibrate a bundle, and say so."""
-    import itertools
-
     from models.bundle import Bundle, revise
     from models.card import citing, with_section
+    from stream.errors import ConfigurationError
     from stream.evaluation import cases
     from stream.evaluation.calibrate import calibrate as find
 
     bundle = Bundle.load(directory)
-    source = (
-        cases.simulated(bundle, cases.CALIBRATION_SEED)
-        if movielens is None
-        else cases.movielens(bundle, movielens, part=1)
-    )
+    if movielens is not None and impressions is not None:
+        raise ConfigurationError("calibrate needs one source: --movielens DIR, or --impressions FILE")
+    if impressions is not None:
+        slates, option = impressions_of(impressions, n), " --impressions FILE"
+        if not slates:
+            raise ConfigurationError(f"{impressions} holds no impressions; name a source that does")
+    elif movielens is not None:
+        slates, option = _slates(cases.movielens(bundle, movielens, part=1), n), " --movielens DIR"
+    else:
+        slates, option = _slates(cases.simulated(bundle, cases.CALIBRATION_SEED), n), ""
     with console.status("measuring what may be cited"):
-        found = find(bundle, [case.impression for case in itertools.islice(source, n)], share)
-    command = f"whyrec models calibrate DIR{'' if movielens is None else ' --movielens DIR'} --n {n} --share {share:g}"
+        found = find(bundle, slates, share)
+    command = f"whyrec models calibrate DIR{option} --n {n} --share {share:g}"
     section = citing(
         found.margin, bundle.manifest.citation_ageing, found.confirmed_share, found.impressions, share, command
     )
@@ -65,3 +86,7 @@ def margin_of(directory: Path, movielens: Path | None, n: int, share: float, *, 
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _slates(cases: Iterator[Case], n: int) -> list[Impression]:
+    return [case.impression for case in islice(cases, n)]

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from stream.commands.sources import ImpressionsFrom
+
 _FILE_WIDTH = 110
 
 
@@ -20,6 +22,7 @@ def evaluate(
         Path | None,
         typer.Option(help="A folder with MovieLens 100K; default: simulated users.", metavar="DIR"),
     ] = None,
+    impressions: ImpressionsFrom = None,
     policy: Annotated[
         str | None, typer.Option(help="Evaluate one policy only; default: every policy.", metavar="NAME")
     ] = None,
@@ -32,8 +35,16 @@ def evaluate(
 ) -> None:
     """Evaluate how faithful explanations are, by slower and independent code, on held-out users.
 
+    With impressions of a recommender, every citation is judged by running the bundle's graph and LightGBM again without
+    the event; the exit status is 1 if one of them is false.
+
     Example: whyrec evaluate --n 500 --report evaluation.html
     """
+    if impressions is not None:
+        if movielens is not None or report is not None:
+            raise typer.BadParameter("--impressions is judged by deletion alone: leave out --movielens and --report")
+        raise typer.Exit(_judge(impressions, bundle, policy, n, json))
+
     import itertools
     from json import dumps
 
@@ -81,3 +92,33 @@ def evaluate(
         if path is not None:
             path.write_text(text, encoding="utf-8")
             console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def _judge(impressions: str, bundle: Path | None, policy: str | None, n: int, json: Path | None) -> int:
+    """Judge the citations of impressions, print what was found, and return the exit status."""
+    from json import dumps
+
+    from rich.console import Console
+
+    from models.bundle import Bundle
+    from stream.commands.sources import batches_of
+    from stream.evaluation.deletion import judge
+    from stream.settings import Settings
+
+    opened = Bundle.load(bundle or Settings().bundle_dir)
+    found = judge(opened, batches_of(impressions, n), policy or "evidence")
+    false = found.wrong_drops + found.no_drops + found.wrong_ranks
+    console = Console()
+    console.print(
+        f"{found.slates:,} slates of {found.items:,} items explained by {opened.model_version}: {found.verified:,} "
+        f"items cite {found.citations:,} events, {found.mismatched:,} items have other scores than the bundle's.\n"
+        f"Run again without the event: {found.wrong_drops:,} score drops are not as stated, {found.no_drops:,} are "
+        f"none, {found.wrong_ranks:,} ranks are not as stated.",
+        highlight=False,
+    )
+    if found.rejected:
+        console.print(f"{found.rejected:,} impressions cannot be explained; see whyrec models check --impressions")
+    if json is not None:
+        json.write_text(dumps(found.record(), indent=2) + "\n", encoding="utf-8")
+        console.print(f"wrote {json}", highlight=False, soft_wrap=True)
+    return 1 if false else 0

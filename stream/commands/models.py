@@ -11,6 +11,7 @@ import typer
 
 from schemas.errors import WhyrecError
 from stream.commands.calibrate import CALIBRATED_ON, calibrate, margin_of
+from stream.commands.sources import ImpressionsFrom
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -216,17 +217,10 @@ def _print_selector(console: Console, report: SelectorReport) -> None:
 @app.command()
 def check(
     directory: BundleDir,
-    impressions: Annotated[
-        str | None,
-        typer.Option(
-            help="Impressions that the recommender served: a file (JSON lines, Parquet, Avro), - for standard input, "
-            "or a topic. Their scores are compared with the bundle's own.",
-            metavar="FILE",
-        ),
-    ] = None,
+    impressions: ImpressionsFrom = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Compare so many impressions at most.", metavar="N")] = None,
 ) -> None:
-    """Try out a bundle: what fits, what does not, and why.
+    """Try out a bundle: what fits, what does not, and why; with impressions, whether it has the scores that served.
 
     Exit status: 0, all fits; 1, scores of impressions differ; 2, the bundle or the impressions cannot be used.
 

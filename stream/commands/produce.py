@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stream.commands.sources import ImpressionsFrom, impressions_of
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
     from rich.progress import Progress
 
+    from models.bundle import Bundle
+    from schemas.events import Impression
     from stream.kafka.load import Totals
     from stream.settings import Settings
 
@@ -23,6 +30,7 @@ def produce(
     movielens: Annotated[
         Path | None, typer.Option(help="Real users: a folder with MovieLens 100K.", metavar="DIR")
     ] = None,
+    impressions: ImpressionsFrom = None,
     bundle: Annotated[
         Path | None, typer.Option(help="The model bundle that ranks, by default WHYREC_BUNDLE_DIR.", metavar="DIR")
     ] = None,
@@ -41,6 +49,8 @@ def produce(
 ) -> None:
     """Send impression events: slates that the models of the bundle rank for users whose next event is held out.
 
+    Impressions of a recommender are sent as they are, each once, but for their times, which are those of sending.
+
     Exit 1 if an event was not acknowledged by the broker.
 
     Example: whyrec produce --simulated --rate 200 --duration 60
@@ -49,28 +59,25 @@ def produce(
 
     from models.bundle import Bundle
     from stream.connections import codec_of
-    from stream.errors import ConfigurationError, DeliveryError
+    from stream.errors import DeliveryError
     from stream.kafka import load
     from stream.kafka.delivery import Delivery
     from stream.settings import Settings
 
-    if simulated == (movielens is not None):
-        raise ConfigurationError("produce needs one source: --simulated, or --movielens DIR")
     settings = Settings()
     if bootstrap is not None:
         settings = settings.model_copy(update={"bootstrap_servers": bootstrap})
     topic = settings.topic("impressions")
+    source = _Source(simulated, movielens, impressions, slate_size, seed)
+    served = source.served(count)
+    count = count if served is None else len(served)
     if count is None and duration is None:
         count = _DEFAULT_COUNT
     expected = load.limit_of(rate, count, duration)
     console = Console()
 
     opened = Bundle.load(bundle or settings.bundle_dir)
-    slates = (
-        load.movielens(opened, movielens, items=slate_size, seed=seed)
-        if movielens is not None
-        else load.simulated(opened, items=slate_size, seed=seed)
-    )
+    slates = source.ranked(opened) if served is None else iter(served)
     _require_topic(settings, topic)  # before any slate is made
     codec = codec_of(settings)
     ahead = load.Ahead(slates)
@@ -109,6 +116,43 @@ def produce(
             f"{missing:,} of {totals.sent:,} slates were not acknowledged ({totals.error or 'no answer in time'}): "
             f"check the brokers at {settings.bootstrap_servers}, and raise WHYREC_DELIVERY_TIMEOUT_S if they are slow"
         )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where slates come from: one of simulated users, MovieLens, and impressions that were served."""
+
+    simulated: bool
+    movielens: Path | None
+    impressions: str | None
+    slate_size: int
+    seed: int
+
+    def served(self, count: int | None) -> list[Impression] | None:
+        """Return the impressions that are to be sent as they are; None if slates are to be ranked.
+
+        Raises:
+            ConfigurationError: there is not exactly one source, or it holds no impressions.
+
+        """
+        from stream.errors import ConfigurationError
+
+        if [self.simulated, self.movielens is not None, self.impressions is not None].count(True) != 1:
+            raise ConfigurationError("produce needs one source: --simulated, --movielens DIR, or --impressions FILE")
+        if self.impressions is None:
+            return None
+        served = impressions_of(self.impressions, count)
+        if not served:
+            raise ConfigurationError(f"{self.impressions} holds no impressions; name a source that does")
+        return served
+
+    def ranked(self, bundle: Bundle) -> Iterator[Impression]:
+        """Rank slates with a bundle."""
+        from stream.kafka import load
+
+        if self.movielens is not None:
+            return load.movielens(bundle, self.movielens, items=self.slate_size, seed=self.seed)
+        return load.simulated(bundle, items=self.slate_size, seed=self.seed)
 
 
 def _require_topic(settings: Settings, topic: str) -> None:

@@ -17,6 +17,9 @@ from stream.kafka.reading import Message, TopicReader
 from stream.settings import Settings
 
 STANDARD_INPUT: Final = "-"
+_SUFFIXES: Final = frozenset({".json", ".jsonl", ".ndjson", ".parquet", ".avro"})
+"""Endings of names that no topic has."""
+
 _POLL_S: Final = 1.0
 
 
@@ -47,6 +50,8 @@ def _parts(source: str, settings: Settings) -> Iterator[Part]:
             raise UndecodableEvent(f"standard input: {error}") from error
     elif Path(source).is_file():
         yield from read_file("impression", Path(source))
+    elif Path(source).suffix in _SUFFIXES or "/" in source:
+        raise ConfigurationError(f"there is no file {source}; name a file, a topic, or - for standard input")
     else:
         yield from _topic(source, settings)
 

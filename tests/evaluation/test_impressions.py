@@ -1,0 +1,89 @@
+"""Commands that take impressions of any recommender instead of simulated or public users."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from models.bundle import Bundle
+from schemas.json_form import to_json
+from stream.cli import app
+from tests.bundles import tiny_bundle, tiny_impression
+
+Record = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Path:
+    bundle, file = Bundle.load(folder), folder / "served.jsonl"
+    slates = [tiny_impression(bundle, session=size, items=8, seed=size) for size in (1, 2, 9, 49, 50, 51, 100)]
+    file.write_text("".join(f"{to_json(each)}\n" for each in slates))
+    return file
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(each) for each in arguments], env={"COLUMNS": "250"})
+    return done.exit_code, f"{' '.join(done.output.split())} {done.exception or ''}"
+
+
+def test_every_citation_of_served_impressions_is_judged_by_deletion(folder: Path, served: Path, tmp_path: Path) -> None:
+    code, output = run("evaluate", "--impressions", served, "--bundle", folder, "--json", tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert code == 0, output
+    assert found["slates"] == 7
+    assert found["citations"] > 10
+    assert (found["wrong_drops"], found["no_drops"], found["wrong_ranks"], found["mismatched"]) == (0, 0, 0, 0)
+
+
+def test_the_judge_finds_what_the_attention_rule_cites_without_effect(folder: Path, served: Path) -> None:
+    code, output = run("evaluate", "--impressions", served, "--bundle", folder, "--policy", "attention")
+    assert code == 1
+    assert "0 are none" not in output
+
+
+def test_the_margin_is_calibrated_on_served_impressions(folder: Path, served: Path, tmp_path: Path) -> None:
+    other = tiny_bundle(tmp_path / "other")
+    code, output = run("models", "calibrate", other, "--impressions", served, "--share", "0.3")
+    assert code == 0, output
+    assert "of 56 impressions have a citation" in output
+    assert "calibrate DIR --impressions FILE" in Bundle.load(other).card
+
+
+def test_many_slates_of_a_file_are_explained(folder: Path, served: Path) -> None:
+    done = CliRunner().invoke(app, ["explain", str(served), "--bundle", str(folder), "--json", "--limit", "3"])
+    explanations = [json.loads(line) for line in done.output.splitlines()]
+    assert [len(each["items"]) for each in explanations] == [8, 8, 8]
+
+
+def test_the_pipeline_is_timed_on_served_impressions(folder: Path, served: Path) -> None:
+    options = ["--bundle", str(folder), "--impressions", str(served), "--budget", "--batch", "4"]
+    command = [sys.executable, "-m", "bench.pipeline", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "evidence policy" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["explain", "nowhere.jsonl"], "there is no file nowhere.jsonl"),
+        (["models", "calibrate", "DIR", "--impressions", "FILE", "--movielens", "."], "needs one source"),
+        (["produce", "--simulated", "--impressions", "FILE"], "produce needs one source"),
+        (["evaluate", "--impressions", "FILE", "--movielens", "."], "judged by deletion alone"),
+    ],
+)
+def test_what_cannot_be_done_is_said(folder: Path, served: Path, arguments: list[str], says: str) -> None:
+    names = {"DIR": str(folder), "FILE": str(served)}
+    code, output = run(*[names.get(each, each) for each in arguments])
+    assert code != 0
+    assert says in output
