@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
@@ -81,6 +81,14 @@ class Feature:
         return {name: dict(value) if name == "advice" else value for name, value in vars(self).items()}
 
 
+def shown_as(features: Sequence[Feature]) -> list[str]:
+    """Return the name that each feature's contribution is shown under: its group's, or its own.
+
+    A sensitive feature is never part of a group, which is named where the feature must not be.
+    """
+    return [feature.group if feature.group and not feature.is_sensitive else feature.name for feature in features]
+
+
 def read_features(data: bytes, contract: int) -> tuple[Feature, ...]:
     """Read ``features.json`` of a bundle of a contract; raises BundleError."""
     try:
@@ -98,6 +106,10 @@ def read_features(data: bytes, contract: int) -> tuple[Feature, ...]:
     if len(set(names)) != len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise BundleError(f"features.json: expected distinct names, got {', '.join(repeated)} twice: rename features.")
+    if taken := sorted({feature.group for feature in features} & set(names)):
+        raise BundleError(
+            f"features.json: expected groups named otherwise than features, got {', '.join(taken)}: rename the groups."
+        )
     session = [feature.name for feature in features if feature.owner == SESSION]
     if len(session) > 1:
         raise BundleError(

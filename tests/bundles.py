@@ -110,7 +110,9 @@ def tiny_bundle(
         "session_onnx": export_onnx(config, weights),
         "item_vectors": weights["item.weight"],
         "catalog": tiny_catalog(config.items),
-        "reranker_text": tiny_reranker(features, seed, output),
+        "reranker_text": changes["reranker_text"]
+        if "reranker_text" in changes
+        else tiny_reranker(features, seed, output),
         "features": features,
         "card": "# tiny\n\nUntrained, for tests.\n",
         "engagements": ENGAGEMENTS,
@@ -135,7 +137,7 @@ def tiny_impression(
     """One impression event with made-up features, whose scores are those of the bundle, best item first."""
     random = np.random.default_rng(seed)
     index = random.integers(1, len(bundle.catalog) + 1, size=session)
-    engagement = random.integers(1, len(bundle.manifest.engagements) + 1, size=session)
+    engagement = random.integers(1, len(bundle.engagements) + 1, size=session)
     candidate = 1 + random.permutation(len(bundle.catalog))[:items]
     limit = bundle.manifest.max_length
     vector = SessionModel(bundle).run(left_pad([index], limit), left_pad([engagement], limit), without=False).vector[0]
@@ -162,7 +164,7 @@ def tiny_impression(
         "session": [
             {
                 "item_id": bundle.catalog.item_ids[i - 1],
-                "engagement": bundle.manifest.engagement_names[e - 1],
+                "engagement": bundle.engagements[e - 1].name,
                 "timestamp_ms": _NOW_MS - 60_000 * (session - place),
             }
             for place, (i, e) in enumerate(zip(index, engagement, strict=True))

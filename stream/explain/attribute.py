@@ -9,7 +9,7 @@ import numpy as np
 
 from models.bundle import Bundle
 from models.compiled import compiled
-from models.feature import Meaning
+from models.feature import Meaning, shown_as
 from stream.explain.models import Models
 from stream.explain.score import Scores
 from stream.explain.slates import Bools, Doubles, Floats, Ints, Slates, watched
@@ -28,7 +28,9 @@ class Signals:
 
     contribution float64 [T, F]: SHAP values on the re-ranker's raw score; base_value float64 [T]: the expected raw
     score, to which the contributions add, and raw_score float64 [T]: the raw score itself, both NaN where the item does
-    not match the models; top int64 [T, 5]: the largest by absolute value, largest first; residual float64 [T]:
+    not match the models; top int64 [T, 5]: the largest by absolute value, largest first; shown float64 [T, G]: the
+    contributions as they are shown, features of a group as one (``models.feature.shown_as``), and shown_top int64
+    [T, 5]: the largest of these; residual float64 [T]:
     base_value + sum of contributions - raw_score; sound bool [T]: the residual is float noise, so that contributions
     may be spoken of; personal_share float32 [T]: share of the absolute contributions that comes from
     the user and the session; category int64 [T]: of the item's categories the code of that of which most titles were
@@ -43,6 +45,8 @@ class Signals:
     base_value: Doubles
     raw_score: Doubles
     top: Ints
+    shown: Doubles
+    shown_top: Ints
     residual: Doubles
     sound: Bools
     personal_share: Floats
@@ -69,12 +73,16 @@ def attribute(slates: Slates, scores: Scores, models: Models) -> Signals:
         residual[rows], sound[rows] = _residual(shap, raw_score[rows])
         personal_share[rows] = _personal_share(contribution[rows], bundle)
     category, category_match, category_titles = _category_match(slates, bundle)
+    top = _largest(contribution)
+    shown, shown_top = _shown(contribution, top, bundle)
     catalog_popularity = np.where(slates.known, bundle.catalog.popularity[slates.item], np.nan)
     return Signals(
         contribution=contribution,
         base_value=base_value,
         raw_score=raw_score,
-        top=_largest(contribution),
+        top=top,
+        shown=shown,
+        shown_top=shown_top,
         residual=residual,
         sound=sound,
         personal_share=personal_share,
@@ -101,6 +109,17 @@ def _largest(contribution: Doubles) -> Ints:
     return places
 
 
+def _shown(contribution: Doubles, top: Ints, bundle: Bundle) -> tuple[Doubles, Ints]:
+    """Add up the contributions of each group, and find the largest again if there is a group of several features."""
+    names = shown_as(bundle.features)
+    distinct = list(dict.fromkeys(names))
+    if len(distinct) == len(names):
+        return contribution, top
+    belongs = np.array([[name == each for each in distinct] for name in names], dtype=np.float64)
+    shown: Doubles = contribution @ belongs
+    return shown, _largest(shown)
+
+
 def _residual(shap: Doubles, raw: Doubles) -> tuple[Doubles, Bools]:
     residual = shap.sum(axis=1) - raw
     size = np.maximum(1.0, np.abs(shap).sum(axis=1))
@@ -109,7 +128,7 @@ def _residual(shap: Doubles, raw: Doubles) -> tuple[Doubles, Bools]:
 
 def _personal_share(contribution: Doubles, bundle: Bundle) -> Floats:
     # A sensitive feature is none of the user's habits, of which a personal share is said to speak.
-    personal = np.array([feature.is_personal and not feature.is_sensitive for feature in bundle.features])
+    personal = np.array([feature.is_personal and not feature.is_sensitive for feature in bundle.features], np.bool_)
     mass = np.abs(contribution)
     total = mass.sum(axis=1)
     moved = total > 0

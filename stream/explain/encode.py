@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from models.bundle import Bundle
+from models.feature import shown_as
 from schemas.columnar import nested_records
 from schemas.events import MISMATCHES, Detail
 from stream.explain.findings import Findings
@@ -46,8 +47,14 @@ class Encoder:
         # Index 0 of the catalogue is the unknown item.
         self._item_ids = pa.array(["", *bundle.catalog.item_ids])
         self._titles = pa.array(["", *bundle.catalog.titles])
-        self._feature_names = pa.array([feature.name for feature in bundle.features])
-        self._display_names = pa.array([feature.display_name for feature in bundle.features])
+        own = {feature.name: feature for feature in bundle.features}
+        names = list(dict.fromkeys(shown_as(bundle.features)))
+        self._feature_names = pa.array(names, pa.string())
+        self._display_names = pa.array([own[name].display_name if name in own else name for name in names], pa.string())
+        # A group has no value of its own.
+        column = {feature.name: number for number, feature in enumerate(bundle.features)}
+        self._columns = np.array([column.get(name, -1) for name in names], dtype=np.int64)
+        self._hidden = np.array([name in own and own[name].is_sensitive for name in names], dtype=np.bool_)
 
     def explanations(
         self,
@@ -157,27 +164,41 @@ class Encoder:
 
     def _features(self, findings: Findings) -> pa.ListArray:
         """List the largest contributions of each item."""
-        shown, item, feature = _largest(findings)
+        shown, item, feature = self._largest(findings)
+        column = self._columns[feature]
+        value = np.where(column >= 0, findings.slates.features[item, column], np.nan)
         return _lists(
             _offsets(shown),
             _struct(
                 {
                     "name": self._feature_names.take(pa.array(feature)),
                     "display_name": self._display_names.take(pa.array(feature)),
-                    "value": _float32(findings.slates.features[item, feature]),
-                    "contribution": _float32(findings.signals.contribution[item, feature]),
+                    "value": _float32(value),
+                    "contribution": _float32(findings.signals.shown[item, feature]),
                 }
             ),
         )
 
     def _top_features(self, findings: Findings) -> pa.ListArray:
         """List the contributions of each item that the archive keeps."""
-        shown, item, feature = _largest(findings, AUDITED_FEATURES)
+        shown, item, feature = self._largest(findings, AUDITED_FEATURES)
         values = {
             "feature": self._feature_names.take(pa.array(feature)),
-            "value": _float32(findings.signals.contribution[item, feature]),
+            "value": _float32(findings.signals.shown[item, feature]),
         }
         return _lists(_offsets(shown), _struct(values))
+
+    def _largest(self, findings: Findings, limit: int | None = None) -> tuple[Ints, Ints, Ints]:
+        """Find the largest contributions that are not 0: their number per item, and of each its item and its place.
+
+        A sensitive feature is left out: neither a page nor the archive may name it.
+        """
+        top, contribution = findings.signals.shown_top, findings.signals.shown
+        shown = (np.take_along_axis(contribution, top, axis=1) != 0) & ~self._hidden[top]
+        if limit is not None:
+            shown &= shown.cumsum(axis=1) <= limit
+        item, place = shown.nonzero()
+        return shown.sum(axis=1), item, top[item, place]
 
 
 def with_source(audits: pa.RecordBatch, topic_id: str, partition: Ints, offset: Ints) -> pa.RecordBatch:
@@ -208,20 +229,6 @@ def _cited_events(findings: Findings) -> pa.ListArray:
     cited, item, place = _cited(findings)
     column = findings.citations.column[item, place]
     return _lists(_offsets(cited), _int32(findings.slates.event[findings.slates.slate[item], column]))
-
-
-def _largest(findings: Findings, limit: int | None = None) -> tuple[Ints, Ints, Ints]:
-    """Find the largest contributions that are not 0: their number per item, and of each its item and its feature.
-
-    A sensitive feature is left out: neither a page nor the archive may name it.
-    """
-    top, contribution = findings.signals.top, findings.signals.contribution
-    sensitive = np.array([feature.is_sensitive for feature in findings.bundle.features])
-    shown = (np.take_along_axis(contribution, top, axis=1) != 0) & ~sensitive[top]
-    if limit is not None:
-        shown &= shown.cumsum(axis=1) <= limit
-    item, place = shown.nonzero()
-    return shown.sum(axis=1), item, top[item, place]
 
 
 def _top_attention(findings: Findings, matched: Bools) -> pa.ListArray:

@@ -11,8 +11,9 @@ smallest set that was found, not the smallest that exists.
 
 **A habit.** Where no set of titles is found, the features that describe the user's habits in the item's category, and
 that these habits can bring down to 0, are set to 0 together, and the re-ranker scores the item again. It must lower the
-item's rank in the slate. Our advice, to watch less in the category, is true of such features only, so no other feature
-is considered, and no sensitive one.
+item's rank in the slate. Our advice, to watch less in the category, is true of such features only. Of other actionable
+features, each is set to 0 by itself if the bundle has advice on it in the language of the slate. A sensitive feature is
+never considered.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from schemas.events import Recourse
 from stream.explain.counterfactual import counterfactual_ranks, ranks
 from stream.explain.findings import Findings
 from stream.explain.models import Models
-from stream.explain.slates import Floats, Ints, watched
+from stream.explain.slates import Bools, Floats, Ints, watched
 from stream.explain.wording import Wording
 
 MAX_TITLES: Final = 3
@@ -144,13 +145,31 @@ class Search:
         )
 
     def _habit_recourse(self, row: int, words: Wording) -> Recourse | None:
-        findings = self._findings
-        contribution = findings.signals.contribution[row]
-        habits = np.array(
-            [each.is_actionable and each.is_category and not each.is_sensitive for each in findings.bundle.features]
+        features, contribution = self._findings.bundle.features, self._findings.signals.contribution[row]
+        if not self._findings.signals.sound[row]:
+            return None
+        category = np.array(
+            [each.is_actionable and each.is_category and not each.is_sensitive for each in features], dtype=np.bool_
         )
-        reranker = self._models.reranker
-        if reranker is None or not findings.signals.sound[row] or contribution[habits].sum() <= 0:
+        if len(features) and contribution[category].sum() > 0:
+            name = self._findings.bundle.catalog.category_names[int(self._findings.signals.category[row])]
+            text = words.say("recourse.category", category=words.quoted(name))
+            found = self._changed(row, category, text)
+            if found is not None:
+                return found
+        for column in np.argsort(-contribution, kind="stable").tolist():
+            feature = features[column]
+            advice = words.of_owner(feature.advice)
+            if contribution[column] > 0 and feature.is_actionable and not feature.is_sensitive and advice:
+                found = self._changed(row, np.arange(len(features)) == column, advice)
+                if found is not None:
+                    return found
+        return None
+
+    def _changed(self, row: int, habits: Bools, text: str) -> Recourse | None:
+        """Set habits, bool [F], to 0 together; None if that does not lower the item's rank."""
+        findings, reranker = self._findings, self._models.reranker
+        if reranker is None:
             return None
         features = findings.slates.features[[row]]
         features[:, habits] = 0.0
@@ -162,8 +181,7 @@ class Search:
         without = int(ranks(np.array([0, len(score)]), score, position)[number])
         if without <= rank:
             return None
-        largest = int(np.where(habits, contribution, -np.inf).argmax())
-        category = findings.bundle.catalog.category_names[int(findings.signals.category[row])]
+        largest = int(np.where(habits, findings.signals.contribution[row], -np.inf).argmax())
         return Recourse(
             kind="feature",
             events=[],
@@ -173,7 +191,7 @@ class Search:
             rank=rank,
             rank_without=without,
             off_slate=False,
-            text=words.say("recourse.category", category=words.quoted(category)),
+            text=text,
         )
 
     def _run(self, sets: list[Titles]) -> None:

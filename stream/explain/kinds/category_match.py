@@ -37,7 +37,9 @@ def by_history_share(findings: Findings) -> Bools:
 
 def _category(findings: Findings) -> Bools:
     """Features that describe the item's category and may be named: bool [features]."""
-    return np.array([feature.is_category and not feature.is_sensitive for feature in findings.bundle.features])
+    return np.array(
+        [feature.is_category and not feature.is_sensitive for feature in findings.bundle.features], dtype=np.bool_
+    )
 
 
 def _deciding(findings: Findings, *, positive: bool) -> Bools:

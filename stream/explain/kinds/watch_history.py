@@ -77,9 +77,9 @@ def _because(words: Wording, events: list[tuple[Engagement, str]]) -> str:
 
 def _action(words: Wording, engagement: Engagement) -> str:
     """Name an engagement, with SLOT in place of the titles: by the bundle's verb, else by the language's phrase."""
-    for tag in (str(words.locale).replace("_", "-"), words.locale.language):
-        if tag in engagement.verbs:
-            return engagement.verbs[tag].replace("{titles}", SLOT)
+    verb = words.of_owner(engagement.verbs)
+    if verb is not None:
+        return verb.replace("{titles}", SLOT)
     return words.with_slot(f"action.{engagement.name}", "titles")
 
 

@@ -82,6 +82,10 @@ class Wording:
             key = "action.other"
         return messages[key].format(**values)
 
+    def of_owner(self, texts: Mapping[str, str]) -> str | None:
+        """Return a bundle's own text for this locale or its language, from texts by BCP 47 tag; None if it has none."""
+        return texts.get(str(self.locale).replace("_", "-"), texts.get(self.locale.language))
+
     def join(self, parts: Iterable[str]) -> str:
         """Join parts into a list: "A and B". Repairs change the separators only, never a part."""
         listed = list(parts)
