@@ -55,7 +55,7 @@ class Recommender:
 
     def session(self, impression: Mapping[str, Any]) -> list[Event]:
         items = self.bundle.catalog.index([event["item_id"] for event in impression["session"]]).tolist()
-        names = list(self.bundle.manifest.engagement_names)
+        names = [each.name for each in self.bundle.engagements]
         return [(item, names.index(event["engagement"]) + 1)
                 for item, event in zip(items, impression["session"], strict=True)]  # fmt: skip
 
