@@ -148,6 +148,33 @@ class SimilarMoment(TypedDict):
     whose: Whose
 
 
+class FeatureContrast(TypedDict):
+    """By how much a feature's contribution to one item exceeds that to another."""
+
+    name: str
+    display_name: str
+    difference: float
+
+
+class EventContrast(TypedDict):
+    """By how much an event's effect on one item exceeds that on another."""
+
+    event: int
+    item_id: str
+    title: str
+    difference: float
+
+
+class Contrast(TypedDict):
+    """What sets an item apart from another item of its slate: differences of scores, contributions and effects."""
+
+    item_id: str
+    raw_score: float
+    session_score: float
+    features: list[FeatureContrast]
+    events: list[EventContrast]
+
+
 class Detail(TypedDict):
     """The full ledger of one item.
 
@@ -164,6 +191,7 @@ class Detail(TypedDict):
     events_together: float | None
     recourse: Recourse | None
     similar_moments: list[SimilarMoment]
+    contrast: Contrast | None
 
 
 class ItemExplanation(TypedDict):

@@ -111,6 +111,14 @@ details = _record(
         ),
         max_size=2,
     ),
+    contrast=st.none()
+    | _record(
+        item_id=text,
+        raw_score=float64,
+        session_score=float64,
+        features=st.lists(_record(name=text, display_name=text, difference=float64), max_size=2),
+        events=st.lists(_record(event=int32, item_id=text, title=text, difference=float64), max_size=2),
+    ),
 )
 
 explanations = _record(

@@ -22,11 +22,12 @@ from models.bundle import Bundle
 from models.selector.runtime import MAX_EXPLORATION
 from schemas.columnar import from_records, list_offsets, to_records
 from schemas.errors import InvalidEvent, WhyrecError
-from schemas.events import EXPLANATION_TYPES, STATUSES
+from schemas.events import EXPLANATION_TYPES, STATUSES, Contrast
 from stream.explain.ablate import ablate
 from stream.explain.attribute import attribute
 from stream.explain.decode import decode
 from stream.explain.detail import detail
+from stream.explain.detail.contrast import contrast
 from stream.explain.encode import Encoder
 from stream.explain.findings import Findings
 from stream.explain.models import Models
@@ -157,6 +158,26 @@ class Explainer:
         for row, rejected in sorted(explained.rejected.items()):
             raise InvalidEvent(f"impression {row} cannot be explained ({rejected.stage}): {rejected.error}")
         return to_records("explanation", explained.explanations)
+
+    def contrast(self, impression: Mapping[str, Any], item_id: str, other_item_id: str) -> Contrast:
+        """Say why one item of an impression rather than another: differences of scores, contributions and effects.
+
+        Raises:
+            InvalidEvent: the impression cannot be explained, lacks one of the items, or the models do not reproduce the
+                scores of one of them.
+
+        """
+        [explanation] = self.explain([{**impression, "detail": True}])
+        details = {item["item_id"]: item for item in explanation["items"]}
+        for each in (item_id, other_item_id):
+            if each not in details:
+                raise InvalidEvent(f"expected items of the slate, got {each!r}; name two of {', '.join(details)}")
+            if details[each]["detail"] is None:
+                raise InvalidEvent(
+                    f"the scores of {each!r} are not those of {self.bundle.model_version} "
+                    f"({details[each]['mismatch']}); nothing can be said of their difference"
+                )
+        return contrast(details[item_id]["detail"], details[other_item_id]["detail"], other_item_id, limit=None)
 
     def run(self, impressions: pa.RecordBatch) -> Explained:
         """Explain a batch, ``impression.avsc`` in Arrow. One impression's fault does not affect the others.

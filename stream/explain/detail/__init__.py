@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from schemas.events import Detail, EventLedger
+from stream.explain.detail.contrast import contrast
 from stream.explain.detail.exemplars import similar_moments
 from stream.explain.detail.ledger import event_ledgers, feature_ledgers
 from stream.explain.detail.recourse import Search
 from stream.explain.findings import Findings
 from stream.explain.models import Models
+from stream.explain.slates import Ints
 from stream.explain.wording import Wording
 
 
@@ -47,8 +49,24 @@ def detail(findings: Findings, models: Models, wordings: Sequence[Wording]) -> l
             events_together=_together(session_score, events),
             recourse=searches[slate].recourse(row, wordings[slate]),
             similar_moments=moments[slate],
+            contrast=None,
         )
+    for row, following in _following(findings, rows):
+        mine, theirs = made[row], made[following]
+        if mine is not None and theirs is not None:
+            mine["contrast"] = contrast(mine, theirs, slates.item_id[following].as_py())
     return made
+
+
+def _following(findings: Findings, rows: Ints) -> Iterator[tuple[int, int]]:
+    """Yield each of the items in rows int64 [n] with the item of its slate that is shown next."""
+    slates = findings.slates
+    order = np.lexsort((slates.position, slates.slate))
+    following = dict(zip(order[:-1].tolist(), order[1:].tolist(), strict=True))
+    for row in rows.tolist():
+        other = following.get(row)
+        if other is not None and slates.slate[other] == slates.slate[row]:
+            yield row, other
 
 
 def _together(session_score: float, events: Sequence[EventLedger]) -> float | None:
