@@ -50,7 +50,7 @@ app.command("audit", hidden=True, deprecated=True)(evaluate.evaluate)
 for group, text in (
     (topics, "Create and describe the topics."),
     (schemas, "Register the event schemas, and check that they are compatible."),
-    (models, "Train, check and describe model bundles."),
+    (models, "Train, import, check and describe model bundles."),
     (archive, "Verify and query the archive."),
     (bench, "Measure what everything costs, each beside something to compare it with."),
 ):

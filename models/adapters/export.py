@@ -22,6 +22,8 @@ from onnx import helper
 from torch import Tensor, nn
 
 from models.adapters.adapted import Adapted
+from models.adapters.attention import with_free_length
+from models.bundle import Bundle
 from models.errors import BundleError
 from models.session.config import BLANK_EVENT
 from models.session.runtime import SessionModel, left_pad
@@ -31,6 +33,10 @@ Ints = npt.NDArray[np.int64]
 OPSET: Final = 20
 INPUTS: Final = ("item_index", "engagement_index", "event_mask")
 _OUTPUTS: Final = ("session_vector", "attention")
+_CONSTANTS: Final = (
+    "Where the module computes with Python numbers or numpy, the graph keeps the numbers of an example: let it compute "
+    "with PyTorch's operations on its inputs."
+)
 _TOLERANCE: Final = 1e-4
 """Largest difference of two scores, in their spread over the items: ten times what float32 rounds off."""
 
@@ -46,7 +52,7 @@ def export(adapted: Adapted, engagements: int = 1) -> tuple[bytes, tuple[str, ..
         BundleError: the module's inputs are not those of the session graph, or it cannot be traced.
 
     """
-    module, names = adapted.module.eval(), input_names(adapted.module)
+    module, names = with_free_length(adapted.module.eval()), input_names(adapted.module)
     length = adapted.fixed_length or min(3, adapted.max_length)
     example = _inputs(names, _random_items(len(adapted.item_vectors) - 1, [length, length]), engagements)
     free = {0: "batch"} if adapted.fixed_length else {0: "batch", 1: "length"}
@@ -93,49 +99,47 @@ def input_names(module: nn.Module) -> tuple[str, ...]:
     return names
 
 
-def require_parity(adapted: Adapted, model: SessionModel, complaints: Sequence[str] = ()) -> float:
-    """Run the exported graph and the module on the same sessions; return the largest difference of two scores.
+def require_parity(adapted: Adapted, bundle: Bundle, complaints: Sequence[str] = ()) -> float:
+    """Run a module and the graph of its bundle on the same sessions; return the largest difference of two scores.
 
     The sessions have 1, 2, max_length - 1 and max_length events, and the newest max_length out of twice as many. The
     module reads each of them by itself, without padding, the graph together and padded as the service pads them.
 
     Raises:
-        BundleError: the scores differ by more than float32 rounds.
+        BundleError: the graph does not run on them, or the scores differ by more than float32 rounds. complaints, of
+            the tracer, are shown then.
 
     """
     width = adapted.max_length
     lengths = sorted({1, min(2, width), max(1, width - 1), width, 2 * width})
     sessions = _random_items(len(adapted.item_vectors) - 1, lengths)
-    names = input_names(adapted.module)
-    given = [adapted.fixed_length or len(each) for each in (session[-width:] for session in sessions)]
-    expected = np.concatenate(
-        [_vectors(adapted.module, names, [session[-width:]], columns)
-         for session, columns in zip(sessions, given, strict=True)]
-    )  # fmt: skip
     items = left_pad(sessions, width)
-    got = model.run(items, (items > 0).astype(np.int64), without=False).vector
+    lines = "".join(f"\n  {line}" for line in complaints)
+    traced = f" The tracer names these lines of the module:{lines}" if lines else ""
+    try:
+        got = SessionModel(bundle).run(items, (items > 0).astype(np.int64), without=False).vector
+    except BundleError as error:
+        raise BundleError(f"{error} {_CONSTANTS}{traced}") from error
+    names = input_names(adapted.module)
+    expected = np.concatenate([_vector(adapted, names, session[-width:]) for session in sessions])
     scores = expected @ adapted.item_vectors[1:].T
     difference = np.abs(got @ adapted.item_vectors[1:].T - scores).max(axis=1)
     spread = float(scores.std(axis=1).mean()) or 1.0
     wrong = [length for length, each in zip(lengths, difference, strict=True) if not each <= _TOLERANCE * spread]
     if wrong:
-        lines = "".join(f"\n  {line}" for line in complaints)
         raise BundleError(
             f"export: expected the graph to give the scores of the module, got scores that differ by up to "
             f"{difference.max():.2g} (their spread is {spread:.2g}) for sessions of {', '.join(map(str, wrong))} "
-            "events. Either the module computes with Python numbers or numpy, which the graph keeps as constants: let "
-            "it compute with PyTorch's operations on its inputs. Or the session vector depends on how much padding "
-            f"there is: mask padding, or give a fixed length.{lines and ' The tracer names these lines:'}{lines}"
+            f"events: let the module mask padding, or give a fixed length. {_CONSTANTS}{traced}"
         )
     return float(difference.max())
 
 
-def _vectors(
-    module: nn.Module, names: Sequence[str], sessions: Sequence[Ints], columns: int
-) -> npt.NDArray[np.float32]:
-    items = np.stack([np.pad(session, (columns - len(session), 0)) for session in sessions])
+def _vector(adapted: Adapted, names: Sequence[str], session: Ints) -> npt.NDArray[np.float32]:
+    """Let the module read one session, without padding unless it has a fixed length: float32 [1, d]."""
+    items = np.pad(session, ((adapted.fixed_length or len(session)) - len(session), 0))
     with torch.inference_mode():
-        output = module(*_inputs(names, items, 1))
+        output = adapted.module(*_inputs(names, items[None], 1))
     vector = output if isinstance(output, Tensor) else output[0]
     return np.asarray(vector.numpy(), dtype=np.float32)
 

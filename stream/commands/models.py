@@ -1,4 +1,4 @@
-"""``whyrec models``: train, check and describe model bundles."""
+"""``whyrec models``: train, import, check and describe model bundles."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from schemas.errors import WhyrecError
 from stream.commands.calibrate import CALIBRATED_ON, calibrate, margin_of
+from stream.commands.importing import import_models
 from stream.commands.sources import ImpressionsFrom
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 app.command()(calibrate)
+app.command("import")(import_models)
 
 _HISTORIES = 150_000
 _MOVIELENS_STRIDE = 5
@@ -227,18 +229,13 @@ def check(
     Example: whyrec models check my-bundle --impressions served.jsonl
     """
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     from models.check import check as findings_of
+    from stream.terminal.findings import findings_table
 
     findings = findings_of(directory)
-    marks = {True: "[green]fits[/]", False: "[red]does not fit[/]", None: "[cyan]note[/]"}
-    table = Table("", "", "", title=str(directory), show_header=False, title_justify="left")
-    for finding in findings:
-        table.add_row(finding.what, marks[finding.fits], escape(finding.says))
     console = Console()
-    console.print(table)
+    console.print(findings_table(findings, str(directory)))
     if any(finding.fits is False for finding in findings):
         raise typer.Exit(2 if impressions else 1)
     if impressions is not None:

@@ -44,9 +44,8 @@ def written(folder: Path, adapted: Adapted) -> SessionModel:
         fixed_length=adapted.fixed_length,
         empty_session=adapted.empty_session,
     )
-    model = SessionModel(bundle)
-    require_parity(adapted, model, complaints)
-    return model
+    require_parity(adapted, bundle, complaints)
+    return SessionModel(bundle)
 
 
 def scores(model: SessionModel, sessions: Sequence[Sequence[int]], bundle: Adapted) -> Floats:
