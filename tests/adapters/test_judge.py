@@ -1,0 +1,207 @@
+"""Every citation of an imported model is true for a judge that has only the original module and LightGBM.
+
+The judge keeps whole sessions. It deletes the cited event, lets the original read what is left as its own code does,
+and ranks the slate by ``Booster.predict``. Nothing of the bundle is used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from stream.cli import app
+from stream.explain.pipeline import Explainer
+from tests.adapters.originals import (
+    Bert4recOriginal,
+    Gru4recOriginal,
+    Original,
+    RecboleOriginal,
+    SasrecOriginal,
+    Scores,
+    TwoTowerOriginal,
+    load,
+)
+
+pytestmark = pytest.mark.slow
+
+Record = dict[str, Any]
+
+CHECKPOINT = Path(__file__).parents[3] / "shared/data/sasrec-ml-1m"
+ITEMS, D, WIDTH = 40, 16, 8
+MARGIN = 0.1
+NOISE = 1e-4
+FEATURES = [
+    {"name": "hour", "owner": "context", "display_name": "Hour of the day", "is_personal": False},
+    {"name": "fit", "owner": "session", "display_name": "Fit"},
+    {"name": "age_days", "owner": "item", "display_name": "Days since release"},
+]
+
+
+@dataclass
+class Judge:
+    """The original recommender: a session model that reads the newest ``width`` events, and LightGBM."""
+
+    original: Original
+    booster: lightgbm.Booster
+    width: int
+    empty: bool = True
+    cache: dict[tuple[int, ...], Scores] = field(default_factory=dict)
+
+    def scores(self, session: list[int], slate: list[int]) -> Scores:
+        newest = tuple(session[-self.width :])
+        if newest not in self.cache:
+            self.cache[newest] = self.original.scores(newest)
+        return self.cache[newest][slate]
+
+    def reranked(self, scores: Scores, impression: Record) -> Scores:
+        [hour] = impression["context_features"]
+        rows = [[hour, score, *item["item_features"]] for score, item in zip(scores, impression["items"], strict=True)]
+        return np.asarray(self.booster.predict(np.array(rows)))
+
+    def ranks(self, session: list[int], slate: list[int], impression: Record) -> dict[str, int]:
+        scores = self.reranked(self.scores(session, slate), impression).astype(np.float32)
+        order = np.lexsort(([item["position"] for item in impression["items"]], -scores))
+        return {impression["items"][place]["item_id"]: rank for rank, place in enumerate(order.tolist(), start=1)}
+
+
+def reranker(spread: float) -> lightgbm.Booster:
+    random = np.random.default_rng(7)
+    rows = random.normal(size=(800, 3)) * [6, 2 * spread, 30] + [12, 0, 60]
+    liked = rows[:, 1] / spread + random.normal(size=800) - rows[:, 2] / 100 > 0
+    names = [each["name"] for each in FEATURES]
+    data = lightgbm.Dataset(rows, liked.astype(float), feature_name=names, params={"verbosity": -1})  # type: ignore[arg-type]
+    settings = {"objective": "binary", "num_leaves": 8, "verbosity": -1, "num_threads": 1, "seed": 1}
+    return lightgbm.train(settings, data, 12)
+
+
+def slate_of(judge: Judge, model_version: str, session: list[int], seed: int) -> Record:
+    random = np.random.default_rng(seed)
+    items = len(judge.original.scores([1])) - 1
+    slate = (1 + random.permutation(items)[:10]).tolist()
+    impression: Record = {
+        "request_id": str(uuid.UUID(int=seed + 1)),
+        "timestamp_ms": 1_760_000_000_000,
+        "user_id_hash": "00ff00ff00ff00ff",
+        "region": "GB",
+        "locale": "en-GB",
+        "feature_set": "evening",
+        "model_version": model_version,
+        "session": [{"item_id": f"f{item}", "engagement": "", "timestamp_ms": None} for item in session],
+        "user_features": [],
+        "context_features": [float(np.float32(random.random() * 24))],
+        "items": [
+            {"item_id": f"f{item}", "item_features": [float(np.float32(random.random() * 90))]} for item in slate
+        ],
+    }
+    ranking = judge.scores(session, slate)
+    reranked = judge.reranked(ranking, impression)
+    for place, index in enumerate(np.argsort(-reranked, kind="stable").tolist(), start=1):
+        scores = {"ranking_score": float(ranking[index]), "reranking_score": float(reranked[index])}
+        impression["items"][index] |= scores | {"position": place}
+    impression["items"].sort(key=lambda item: item["position"])
+    return impression
+
+
+def sasrec_of_movielens() -> Original:
+    if not CHECKPOINT.is_dir():
+        pytest.skip("the public SASRec checkpoint is not beside this checkout")
+    [file] = CHECKPOINT.iterdir()
+    weights = torch.load(file, map_location="cpu", weights_only=True)
+    return load(SasrecOriginal(3416, 50, 200, 2, 1, "original"), weights)
+
+
+MODELS: dict[str, tuple[Callable[[], Original], list[str], int]] = {
+    "sasrec": (lambda: SasrecOriginal(ITEMS, D, WIDTH, 2, 2, "original").randomised(1), ["--heads", "2"], WIDTH),
+    "gru4rec": (lambda: Gru4recOriginal(ITEMS, (24, D)).randomised(2), ["--max-length", str(WIDTH)], WIDTH),
+    "bert4rec": (lambda: Bert4recOriginal(ITEMS, D, WIDTH + 1, 2, 2).randomised(3), ["--heads", "2"], WIDTH),
+    "two-tower": (
+        lambda: TwoTowerOriginal(ITEMS, D, shared=False).randomised(4), ["--max-length", str(WIDTH)], WIDTH,
+    ),
+    "recbole sasrec": (lambda: RecboleOriginal("SASRec", ITEMS, D, WIDTH, 2, 2, "gelu").randomised(5), [], WIDTH),
+    "recbole gru4rec": (
+        lambda: RecboleOriginal("GRU4Rec", ITEMS, D, WIDTH, 1, 1, "").randomised(6),
+        ["--max-length", str(WIDTH)],
+        WIDTH,
+    ),
+    "recbole bert4rec": (lambda: RecboleOriginal("BERT4Rec", ITEMS, D, WIDTH, 2, 2, "gelu").randomised(7), [], WIDTH),
+    "sasrec of MovieLens": (sasrec_of_movielens, [], 200),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Judge, list[Any]]:
+    """Import a model by the command, explain slates of sessions around the edges."""
+    make, settings, width = MODELS[request.param]
+    original, folder = make(), tmp_path_factory.mktemp("imported")
+    spread = float(original.scores([1, 2, 3])[1:].std())
+    judge = Judge(original, reranker(spread), width, empty=not request.param.startswith("recbole"))
+    torch.save(original.state_dict(), folder / "model.pth")
+    judge.booster.save_model(str(folder / "trees.txt"))
+    (folder / "features.json").write_text(json.dumps(FEATURES))
+    items = len(original.scores([1])) - 1
+    lines = [
+        f"f{item},Film {item},{'Drama' if item % 3 else 'War|Comedy'},{item * 7 % 101}" for item in range(1, items + 1)
+    ]
+    (folder / "films.csv").write_text("item_id,title,category,popularity\n" + "\n".join(lines))
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        given = ["--family", request.param.partition(" ")[0], "--checkpoint", "model.pth", "--catalog", "films.csv",
+                 "--reranker", "trees.txt", "--features", "features.json", "--feature-set", "evening"]  # fmt: skip
+        done = CliRunner().invoke(app, ["models", "import", *given, "--out", "films", *settings])
+    finally:
+        os.chdir(before)
+    assert done.exit_code == 0, f"{done.output}{done.exception}"
+    random = np.random.default_rng(11)
+    lengths = [1, 2, width - 1, width, width + 1, 2 * width] * (1 if width > 100 else 8)
+    slates = [
+        slate_of(judge, "films@1", random.integers(1, items + 1, length).tolist(), seed)
+        for seed, length in enumerate(lengths)
+    ]
+    explanations = Explainer.load(folder / "films").explain(slates)
+    return judge, list(zip(slates, explanations, strict=True))
+
+
+def citations(told: tuple[Judge, list[Any]]) -> Iterator[tuple[Record, list[int], list[int], Record, Record]]:
+    """Yield each citation with its slate, whose session and items are indices."""
+    for impression, explanation in told[1]:
+        session, slate = ([int(each["item_id"][1:]) for each in impression[part]] for part in ("session", "items"))
+        for item in explanation["items"]:
+            for citation in item["evidence"]["history"]:
+                yield impression, session, slate, item, citation
+
+
+def test_the_bundle_reproduces_the_scores_of_the_original(told: tuple[Judge, list[Any]]) -> None:
+    for _, explanation in told[1]:
+        assert {item["status"] for item in explanation["items"]}.isdisjoint({"model_mismatch", "unknown_item"})
+
+
+def test_no_citation_is_false(told: tuple[Judge, list[Any]]) -> None:
+    judge, lengths = told[0], []
+    for impression, session, slate, item, citation in citations(told):
+        event, place = citation["event"], slate.index(int(item["item_id"][1:]))
+        left = session[:event] + session[event + 1 :]
+        drops = judge.scores(session, slate) - judge.scores(left, slate)
+        spread = float(judge.scores(session, slate).std())
+        assert citation["item_id"] == f"f{session[event]}"
+        assert citation["score_drop"] == pytest.approx(drops[place], abs=NOISE * spread)
+        assert drops[place] > 0
+        assert drops[place] > drops.mean()
+        assert citation["rank"] == item["position"]
+        assert citation["rank_without"] == judge.ranks(left, slate, impression)[item["item_id"]]
+        lengths.append(len(session))
+    assert len(lengths) > 30
+    # Of an empty session nothing is said where the original cannot be asked.
+    assert (1 in lengths) == judge.empty
+    assert {2, judge.width - 1, judge.width, judge.width + 1, 2 * judge.width} <= set(lengths)
