@@ -56,7 +56,7 @@ def test_the_walk_from_files_to_an_explanation(tmp_path: Path, monkeypatch: pyte
     lines = [f"f{item},Film {item},{'Drama' if item % 3 else 'War|Comedy'},{item}" for item in range(1, ITEMS + 1)]
     (folder / "films.csv").write_text("item_id,title,category,popularity\n" + "\n".join(lines))
     judge, random = Judge(model, booster, WIDTH), np.random.default_rng(5)
-    sessions = [random.integers(1, ITEMS + 1, 1 + number % 12).tolist() for number in range(60)]
+    sessions = [random.integers(1, ITEMS + 1, 12 - number % 12).tolist() for number in range(60)]
     slates = [slate_of(judge, "films@1", session, seed) for seed, session in enumerate(sessions)]
     (folder / "served.jsonl").write_text("".join(json.dumps(slate) + "\n" for slate in slates))
     torch.manual_seed(2)
@@ -72,6 +72,7 @@ def test_the_walk_from_files_to_an_explanation(tmp_path: Path, monkeypatch: pyte
     assert "citations must survive deletion, substitution" in printed
     assert "does not fit" not in printed
     assert slates[0]["request_id"] in printed
+    assert "Because you" in printed
 
 
 def test_the_files_shown_are_such_files(tmp_path: Path) -> None:
