@@ -261,6 +261,8 @@ def reranker_checks(bundle: Bundle, reranker: Reranker, treeshap: TreeShap) -> I
         fits=residual <= 1e-6 * max(1.0, float(np.abs(raw).max())),
         says=f"SHAP values sum to the raw score within {residual:.1e}",
     )
+    if reranker.session_column is not None and not reranker.reads_session_score:
+        yield Finding("session score", fits=None, says="no tree reads it, so nothing is cited: train with it")
     category = [feature.name for feature in bundle.features if feature.is_category]
     yield Finding(
         "category features",

@@ -43,6 +43,12 @@ class Metrics:
             ("cause",),
             registry=on,
         )
+        self.live_bundles = Gauge("whyrec_live_bundles", "Versions of model bundles in memory", registry=on)
+        self.bundle_loads = Counter(
+            "whyrec_bundle_loads", "Versions that were loaded, or could not be", ("result",), registry=on
+        )
+        for result in ("loaded", "failed"):
+            self.bundle_loads.labels(result)
         self.dead_letters = Counter(
             "whyrec_dead_letters",
             "Dead letters by stage: impressions, and audit records at the stage archive",

@@ -47,6 +47,14 @@ class Settings(BaseSettings):
 
     # Explaining
     bundle_dir: Path = Field(BUNDLED_MODEL, description="the model bundle that ranks the slates")
+    bundles_url: str | None = Field(
+        None, description="folder, or s3://bucket/prefix, with a bundle for each version that serves, as NAME@VERSION"
+    )
+    max_bundles: Positive = Field(4, description="versions held in memory at most")
+    bundle_idle_s: PositiveSeconds = Field(
+        3600.0, description="a version that is not promoted is dropped after so long without a slate"
+    )
+    control_topic: str = Field("whyrec-model-versions", description="which versions are held ready; compacted")
     policy: Literal["evidence", "attention", "learned"] = Field(
         "evidence", description="which claims are admitted; learned needs a bundle with a selector"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import lightgbm as lgb
@@ -65,6 +66,11 @@ class Reranker:
                 'send raw scores (predict(..., raw_score=True)) and set reranker_output to "raw".'
             )
         return cls(booster, Trees.of(booster), link, len(bundle.features), bundle.session_column)
+
+    @cached_property
+    def reads_session_score(self) -> bool:
+        """Whether any tree splits on the session model's score."""
+        return self.session_column is not None and bool(self.booster.feature_importance()[self.session_column])
 
     def score(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Score rows ``X`` float64 [n, F] on the scale of the events' scores: float64 [n]."""

@@ -30,17 +30,21 @@ import structlog
 from faust.types import TP, EventT
 from prometheus_client import Histogram
 
+from models.bundle import Bundle
 from schemas.codec import Codec
 from stream.agents import dead_letters
 from stream.agents.batch import Answer, BatchWork, Received, refuse
 from stream.agents.inbox import Inbox
 from stream.agents.isolation import IsolatingExplainer
+from stream.agents.live import BundleStore, ControlFollower, LiveExplainers
 from stream.agents.reference import reference_slate
 from stream.agents.warm_up import warm_up
+from stream.archive.store import open_bundles
 from stream.connections import codec_of
 from stream.explain.pipeline import Explainer
 from stream.kafka.app import WorkerApp
 from stream.kafka.clients import BATCH_BYTES
+from stream.kafka.control import ControlTopic
 from stream.kafka.delivery import Delivery, Receipt
 from stream.kafka.lookup import limits_of, origin_of
 from stream.kafka.topics import TOPICS
@@ -229,29 +233,53 @@ def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], E
         for histogram in stages:
             histogram.labels(stage).observe(seconds)
 
-    explainer = Explainer.load(
-        settings.bundle_dir,
-        policy=settings.policy,
-        threads=settings.inference_threads,
-        max_exploration=settings.max_exploration,
-        observe=observe,
+    def explainer_of(bundle: Bundle) -> IsolatingExplainer:
+        explainer = Explainer(
+            bundle,
+            settings.policy,
+            threads=settings.inference_threads,
+            max_exploration=settings.max_exploration,
+            observe=observe,
+        )
+        isolating = IsolatingExplainer(explainer, reference_slate(bundle))
+        # A version that is ready has compiled, loaded and run everything that a batch needs. The schema registry takes
+        # no part: if it is away now, it may be back when the first message comes.
+        warm_up(BatchWork(isolating, Codec(), settings), bundle)
+        return isolating
+
+    own = Bundle.load(settings.bundle_dir)
+    live = LiveExplainers(
+        own,
+        explainer_of(own),
+        explainer_of,
+        None if settings.bundles_url is None else BundleStore(open_bundles(settings)),
+        max_bundles=settings.max_bundles,
+        idle_s=settings.bundle_idle_s,
     )
-    isolating = IsolatingExplainer(explainer, reference_slate(explainer.bundle))
+    if settings.bundles_url is not None:
+        _follow(ControlTopic(settings), live, resources)
     origin = origin_of(settings, settings.topic("impressions"))
     topic_id = "" if origin is None else origin.topic
     limits = limits_of(settings, [settings.topic(role) for role in TOPICS])
-    work = BatchWork(isolating, codec_of(settings), settings, source_topic_id=topic_id, limits=limits)
-    # Before partitions are assigned: a worker that is ready has compiled, loaded and run everything that a batch needs.
-    # The schema registry takes no part: if it is away now, it may be back when the first message comes.
-    warm_up(BatchWork(isolating, Codec(), settings), explainer.bundle)
+    work = BatchWork(live, codec_of(settings), settings, source_topic_id=topic_id, limits=limits)
     delivery = Delivery(settings, smallest_limit=min(limits.values(), default=BATCH_BYTES))
     resources.callback(delivery.close, settings.shutdown_timeout_s)
 
     def attach_measured(app: WorkerApp) -> ExplainAgent:
         stages.append(app.metrics.stage)
+        live.metrics = app.metrics
+        app.metrics.live_bundles.set(len(live.versions))
         return attach(app, work, delivery)
 
     return attach_measured
+
+
+def _follow(control: ControlTopic, live: LiveExplainers, resources: ExitStack) -> None:
+    """Load what the control topic says now, before partitions are assigned, and follow it from then on."""
+    live.follow(control.current())
+    follower = ControlFollower(control, live)
+    follower.start()
+    resources.callback(follower.close)
 
 
 def attach(app: WorkerApp, work: BatchWork, delivery: Delivery) -> ExplainAgent:

@@ -24,13 +24,15 @@ def reference_slate(bundle: Bundle) -> dict[str, Any]:
     manifest, item_ids = bundle.manifest, bundle.catalog.item_ids
     events = min(_EVENTS, manifest.max_length, len(item_ids))
     session = np.arange(1, events + 1)
-    engagement = 1 + np.arange(events) % len(manifest.engagements)
+    engagement = 1 + np.arange(events) % len(bundle.engagements)
     slate = 1 + (events + np.arange(min(_ITEMS, len(item_ids)))) % len(item_ids)
     inputs = (left_pad([each], manifest.max_length) for each in (session, engagement))
-    ranking = bundle.item_vectors[slate] @ SessionModel(bundle).run(*inputs, without=False).vector[0]
+    vector = SessionModel(bundle).run(*inputs, without=False).vector[0]
+    ranking = (bundle.item_vectors[slate] @ vector + bundle.item_bias[slate]).astype(np.float32)
     features = np.full((len(slate), len(bundle.features)), np.nan)
-    features[:, -1] = ranking
-    reranking = Reranker.load(bundle).score(features)
+    if bundle.session_column is not None:
+        features[:, bundle.session_column] = ranking
+    reranking = Reranker.load(bundle).score(features) if bundle.has_reranker else ranking
     return {
         "request_id": "00000000-0000-4000-8000-000000000000",
         "timestamp_ms": _NOW_MS,
@@ -42,12 +44,13 @@ def reference_slate(bundle: Bundle) -> dict[str, Any]:
         "session": [
             {
                 "item_id": item_ids[index - 1],
-                "engagement": manifest.engagement_names[kind - 1],
+                "engagement": bundle.engagements[kind - 1].name,
                 "timestamp_ms": _NOW_MS - _MINUTE_MS * (events - place),
             }
             for place, (index, kind) in enumerate(zip(session.tolist(), engagement.tolist(), strict=True))
         ],
         "user_features": [float("nan")] * len(bundle.owned("user")),
+        "context_features": [float("nan")] * len(bundle.owned("context")),
         "items": [
             {
                 "item_id": item_ids[slate[row] - 1],

@@ -57,17 +57,31 @@ def open_archive(settings: Settings) -> Store:
         ConfigurationError: the settings name no archive that can be opened.
 
     """
+    return open_store(settings.archive_url, _s3_options(settings))
 
+
+def open_bundles(settings: Settings) -> Store:
+    """Open the folder or prefix that holds a bundle for each version that serves.
+
+    Raises:
+        ConfigurationError: the settings name none, or none that can be opened.
+
+    """
+    if settings.bundles_url is None:
+        raise ConfigurationError("the versions of models have no place: set WHYREC_BUNDLES_URL")
+    return open_store(settings.bundles_url, _s3_options(settings))
+
+
+def _s3_options(settings: Settings) -> S3Options:
     def plain(secret: SecretStr | None) -> str | None:
         return None if secret is None else secret.get_secret_value()
 
-    s3 = S3Options(
+    return S3Options(
         settings.s3_endpoint_url,
         plain(settings.s3_access_key_id),
         plain(settings.s3_secret_access_key),
         settings.s3_region,
     )
-    return open_store(settings.archive_url, s3)
 
 
 def filesystem_of(store: Store) -> Any | None:

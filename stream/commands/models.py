@@ -13,6 +13,7 @@ from schemas.errors import WhyrecError
 from stream.commands.calibrate import CALIBRATED_ON, calibrate, margin_of
 from stream.commands.importing import import_models
 from stream.commands.sources import ImpressionsFrom
+from stream.commands.versions import live, promote, rollback
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 app.command()(calibrate)
 app.command("import")(import_models)
+for _command in (promote, rollback, live):
+    app.command()(_command)
 
 _HISTORIES = 150_000
 _MOVIELENS_STRIDE = 5

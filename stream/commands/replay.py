@@ -9,6 +9,7 @@ from uuid import UUID
 import typer
 
 if TYPE_CHECKING:
+    from models.bundle import Bundle
     from schemas.codec import Codec
     from schemas.events import Impression
     from stream.archive.objects import Store
@@ -63,6 +64,8 @@ def replay(
     settings = settings_at(url)
     archived = _archived(open_archive(settings), request, date)
     opened = Bundle.load(bundle or settings.bundle_dir)
+    if bundle is None:
+        opened = _explaining(opened, archived[0].common("model_version"), settings)
     explainers = {slate.common("policy"): compare.explainer_for(slate, opened, settings.policy) for slate in archived}
     codec = codec_of(settings)
     given = None if impression is None else _read(impression)
@@ -79,6 +82,16 @@ def replay(
             console.print(replay_view(replayed, topic, opened.catalog, items))
     if not proven:
         raise typer.Exit(1)
+
+
+def _explaining(own: Bundle, version: str, settings: Settings) -> Bundle:
+    """Return the bundle of a version from where the versions are, or the own one where it is not there."""
+    from stream.agents.live import BundleStore
+    from stream.archive.store import open_bundles
+
+    if settings.bundles_url is None or own.model_version == version:
+        return own
+    return BundleStore(open_bundles(settings)).fetch(version) or own
 
 
 def _archived(store: Store, request: UUID, date: str | None) -> list[ArchivedSlate]:

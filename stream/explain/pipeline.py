@@ -23,6 +23,7 @@ from models.selector.runtime import MAX_EXPLORATION
 from schemas.columnar import from_records, list_offsets, to_records
 from schemas.errors import InvalidEvent, WhyrecError
 from schemas.events import EXPLANATION_TYPES, STATUSES, Contrast
+from stream.errors import ConfigurationError
 from stream.explain.ablate import ablate
 from stream.explain.attribute import attribute
 from stream.explain.decode import decode
@@ -134,6 +135,11 @@ class Explainer:
         self._clock = clock
         self._observe = observe
         self._models = Models.open(bundle, threads) if models is None else models
+        if self._rules.claims == "attention" and not self._models.session.has_attention:
+            raise ConfigurationError(
+                f"expected a session model with attention for the policy attention, got that of {bundle.model_version} "
+                "without: choose the policy evidence"
+            )
         self._encoder = Encoder(bundle, self.policy, names(self._models.session))
 
     @classmethod
@@ -142,7 +148,7 @@ class Explainer:
 
         Raises:
             BundleError: the folder is no bundle, or its parts do not fit together.
-            ConfigurationError: there is no such policy.
+            ConfigurationError: there is no such policy, or it needs attention, which the session model has not.
 
         """
         return cls(Bundle.load(Path(bundle_dir)), policy, **options)

@@ -103,7 +103,8 @@ def explainer_for(archived: ArchivedSlate, bundle: Bundle, policy: str) -> Expla
     if archived.common("model_version") != bundle.model_version:
         raise NotReplayable(
             f"{archived.common('model_version')} explained this request, but {bundle.path} holds "
-            f"{bundle.model_version}: name the bundle that explained it with --bundle DIR"
+            f"{bundle.model_version}: name the bundle that explained it with --bundle DIR, or set WHYREC_BUNDLES_URL "
+            "to where its versions are"
         )
     return Explainer(bundle, archived.common("policy") or policy)
 
@@ -116,6 +117,9 @@ def replay(archived: ArchivedSlate, impression: Impression, explainer: Explainer
 
     """
     asked = cast("Impression", {**impression, "detail": True})
+    version = archived.common("model_version")
+    if "@" not in impression["model_version"] and version.startswith(f"{impression['model_version']}@"):
+        asked["model_version"] = version  # as the worker chose it for this user
     try:
         outcome = explainer.run(from_records("impression", [asked]))
     except InvalidEvent as error:

@@ -10,17 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 
 from models.attribution.ablation import names
 from models.bundle import Bundle
 from models.check import check
 from models.errors import BundleError
+from models.feature import Feature
+from models.reranker.features import FEATURES
 from models.session.runtime import SessionModel
+from stream.errors import ConfigurationError
 from stream.explain.pipeline import Explainer
-from tests.bundles import TINY, random_weights, tiny_bundle, tiny_impression
+from tests.bundles import TINY, random_weights, tiny_bundle, tiny_impression, tiny_reranker
 from tests.graphs import mean_graph
 
 SMALL = dataclasses.replace(TINY, items=20, max_length=5)
@@ -40,21 +45,26 @@ def vector(items: Sequence[int]) -> npt.NDArray[np.float32]:
     return np.asarray(CONSTANT + (WEIGHTS[list(items)].mean(axis=0) if len(items) else 0), dtype=np.float32)
 
 
-def explained(bundle: Bundle, sizes: Sequence[int], seeds: int = 8) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def explained(
+    bundle: Bundle, sizes: Sequence[int], seeds: int = 8, policy: str = "evidence"
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     slates = [
         tiny_impression(bundle, session=size, items=8, seed=seed) | {"detail": True}
         for size in sizes
         for seed in range(seeds)
     ]
-    return list(zip(slates, Explainer(bundle).explain(slates), strict=True))
+    return list(zip(slates, Explainer(bundle, policy).explain(slates), strict=True))
 
 
 def cited(explanation: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [(item["item_id"], each) for item in explanation["items"] for each in item["evidence"]["history"]]
 
 
-def test_where_nobody_knows_what_an_empty_session_scores_its_only_event_is_not_cited(tmp_path: Path) -> None:
-    for impression, explanation in explained(mean_bundle(tmp_path, empty_session="unknown"), [1]):
+@pytest.mark.parametrize("policy", ["evidence", "attention"])
+def test_where_nobody_knows_what_an_empty_session_scores_its_only_event_is_not_cited(
+    tmp_path: Path, policy: str
+) -> None:
+    for impression, explanation in explained(mean_bundle(tmp_path, empty_session="unknown"), [1], policy=policy):
         assert cited(explanation) == []
         for item in explanation["items"]:
             assert item["status"] != "model_mismatch", impression["request_id"]
@@ -112,10 +122,6 @@ def test_substitution_replaces_the_event_by_each_frequent_item_that_the_session_
 
 
 def test_a_recommender_whose_reranker_does_not_read_the_session_score_has_nothing_to_cite(tmp_path: Path) -> None:
-    from models.feature import Feature
-    from models.reranker.features import FEATURES
-    from tests.bundles import tiny_reranker
-
     features = [each for each in FEATURES if each.owner != "session"]
     trees = tiny_reranker([*features, Feature("other", "context", "Something else")])
     bundle = mean_bundle(
@@ -123,9 +129,31 @@ def test_a_recommender_whose_reranker_does_not_read_the_session_score_has_nothin
     )
     findings = {each.what: each.says for each in check(bundle.path)}
     assert "does not read the session score" in findings["ablations"]
-    for _, explanation in explained(bundle, [4], seeds=4):
+    for policy, size in (("evidence", 4), ("attention", 2)):
+        for _, explanation in explained(bundle, [size], seeds=4, policy=policy):
+            assert cited(explanation) == []
+            assert "model_mismatch" not in {item["status"] for item in explanation["items"]}
+
+
+def test_nor_has_one_whose_trees_never_split_on_the_session_score(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((400, len(FEATURES)))
+    values[:, [feature.owner == "session" for feature in FEATURES]] = 0
+    data = lightgbm.Dataset(values, values[:, 0] + values[:, 1], feature_name=[feature.name for feature in FEATURES])
+    trees = lightgbm.train({"verbosity": -1, "num_threads": 1, "num_leaves": 8}, data, num_boost_round=20)
+    bundle = mean_bundle(tmp_path, reranker_text=trees.model_to_string())
+    assert "no tree reads it" in {each.what: each.says for each in check(bundle.path)}["session score"]
+    for _, explanation in explained(bundle, [4], seeds=8):
         assert cited(explanation) == []
         assert "model_mismatch" not in {item["status"] for item in explanation["items"]}
+
+
+def test_the_policy_attention_is_refused_at_once_for_a_session_model_without(tmp_path: Path) -> None:
+    graph = onnx.load_from_string(mean_graph(WEIGHTS, CONSTANT))
+    del graph.graph.output[1]
+    bundle = mean_bundle(tmp_path, session_onnx=graph.SerializeToString())
+    with pytest.raises(ConfigurationError, match="choose the policy evidence"):
+        Explainer(bundle, "attention")
+    assert any(cited(explanation) for _, explanation in explained(bundle, [4], seeds=4))
 
 
 def test_an_ablation_that_the_graph_does_not_allow_is_refused_with_a_remedy(tmp_path: Path) -> None:

@@ -44,10 +44,11 @@ def confirmed(measured: Measured, slates: Slates, scores: Scores, models: Models
 
 
 def as_proposed(measured: Measured, slates: Slates, scores: Scores, models: Models) -> Ints:  # noqa: ARG001 (one shape)
-    """Cite every candidate, whatever was measured: rows of measured, int64 [T, CITED], -1 for none."""
+    """Cite every candidate whose deletion could be measured: rows of measured, int64 [T, CITED], -1 for none."""
     cited = np.full((len(slates.item), CITED), -1)
-    row = np.arange(len(measured.item))
-    cited[measured.item, row - np.searchsorted(measured.item, measured.item)] = row
+    row = np.flatnonzero(np.isfinite(measured.drop))
+    item = measured.item[row]
+    cited[item, np.arange(len(row)) - np.searchsorted(item, item)] = row
     return cited
 
 

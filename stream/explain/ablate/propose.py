@@ -97,9 +97,7 @@ def by_evidence(slates: Slates, scores: Scores, models: Models) -> Candidates:
     """
     histories = slates.histories
     matched = np.bincount(slates.slate[scores.matches], minlength=len(histories)) > 0
-    if models.bundle.has_reranker and models.bundle.session_column is None:
-        # Past events move the session score, and the re-ranker, which orders the slate, does not read it.
-        matched[:] = False
+    matched &= _may_move(models)
     quick = _ablate(slates, scores, models, watched(histories, models.bundle) & matched[:, None])
     margin = citation_margin(models) * (APPROXIMATE if is_approximate(models.session) else 1.0)
     event = np.full((len(slates.item), CANDIDATES), -1)
@@ -121,14 +119,11 @@ def by_attention(slates: Slates, scores: Scores, models: Models) -> Candidates:
     """
     histories, attention = slates.histories, scores.reading.attention
     if attention is None:
-        raise BundleError(
-            f"the policy attention needs a session model with attention, and that of {models.bundle.model_version} has "
-            "none: choose the policy evidence"
-        )
+        raise BundleError("expected attention, got a session model without: choose the policy evidence.")
     top = np.argsort(np.where(histories.present, -attention, np.inf), axis=1, kind="stable")[:, :CITED]
     proposed = np.take_along_axis(histories.present, top, axis=1)
     share = np.where(proposed, np.take_along_axis(attention, top, axis=1), 0.0).sum(axis=1)
-    proposed &= share[:, None] > ATTENTION_THRESHOLD
+    proposed &= (share[:, None] > ATTENTION_THRESHOLD) & _may_move(models)
     item, place = np.nonzero(proposed[slates.slate] & scores.matches[:, None])
     event = top[slates.slate[item], place]
     wanted = np.zeros_like(histories.present)
@@ -141,6 +136,11 @@ def by_attention(slates: Slates, scores: Scores, models: Models) -> Candidates:
     before = scores.reading.vector, slates.slate[item[ablated]]
     _, attribution[ablated] = score_drops(slates, scores, item[ablated], before, (quick.vectors, after[ablated]))
     return Candidates(item, event, attribution, quick.deletions(wanted.shape[1]))
+
+
+def _may_move(models: Models) -> bool:
+    """Whether past events can move the order of a slate: what orders it reads the session score."""
+    return models.reranker is None or models.reranker.reads_session_score
 
 
 def is_approximate(model: SessionModel) -> bool:

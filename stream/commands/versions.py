@@ -1,0 +1,91 @@
+"""``whyrec models promote``, ``rollback`` and ``live``: which versions of a bundle the workers hold ready."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from stream.kafka.control import Serving
+
+
+def promote(
+    version: Annotated[str, typer.Argument(help="The version, as impressions name it.", metavar="NAME@VERSION")],
+    share: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Give it this share of the users, and leave the default as it is; 0 takes it away."
+        ),
+    ] = None,
+) -> None:
+    """Have all workers hold a version ready, and make it the default, or that of a share of the users.
+
+    Example: whyrec models promote streamrec@2 --share 0.1
+    """
+    from stream.kafka.control import Serving
+
+    name, number = _name_and_version(version)
+    now = _served().get(name)
+    if share is None:
+        after = Serving(number) if now is None else now.promoted(number)
+    elif now is None:
+        raise typer.BadParameter(f"{name} has no default version yet; promote one without --share first")
+    else:
+        after = now.shared(number, share)
+    _publish(name, after)
+
+
+def rollback(name: Annotated[str, typer.Argument(help="Name of the bundle, without a version.")]) -> None:
+    """Take shares of users away from other versions; or, where none has any, return to the version before.
+
+    Example: whyrec models rollback streamrec
+    """
+    now = _served().get(name)
+    if now is None:
+        raise typer.BadParameter(f"no version of {name} was promoted; see whyrec models live")
+    _publish(name, now.rolled_back())
+
+
+def live() -> None:
+    """Show which versions the workers hold ready.
+
+    Example: whyrec models live
+    """
+    served = _served()
+    for name, serving in sorted(served.items()):
+        typer.echo(_sentence(name, serving))
+    if not served:
+        typer.echo("no version was promoted: workers explain with the bundle they start with")
+
+
+def _name_and_version(version: str) -> tuple[str, str]:
+    name, at, number = version.partition("@")
+    if not (name and at and number):
+        raise typer.BadParameter(f"{version!r} is no version; expected NAME@VERSION, such as streamrec@2")
+    return name, number
+
+
+def _served() -> dict[str, Serving]:
+    from stream.kafka.control import ControlTopic
+    from stream.settings import Settings
+
+    control = ControlTopic(Settings())
+    try:
+        return control.current()
+    finally:
+        control.close()
+
+
+def _publish(name: str, serving: Serving) -> None:
+    from stream.kafka.control import publish
+    from stream.settings import Settings
+
+    publish(Settings(), name, serving)
+    typer.echo(_sentence(name, serving))
+
+
+def _sentence(name: str, serving: Serving) -> str:
+    shares = "".join(f"; {share:.1%} of users: {version}" for version, share in sorted(serving.shares.items()))
+    before = f"; before it: {serving.previous}" if serving.previous else ""
+    return f"{name}: default {serving.default}{shares}{before}"
