@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,3 +84,36 @@ def slate_of(judge: Judge, model_version: str, session: list[int], seed: int) ->
         impression["items"][index] |= scores | {"position": place}
     impression["items"].sort(key=lambda item: item["position"])
     return impression
+
+
+NOISE = 1e-4
+
+
+def false_citations(judge: Judge, told: Iterable[tuple[Record, Record]]) -> tuple[int, list[str]]:
+    """Count the citations of slates with their explanations, and say which of them are false, and why."""
+    count, false = 0, []
+    for impression, explanation in told:
+        session, slate = ([int(each["item_id"][1:]) for each in impression[part]] for part in ("session", "items"))
+        spread = float(judge.scores(session, slate).std())
+        for item in explanation["items"]:
+            place = slate.index(int(item["item_id"][1:]))
+            if item["status"] == "model_mismatch":
+                false.append(f"{impression['request_id']} {item['item_id']}: the scores are not reproduced")
+            for citation in item["evidence"]["history"]:
+                count += 1
+                event = citation["event"]
+                left = session[:event] + session[event + 1 :]
+                drops = judge.scores(session, slate) - judge.scores(left, slate)
+                rank = judge.ranks(left, slate, impression)[item["item_id"]]
+                wrong = {
+                    "another event": citation["item_id"] != f"f{session[event]}",
+                    "another drop": abs(citation["score_drop"] - drops[place]) > NOISE * spread,
+                    "no drop": drops[place] <= 0,
+                    "no drop relative to the slate": drops[place] <= drops.mean(),
+                    "another rank": citation["rank"] != item["position"],
+                    "another rank without": citation["rank_without"] != rank,
+                }
+                false += [
+                    f"{impression['request_id']} {item['item_id']}: {why}" for why, is_so in wrong.items() if is_so
+                ]
+    return count, false

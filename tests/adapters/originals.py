@@ -33,6 +33,10 @@ class Original(nn.Module):
         """Score all items, [n + 1]."""
         raise NotImplementedError
 
+    def learned(self, items: npt.NDArray[np.int32]) -> Tensor:
+        """Score all items after sessions that fill the window, int32 [B, L]: [B, n + 1]."""
+        raise NotImplementedError
+
     def randomised(self, seed: int) -> Original:
         """Draw all parameters anew, large enough that every event matters; rows of padding stay zero."""
         generator = torch.Generator().manual_seed(seed)
@@ -82,7 +86,10 @@ class SasrecOriginal(Original):
         window = np.zeros((1, self.maxlen), dtype=np.int32)
         kept = session[-self.maxlen :]
         window[0, self.maxlen - len(kept) :] = kept
-        return self.item_emb.weight @ self.log2feats(window)[0, -1]
+        return self.learned(window)[0]
+
+    def learned(self, items: npt.NDArray[np.int32]) -> Tensor:
+        return Tensor(self.log2feats(items)[:, -1] @ self.item_emb.weight.T)
 
     def log2feats(self, window: npt.NDArray[np.int32]) -> Tensor:
         rows = self.item_emb(torch.LongTensor(window)) * self.item_emb.embedding_dim**0.5
@@ -134,13 +141,16 @@ class Gru4recOriginal(Original):
         self.Wy, self.By = nn.Embedding(items, layers[-1]), nn.Embedding(items, 1)
 
     def score_all(self, session: list[int]) -> Tensor:
-        states = [torch.zeros(1, cell.hidden_size) for cell in self.G]
-        for item in session:
-            row = (self.E if hasattr(self, "E") else self.Wy)(torch.tensor([item - 1]))
+        return self.learned(np.array([session], dtype=np.int32))[0]
+
+    def learned(self, items: npt.NDArray[np.int32]) -> Tensor:
+        states = [torch.zeros(len(items), cell.hidden_size) for cell in self.G]
+        for column in items.T:
+            row = (self.E if hasattr(self, "E") else self.Wy)(torch.from_numpy(column).long() - 1)
             for depth, cell in enumerate(self.G):
                 states[depth] = row = cell(row, states[depth])
         scores = states[-1] @ self.Wy.weight.T + self.By.weight.T
-        return nn.functional.pad(scores[0], (1, 0))
+        return nn.functional.pad(scores, (1, 0))
 
 
 class _StandardNorm(nn.Module):
@@ -189,23 +199,26 @@ class Bert4recOriginal(Original):
         self.out = nn.Linear(d, items + 1)
 
     def score_all(self, session: list[int]) -> Tensor:
-        tokens = [*session, self.mask][-self.max_len :]
-        window = torch.tensor([[0] * (self.max_len - len(tokens)) + tokens])
+        kept = session[-self.max_len + 1 :]
+        return self.learned(np.array([[0] * (self.max_len - 1 - len(kept)) + kept], dtype=np.int32))[0]
+
+    def learned(self, items: npt.NDArray[np.int32]) -> Tensor:
+        window = nn.functional.pad(torch.from_numpy(items).long(), (0, 1), value=self.mask)
         rows = self.bert["embedding.token"](window) + self.bert["embedding.position.pe"].weight
         seen = (window > 0)[:, None, None]
         for block in self.bert["transformer_blocks"]:
             x = block["input_sublayer.norm"](rows)
             query, key, value = (
-                layer(x).view(1, self.max_len, self.heads, -1).transpose(1, 2)
+                layer(x).view(len(window), self.max_len, self.heads, -1).transpose(1, 2)
                 for layer in block["attention.linear_layers"]
             )
             scores = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).masked_fill(~seen, -1e9)
-            context = (scores.softmax(-1) @ value).transpose(1, 2).reshape(1, self.max_len, -1)
+            context = (scores.softmax(-1) @ value).transpose(1, 2).reshape(len(window), self.max_len, -1)
             rows = rows + block["attention.output_linear"](context)
             inner = block["feed_forward.w_1"](block["output_sublayer.norm"](rows))
             inner = 0.5 * inner * (1 + torch.tanh((2 / np.pi) ** 0.5 * (inner + 0.044715 * inner**3)))
             rows = rows + block["feed_forward.w_2"](inner)
-        return Tensor(self.out(rows)[0, -1])
+        return Tensor(self.out(rows[:, -1]))
 
 
 class TwoTowerOriginal(Original):
