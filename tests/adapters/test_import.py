@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -239,3 +240,40 @@ def test_a_catalogue_of_other_items_and_a_folder_that_is_in_use_are_refused(fold
     np.save("vectors.npy", np.random.default_rng(0).normal(size=(ITEMS + 1, D)))
     with pytest.raises(BundleError, match="a new folder, got one with files"):
         run("--family", "two-tower", "--item-vectors", "vectors.npy")
+
+
+def python(*lines: str) -> str:
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_worker_never_imports_pytorch() -> None:
+    loaded = python(
+        "import sys, stream.cli, stream.agents.explain, stream.explain.pipeline, models.check, models.importing",
+        "print([name for name in sys.modules if name == 'torch' or name.startswith('models.adapters')])",
+    )
+    assert loaded.strip() == "[]"
+
+
+def test_without_pytorch_graphs_are_imported_and_modules_are_refused(folder: Path) -> None:
+    vectors = np.random.default_rng(1).normal(size=(ITEMS + 1, D)).astype(np.float32)
+    vectors[0] = 0
+    np.save("vectors.npy", vectors)
+    Path("graph.onnx").write_bytes(mean_graph(vectors, vectors[1]))
+    lines = [
+        "import sys",
+        "class Lacking:",
+        "    def find_spec(self, name, path, target=None):",
+        "        if name == 'torch': raise ModuleNotFoundError('No module named torch', name='torch')",
+        "sys.meta_path.insert(0, Lacking())",
+        "from typer.testing import CliRunner",
+        "from stream.cli import app",
+        "given = ['models', 'import', '--catalog', 'films.csv', '--item-vectors', 'vectors.npy', '--out']",
+        "done = CliRunner().invoke(app, [*given, 'a', '--onnx', 'graph.onnx', '--max-length', '9'])",
+        "print(done.exit_code, done.exception)",
+        "print(CliRunner().invoke(app, [*given, 'b', '--family', 'two-tower']).exception)",
+    ]
+    graph, module = python(*lines).splitlines()
+    assert graph == "0 None"
+    assert "needs the extra train, and there is no module torch: in the source folder, make setup-dev" in module
