@@ -113,15 +113,15 @@ def require_parity(adapted: Adapted, bundle: Bundle, complaints: Sequence[str] =
     width = adapted.max_length
     lengths = sorted({1, min(2, width), max(1, width - 1), width, 2 * width})
     sessions = _random_items(len(adapted.item_vectors) - 1, lengths)
-    items = left_pad(sessions, width)
+    items, kinds = left_pad(sessions, width), max(1, len(bundle.manifest.engagements))
     lines = "".join(f"\n  {line}" for line in complaints)
     traced = f" The tracer names these lines of the module:{lines}" if lines else ""
     try:
-        got = SessionModel(bundle).run(items, (items > 0).astype(np.int64), without=False).vector
+        got = SessionModel(bundle).run(items, _engagements(items, kinds), without=False).vector
     except BundleError as error:
         raise BundleError(f"{error} {_CONSTANTS}{traced}") from error
     names = input_names(adapted.module)
-    expected = np.concatenate([_vector(adapted, names, session[-width:]) for session in sessions])
+    expected = np.concatenate([_vector(adapted, names, session[-width:], kinds) for session in sessions])
     scores = expected @ adapted.item_vectors[1:].T
     difference = np.abs(got @ adapted.item_vectors[1:].T - scores).max(axis=1)
     spread = float(scores.std(axis=1).mean()) or 1.0
@@ -135,21 +135,25 @@ def require_parity(adapted: Adapted, bundle: Bundle, complaints: Sequence[str] =
     return float(difference.max())
 
 
-def _vector(adapted: Adapted, names: Sequence[str], session: Ints) -> npt.NDArray[np.float32]:
+def _vector(adapted: Adapted, names: Sequence[str], session: Ints, engagements: int) -> npt.NDArray[np.float32]:
     """Let the module read one session, without padding unless it has a fixed length: float32 [1, d]."""
     items = np.pad(session, ((adapted.fixed_length or len(session)) - len(session), 0))
     with torch.inference_mode():
-        output = adapted.module(*_inputs(names, items[None], 1))
+        output = adapted.module(*_inputs(names, items[None], engagements))
     vector = output if isinstance(output, Tensor) else output[0]
     return np.asarray(vector.numpy(), dtype=np.float32)
 
 
 def _inputs(names: Sequence[str], items: Sequence[Ints] | Ints, engagements: int) -> tuple[Tensor, ...]:
-    """Return the inputs of these names for items [B, L]; every event has the first engagement."""
-    item_index = torch.from_numpy(np.stack(list(items)))
-    engagement = torch.where(item_index > 0, 1 + item_index % engagements, 0)
-    made = {INPUTS[0]: item_index, INPUTS[1]: engagement, INPUTS[2]: torch.ones_like(item_index, dtype=torch.bool)}
-    return tuple(made[name] for name in names)
+    """Return the inputs of these names for items [B, L], with all events unmasked."""
+    index = np.stack(list(items))
+    made = {INPUTS[0]: index, INPUTS[1]: _engagements(index, engagements), INPUTS[2]: np.ones(index.shape, np.bool_)}
+    return tuple(torch.from_numpy(made[name]) for name in names)
+
+
+def _engagements(items: Ints, engagements: int) -> Ints:
+    """Give every item an engagement, the same wherever it stands, and padding none."""
+    return np.where(items > 0, 1 + items % engagements, 0)
 
 
 def _random_items(items: int, lengths: Sequence[int]) -> list[Ints]:

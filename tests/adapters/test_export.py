@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from models.adapters.adapted import Adapted, item_array
 from models.adapters.attention import MASKED, FreeLengthAttention, with_free_length
+from models.errors import BundleError
+from tests.adapters.written import written
 
 B, L, D, HEADS = 3, 5, 12, 3
 
@@ -56,3 +60,75 @@ def test_attention_of_free_length_is_that_of_pytorch(built: dict[str, Any], give
 
 def test_a_masked_score_is_below_every_other() -> None:
     assert torch.tensor([MASKED, -1e4]).softmax(0).tolist() == [0, 1]
+
+
+class _Encoder(nn.Module):
+    """A causal encoder of PyTorch, with its own mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.item = nn.Embedding(31, D, padding_idx=0)
+        layer = nn.TransformerEncoderLayer(D, HEADS, 2 * D, batch_first=True, norm_first=True, activation="gelu")
+        self.encoder = nn.TransformerEncoder(layer, 2, norm=nn.LayerNorm(D), enable_nested_tensor=False)
+
+    def forward(self, item_index: Tensor) -> Tensor:
+        future = nn.Transformer.generate_square_subsequent_mask(item_index.shape[1])
+        padding = torch.where(item_index == 0, -1e9, 0.0)
+        rows = self.encoder(self.item(item_index), mask=future, src_key_padding_mask=padding, is_causal=True)
+        return Tensor(rows[:, -1])
+
+
+class _Scaled(nn.Module):
+    """The attention function of PyTorch, from the newest event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.item = nn.Embedding(31, D, padding_idx=0)
+
+    def forward(self, item_index: Tensor) -> Tensor:
+        rows, seen = self.item(item_index), (item_index > 0)[:, None]
+        return nn.functional.scaled_dot_product_attention(rows[:, -1:], rows, rows, attn_mask=seen)[:, 0]
+
+
+class _Recurrent(nn.Module):
+    """An LSTM of two layers over events that were moved to the left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.item, self.lstm = nn.Embedding(31, D, padding_idx=0), nn.LSTM(D, D, 2, batch_first=True)
+
+    def forward(self, item_index: Tensor) -> Tensor:
+        length, count = item_index.shape[1], (item_index > 0).sum(1)
+        column = (torch.arange(length) + (length - count)[:, None]).clamp(max=length - 1)
+        rows, _ = self.lstm(self.item(item_index.gather(1, column)))
+        return rows.gather(1, (count - 1).clamp(min=0)[:, None, None].expand(-1, -1, D)).squeeze(1)
+
+
+class _Loop(nn.Module):
+    """A Python loop over the columns, whose number is that of the example in the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.item, self.cell = nn.Embedding(31, D, padding_idx=0), nn.GRUCell(D, D)
+
+    def forward(self, item_index: Tensor) -> Tensor:
+        state = torch.zeros(item_index.shape[0], D)
+        for column in range(item_index.shape[1]):
+            item = item_index[:, column]
+            state = torch.where((item > 0)[:, None], self.cell(self.item(item), state), state)
+        return state
+
+
+@pytest.mark.parametrize("kind", [_Encoder, _Scaled, _Recurrent])
+def test_what_people_write_exports_as_it_is(kind: type[nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    module = kind().eval()
+    written(tmp_path, Adapted(module, item_array(module.item.weight), max_length=9))  # type: ignore[arg-type]
+
+
+def test_a_loop_over_columns_needs_a_fixed_length(tmp_path: Path) -> None:
+    module = _Loop().eval()
+    vectors = item_array(module.item.weight)
+    with pytest.raises(BundleError, match="computes with Python numbers"):
+        written(tmp_path / "free", Adapted(module, vectors, max_length=9))
+    written(tmp_path / "fixed", Adapted(module, vectors, max_length=9, fixed_length=9))
