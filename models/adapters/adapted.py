@@ -22,9 +22,10 @@ class Adapted:
 
     Attributes:
         module: ``forward`` takes the inputs of the session graph under their names: ``item_index`` int64 [B, L], padded
-            with 0 on the left, and optionally ``engagement_index`` int64 [B, L] and ``event_mask`` bool [B, L]. It
-            returns the session vector float32 [B, d], or the pair of session vector and attention float32
-            [B, layers, heads, L].
+            with 0 on the left, and optionally ``engagement_index`` int64 [B, L], ``event_mask`` bool [B, L] and
+            ``want_estimate``, a bool scalar. It returns the session vector float32 [B, d]; or a tuple of it, the
+            attention float32 [B, layers, heads, L] and, if an estimate may be wanted, an approximation of the session
+            vector without each event, float32 [B, L, d], of which no row is computed if it is not wanted.
         item_vectors: float32 [n + 1, d], row 0 all zeros; the score of item i is
             ``session_vector @ item_vectors[i] + item_bias[i]``.
         max_length: number of newest events that the model reads.

@@ -26,12 +26,28 @@ class Attention(nn.Module):
         q, k, v = self._split(self.query(queries)), self._split(self.key(rows)), self._split(self.value(rows))
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + bias[:, None]
         attention = scores.softmax(-1)
-        context = (attention @ v).transpose(1, 2).flatten(2)
+        context = (attention @ v).transpose(1, 2)
+        # No size is left to be found out (-1), which ONNX cannot do for a batch of none.
+        context = context.reshape(context.shape[0], context.shape[1], self.output.in_features)
         return self.output(context), attention[:, :, -1]
 
     def _split(self, rows: Tensor) -> Tensor:
         """Split [B, L, d] into heads, [B, heads, L, d / heads]."""
-        return rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return rows.unflatten(-1, (self.heads, self.output.in_features // self.heads)).transpose(1, 2)
+
+
+def without_each(bias: Tensor, first: int, events: int) -> Tensor:
+    """Repeat the bias [B, 1, K] of one query for each event, [B, L, K], with the key of this event masked.
+
+    The keys of the L events are the columns from ``first`` on.
+    """
+    column, event = torch.arange(bias.shape[-1]), first + torch.arange(events)
+    return bias + masked(column != event[:, None])
+
+
+def asked_rows(want_estimate: Tensor, batch: int) -> Tensor:
+    """Return all rows of the batch if an estimate is wanted (bool scalar), else none: int64 [n]."""
+    return torch.nonzero(want_estimate.expand(batch)).squeeze(1)
 
 
 def masked(allowed: Tensor) -> Tensor:

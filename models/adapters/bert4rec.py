@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.adapters.adapted import Adapted, Weights, embedding, item_array, linear
-from models.adapters.attention import Attention, keys, masked
+from models.adapters.attention import Attention, asked_rows, keys, masked, without_each
 from models.errors import BundleError
 
 _EPSILON: Final = 1e-6
@@ -31,18 +31,25 @@ class Bert4rec(nn.Module):
         layers = sum(name.endswith("attention.output_linear.weight") for name in weights)
         self.blocks = nn.ModuleList(_Block(weights, depth, heads) for depth in range(layers))
 
-    def forward(self, item_index: Tensor, event_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute session vector [B, d] and attention [B, layers, heads, L]; see Adapted."""
+    def forward(self, item_index: Tensor, event_mask: Tensor, want_estimate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute session vector [B, d], attention [B, layers, heads, L] and estimate [B, L, d]; see Adapted.
+
+        The estimate without an event masks it for the mask's position only: the other positions stay as they are.
+        """
         mask = self.mask.expand(item_index.shape[0], 1, -1)
         position = torch.arange(item_index.shape[1] + 1) + self.position.num_embeddings - item_index.shape[1] - 1
         rows = torch.cat([self.item(item_index), mask], 1) + self.position(position)
         present, event_mask = (nn.functional.pad(each, (0, 1), value=True) for each in (item_index > 0, event_mask))
         bias, attention = masked(keys(present, event_mask, causal=False)), []
+        asked = asked_rows(want_estimate, item_index.shape[0])
+        without = rows[asked, -1:].expand(-1, item_index.shape[1], -1)
+        without_bias = without_each(bias[asked, -1:], 0, item_index.shape[1])
         for depth, block in enumerate(self.blocks):
+            without, _ = block(without, rows[asked], without_bias)
             newest = depth == len(self.blocks) - 1  # only the mask's row of the last block is read
             rows, each = block(rows[:, -1:] if newest else rows, rows, bias[:, -1:] if newest else bias)
             attention.append(each[..., :-1])
-        return rows[:, -1], torch.stack(attention, 1)
+        return rows[:, -1], torch.stack(attention, 1), without
 
 
 class _Block(nn.Module):

@@ -31,8 +31,8 @@ from models.session.runtime import SessionModel, left_pad
 Ints = npt.NDArray[np.int64]
 
 OPSET: Final = 20
-INPUTS: Final = ("item_index", "engagement_index", "event_mask")
-_OUTPUTS: Final = ("session_vector", "attention")
+INPUTS: Final = ("item_index", "engagement_index", "event_mask", "want_estimate")
+_OUTPUTS: Final = ("session_vector", "attention", "without_estimate")
 _CONSTANTS: Final = (
     "Where the module computes with Python numbers or numpy, the graph keeps the numbers of an example: let it compute "
     "with PyTorch's operations on its inputs."
@@ -59,8 +59,11 @@ def export(adapted: Adapted, engagements: int = 1) -> tuple[bytes, tuple[str, ..
     buffer = io.BytesIO()
     try:
         with torch.inference_mode():
-            outputs = _OUTPUTS[: 1 if isinstance(module(*example), Tensor) else 2]
-        axes = dict.fromkeys(names, free) | {"session_vector": {0: "batch"}}
+            made = module(*example)
+            outputs = _OUTPUTS[: 1 if isinstance(made, Tensor) else len(made)]
+        axes = {name: free for name in names if name != INPUTS[3]} | {"session_vector": {0: "batch"}}
+        if "without_estimate" in outputs:
+            axes["without_estimate"] = {0: "asked"} if adapted.fixed_length else {0: "asked", 1: "length"}
         if "attention" in outputs:
             axes["attention"] = {0: "batch"} if adapted.fixed_length else {0: "batch", 3: "length"}
         with warnings.catch_warnings(record=True) as complaints:
@@ -145,10 +148,12 @@ def _vector(adapted: Adapted, names: Sequence[str], session: Ints, engagements: 
 
 
 def _inputs(names: Sequence[str], items: Sequence[Ints] | Ints, engagements: int) -> tuple[Tensor, ...]:
-    """Return the inputs of these names for items [B, L], with all events unmasked."""
+    """Return the inputs of these names for items [B, L], with all events unmasked and an estimate wanted."""
     index = np.stack(list(items))
-    made = {INPUTS[0]: index, INPUTS[1]: _engagements(index, engagements), INPUTS[2]: np.ones(index.shape, np.bool_)}
-    return tuple(torch.from_numpy(made[name]) for name in names)
+    arrays = (index, _engagements(index, engagements), np.ones(index.shape, np.bool_), np.array([True]))
+    made = dict(zip(INPUTS, map(torch.from_numpy, arrays), strict=True))
+    made[INPUTS[3]] = made[INPUTS[3]].squeeze()
+    return tuple(made[name] for name in names)
 
 
 def _engagements(items: Ints, engagements: int) -> Ints:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from models.adapters.adapted import Adapted, Weights, embedding, item_array, linear, linear_of, norm
-from models.adapters.attention import MASKED, Attention, keys, masked
+from models.adapters.attention import MASKED, Attention, asked_rows, keys, masked, without_each
 from models.errors import BundleError
 
 Variant = Literal["original", "2020", "pre-norm", "post-norm"]
@@ -46,19 +46,27 @@ class Sasrec(nn.Module):
         self.blocks = nn.ModuleList(_Block(weights, depth, heads, variant, activation) for depth in range(layers))
         self.last_norm = norm(weights, "last_layernorm", _EPSILON)
 
-    def forward(self, item_index: Tensor, event_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute session vector [B, d] and attention [B, layers, heads, L]; see Adapted."""
+    def forward(self, item_index: Tensor, event_mask: Tensor, want_estimate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute session vector [B, d], attention [B, layers, heads, L] and estimate [B, L, d]; see Adapted.
+
+        The estimate without an event masks it for the newest position only: the other positions stay as they are.
+        Without the newest event, it is the position before that counts.
+        """
         items = nn.functional.pad(item_index, (1, 0))  # column 0 stands for all padding
         present = items > 0
         rows, bias = self._embed(items, present), self._bias(present, nn.functional.pad(event_mask, (1, 0), value=True))
-        attention = []
+        asked, attention = asked_rows(want_estimate, item_index.shape[0]), []
+        without = rows[asked, -1:].expand(-1, item_index.shape[1], -1)
+        without_bias = without_each(bias[asked, -1:], 1, item_index.shape[1])
         for depth, block in enumerate(self.blocks):
-            newest = depth == len(self.blocks) - 1  # only the newest row of the last block is read
-            rows, each = block(rows[:, -1:] if newest else rows, rows, bias[:, -1:] if newest else bias)
+            newest = depth == len(self.blocks) - 1  # only the newest rows of the last block are read
+            without, _ = block(without, rows[asked], without_bias)
+            rows, each = block(rows[:, -2:] if newest else rows, rows, bias[:, -2:] if newest else bias)
             if self.zero_padding:
-                rows = rows * (present[:, -1:] if newest else present)[..., None]
+                rows = rows * (present[:, -2:] if newest else present)[..., None]
             attention.append(each[..., 1:])
-        return self.last_norm(rows[:, -1]), torch.stack(attention, 1)
+        estimate = torch.cat([without[:, :-1], rows[asked, :1]], 1)
+        return self.last_norm(rows[:, -1]), torch.stack(attention, 1), self.last_norm(estimate)
 
     def _embed(self, items: Tensor, present: Tensor) -> Tensor:
         """Embed items and positions, [B, 1 + L, d]; the newest event always has the last position."""

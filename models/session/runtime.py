@@ -9,7 +9,8 @@ The contract of the graph, whoever exported it:
 - optionally an input ``want_without``, a boolean scalar with a default: false saves the work of ``without``;
 - optionally an input ``event_mask`` bool [batch, length]: no later position attends to an event for which it is false;
 - optionally an output ``without_estimate`` float32 [batch, length, d], a cheap approximation of the session vector
-  without each event, by which events are proposed that are then measured;
+  without each event, by which events are proposed that are then measured; optionally an input ``want_estimate`` as
+  above;
 - optionally an output ``state`` float32 [batch, length, s], the KV cache: all that later positions read of each
   position. A graph of our own export that has it gets incremental inference (``models/session/incremental``);
 - optionally the metadata ``blank_event``: the index after the last item, with the index after the last engagement, is
@@ -223,8 +224,8 @@ class SessionModel:
             feed["engagement_index"] = engagement_index
         if self.has_event_mask:
             feed["event_mask"] = mask
-        if "want_without" in self._inputs:
-            feed["want_without"] = np.array("without" in extras)
+        wants = {f"want_{name.removeprefix('without_')}": np.array(name in extras) for name in _EXTRAS}
+        feed |= {name: wanted for name, wanted in wants.items() if name in self._inputs}
         names = ["session_vector", *(["attention"] if self.has_attention else []), *extras]
         try:
             got = dict(zip(names, self._session.run(names, feed), strict=True))
@@ -262,7 +263,7 @@ class SessionModel:
         inputs = {each.name: each.type for each in self._session.get_inputs()}
         optional = {each.name: each.type for each in self._session.get_overridable_initializers()}
         known = {"item_index": "tensor(int64)", "engagement_index": "tensor(int64)"}
-        known |= dict.fromkeys(("event_mask", "want_without"), "tensor(bool)")
+        known |= dict.fromkeys(("event_mask", "want_without", "want_estimate"), "tensor(bool)")
         wrong = {name: kind for name, kind in inputs.items() if known.get(name) != kind}
         if "item_index" not in inputs or wrong:
             narrow = any(kind == "tensor(int32)" for kind in wrong.values())
