@@ -248,6 +248,7 @@ def python(*lines: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_worker_never_imports_pytorch() -> None:
     loaded = python(
         "import sys, stream.cli, stream.agents.explain, stream.explain.pipeline, models.check, models.importing",
@@ -256,6 +257,7 @@ def test_a_worker_never_imports_pytorch() -> None:
     assert loaded.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_without_pytorch_graphs_are_imported_and_modules_are_refused(folder: Path) -> None:
     vectors = np.random.default_rng(1).normal(size=(ITEMS + 1, D)).astype(np.float32)
     vectors[0] = 0
