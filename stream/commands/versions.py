@@ -26,14 +26,15 @@ def promote(
     from stream.kafka.control import Serving
 
     name, number = _name_and_version(version)
-    now = _served().get(name)
+    served, ends = _served()
+    now = served.get(name)
     if share is None:
         after = Serving(number) if now is None else now.promoted(number)
     elif now is None:
         raise typer.BadParameter(f"{name} has no default version yet; promote one without --share first")
     else:
         after = now.shared(number, share)
-    _publish(name, after)
+    _publish(name, after, ends)
 
 
 def rollback(name: Annotated[str, typer.Argument(help="Name of the bundle, without a version.")]) -> None:
@@ -41,10 +42,11 @@ def rollback(name: Annotated[str, typer.Argument(help="Name of the bundle, witho
 
     Example: whyrec models rollback streamrec
     """
-    now = _served().get(name)
+    served, ends = _served()
+    now = served.get(name)
     if now is None:
         raise typer.BadParameter(f"no version of {name} was promoted; see whyrec models live")
-    _publish(name, now.rolled_back())
+    _publish(name, now.rolled_back(), ends)
 
 
 def live() -> None:
@@ -52,7 +54,7 @@ def live() -> None:
 
     Example: whyrec models live
     """
-    served = _served()
+    served, _ = _served()
     for name, serving in sorted(served.items()):
         typer.echo(_sentence(name, serving))
     if not served:
@@ -66,22 +68,23 @@ def _name_and_version(version: str) -> tuple[str, str]:
     return name, number
 
 
-def _served() -> dict[str, Serving]:
+def _served() -> tuple[dict[str, Serving], dict[int, int]]:
+    """Return what is served, and where the control topic ended when it was read."""
     from stream.kafka.control import ControlTopic
     from stream.settings import Settings
 
     control = ControlTopic(Settings())
     try:
-        return control.current()
+        return control.current(), control.ends
     finally:
         control.close()
 
 
-def _publish(name: str, serving: Serving) -> None:
+def _publish(name: str, serving: Serving, ends: dict[int, int]) -> None:
     from stream.kafka.control import publish
     from stream.settings import Settings
 
-    publish(Settings(), name, serving)
+    publish(Settings(), name, serving, ends)
     typer.echo(_sentence(name, serving))
 
 
