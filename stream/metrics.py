@@ -44,6 +44,18 @@ class Metrics:
             registry=on,
         )
         self.live_bundles = Gauge("whyrec_live_bundles", "Versions of model bundles in memory", registry=on)
+        self.live_bundle_bytes = Gauge(
+            "whyrec_live_bundle_bytes",
+            "Memory of each version, as measured; no value for a version that is not in memory",
+            ("version",),
+            registry=on,
+        )
+        self.bundle_load = Histogram(
+            "whyrec_bundle_load_seconds",
+            "Copying, opening and warming up one bundle, with or without success",
+            buckets=_LATENCY_S,
+            registry=on,
+        )
         self.bundle_loads = Counter(
             "whyrec_bundle_loads", "Versions that were loaded, or could not be", ("result",), registry=on
         )

@@ -21,7 +21,7 @@ from stream.settings import Settings
 _SINK_FETCHES: Final = {"fetch_min_bytes": 1024 * 1024, "fetch_max_wait_ms": 250}
 """A fetch costs more than the records in it: at 200 slates a second, fetches take half of the CPU time of a sink."""
 
-Prepare = Callable[[Settings, ExitStack], Callable[[WorkerApp], object]]
+Prepare = Callable[[Settings, ExitStack, Metrics], Callable[[WorkerApp], object]]
 
 
 def run(settings: Settings, agents: Sequence[str], until_idle_s: float | None = None) -> int:
@@ -35,16 +35,17 @@ def run(settings: Settings, agents: Sequence[str], until_idle_s: float | None = 
     logs.configure(settings)
     settings = paced(settings, agents)
     Cluster(settings).require()
+    metrics = Metrics()
     with ExitStack() as resources:
         # Slow steps and steps that can fail come before the worker joins the group: only a worker that can work is
         # given partitions.
-        attachments = [AGENTS[name](settings, resources) for name in agents]
+        attachments = [AGENTS[name](settings, resources, metrics) for name in agents]
         # Models and libraries live as long as the process, so the garbage collector need not visit them.
         gc.collect()
         gc.freeze()
 
         def build() -> WorkerApp:
-            app = WorkerApp(settings, Metrics())
+            app = WorkerApp(settings, metrics)
             for attach in attachments:
                 attach(app)
             read = [settings.topic("impressions"), settings.topic("audit")]

@@ -50,7 +50,10 @@ class Settings(BaseSettings):
     bundles_url: str | None = Field(
         None, description="folder, or s3://bucket/prefix, with a bundle for each version that serves, as NAME@VERSION"
     )
-    max_bundles: Positive = Field(4, description="versions held in memory at most")
+    max_bundles: Positive = Field(4, description="highest number of versions in memory")
+    max_bundles_bytes: Positive = Field(
+        4 * 1024**3, description="highest memory of all versions together, as measured when each was loaded"
+    )
     bundle_idle_s: PositiveSeconds = Field(
         3600.0, description="a version that is not promoted is dropped after so long without a slate"
     )

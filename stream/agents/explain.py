@@ -24,19 +24,21 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import structlog
 from faust.types import TP, EventT
-from prometheus_client import Histogram
 
 from models.bundle import Bundle
 from schemas.codec import Codec
 from stream.agents import dead_letters
 from stream.agents.batch import Answer, BatchWork, Received, refuse
+from stream.agents.bundle_store import BundleStore
 from stream.agents.inbox import Inbox
 from stream.agents.isolation import IsolatingExplainer
-from stream.agents.live import BundleStore, ControlFollower, LiveExplainers
+from stream.agents.live import ControlFollower, LiveExplainers
 from stream.agents.reference import reference_slate
 from stream.agents.warm_up import warm_up
 from stream.archive.store import open_bundles
@@ -48,6 +50,7 @@ from stream.kafka.control import ControlTopic
 from stream.kafka.delivery import Delivery, Receipt
 from stream.kafka.lookup import limits_of, origin_of
 from stream.kafka.topics import TOPICS
+from stream.metrics import Metrics
 from stream.settings import Settings
 
 log = structlog.get_logger("whyrec.explain")
@@ -218,7 +221,7 @@ class ExplainAgent:
                 metrics.model_mismatch.labels(mismatch).inc(count)
 
 
-def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], ExplainAgent]:
+def prepare(settings: Settings, resources: ExitStack, metrics: Metrics) -> Callable[[WorkerApp], ExplainAgent]:
     """Load the models, connect the producer, and return the function that attaches the agent to an application.
 
     Raises:
@@ -227,33 +230,14 @@ def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], E
         ConfigurationError: no broker answers.
 
     """
-    stages: list[Histogram] = []  # known once there is an application, which comes after the models
-
-    def observe(stage: str, seconds: float) -> None:
-        for histogram in stages:
-            histogram.labels(stage).observe(seconds)
-
-    def explainer_of(bundle: Bundle) -> IsolatingExplainer:
-        explainer = Explainer(
-            bundle,
-            settings.policy,
-            threads=settings.inference_threads,
-            max_exploration=settings.max_exploration,
-            observe=observe,
-        )
-        isolating = IsolatingExplainer(explainer, reference_slate(bundle))
-        # A version that is ready has compiled, loaded and run everything that a batch needs. The schema registry takes
-        # no part: if it is away now, it may be back when the first message comes.
-        warm_up(BatchWork(isolating, Codec(), settings), bundle)
-        return isolating
-
-    own = Bundle.load(settings.bundle_dir)
+    copies = Path(resources.enter_context(TemporaryDirectory(prefix="whyrec-bundles-")))
     live = LiveExplainers(
-        own,
-        explainer_of(own),
-        explainer_of,
-        None if settings.bundles_url is None else BundleStore(open_bundles(settings)),
+        Bundle.load(settings.bundle_dir),
+        lambda bundle: _opened(bundle, settings, metrics),
+        None if settings.bundles_url is None else BundleStore(open_bundles(settings), copies),
+        metrics,
         max_bundles=settings.max_bundles,
+        max_bytes=settings.max_bundles_bytes,
         idle_s=settings.bundle_idle_s,
     )
     if settings.bundles_url is not None:
@@ -264,14 +248,32 @@ def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], E
     work = BatchWork(live, codec_of(settings), settings, source_topic_id=topic_id, limits=limits)
     delivery = Delivery(settings, smallest_limit=min(limits.values(), default=BATCH_BYTES))
     resources.callback(delivery.close, settings.shutdown_timeout_s)
+    return lambda app: attach(app, work, delivery)
 
-    def attach_measured(app: WorkerApp) -> ExplainAgent:
-        stages.append(app.metrics.stage)
-        live.metrics = app.metrics
-        app.metrics.live_bundles.set(len(live.versions))
-        return attach(app, work, delivery)
 
-    return attach_measured
+def _opened(bundle: Bundle, settings: Settings, metrics: Metrics) -> IsolatingExplainer:
+    """Open the models of a bundle and warm them up: compile, load and run everything that a batch needs.
+
+    The stages of the warm-up are not measured. The schema registry takes no part: if it is away now, it may be back
+    when the first message comes.
+    """
+    is_warm = threading.Event()
+
+    def observe(stage: str, seconds: float) -> None:
+        if is_warm.is_set():
+            metrics.stage.labels(stage).observe(seconds)
+
+    explainer = Explainer(
+        bundle,
+        settings.policy,
+        threads=settings.inference_threads,
+        max_exploration=settings.max_exploration,
+        observe=observe,
+    )
+    isolating = IsolatingExplainer(explainer, reference_slate(bundle))
+    warm_up(BatchWork(isolating, Codec(), settings), bundle)
+    is_warm.set()
+    return isolating
 
 
 def _follow(control: ControlTopic, live: LiveExplainers, resources: ExitStack) -> None:

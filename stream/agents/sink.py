@@ -37,6 +37,7 @@ from stream.errors import ArchiveError
 from stream.kafka.app import WorkerApp, WorkerConsumer
 from stream.kafka.delivery import Delivery
 from stream.kafka.lookup import first_offset, origin_of
+from stream.metrics import Metrics
 from stream.settings import Settings
 
 log = structlog.get_logger("whyrec.sink")
@@ -271,7 +272,7 @@ class SinkAgent:
         self._app.metrics.dead_letters.labels(_STAGE).inc(len(unreadable))
 
 
-def prepare(settings: Settings, resources: ExitStack) -> Callable[[WorkerApp], SinkAgent]:
+def prepare(settings: Settings, resources: ExitStack, _metrics: Metrics) -> Callable[[WorkerApp], SinkAgent]:
     """Connect the store, the codec and the producer, and return the function that attaches the agent to an application.
 
     Raises:

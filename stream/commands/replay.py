@@ -49,6 +49,8 @@ def replay(
 
     Example: whyrec replay --request 3f2a91c4-7d1e-4b0a-9c55-0e8f6f1d2b7a
     """
+    from tempfile import TemporaryDirectory
+
     from rich.console import Console
 
     from models.bundle import Bundle
@@ -63,35 +65,36 @@ def replay(
     require_day("--date", date)
     settings = settings_at(url)
     archived = _archived(open_archive(settings), request, date)
-    opened = Bundle.load(bundle or settings.bundle_dir)
-    if bundle is None:
-        opened = _explaining(opened, archived[0].common("model_version"), settings)
-    explainers = {slate.common("policy"): compare.explainer_for(slate, opened, settings.policy) for slate in archived}
     codec = codec_of(settings)
     given = None if impression is None else _read(impression)
     topic = settings.topic("impressions")
     console = Console()
     proven = True
-    for slate in archived:
-        original = _original(settings, codec, slate.source, request, given)
-        replayed = compare.replay(slate, original, explainers[slate.common("policy")])
-        proven &= replayed.proven
-        if json:
-            typer.echo(to_json(document(replayed, topic)))
-        else:
-            console.print(replay_view(replayed, topic, opened.catalog, items))
+    with TemporaryDirectory(prefix="whyrec-bundles-") as copies:
+        for slate in archived:
+            opened = Bundle.load(bundle) if bundle is not None else _explaining(slate, settings, Path(copies))
+            explainer = compare.explainer_for(slate, opened, settings.policy)
+            original = _original(settings, codec, slate.source, request, given)
+            replayed = compare.replay(slate, original, explainer)
+            proven &= replayed.proven
+            if json:
+                typer.echo(to_json(document(replayed, topic)))
+            else:
+                console.print(replay_view(replayed, topic, opened.catalog, items))
     if not proven:
         raise typer.Exit(1)
 
 
-def _explaining(own: Bundle, version: str, settings: Settings) -> Bundle:
-    """Return the bundle of a version from where the versions are, or the own one where it is not there."""
-    from stream.agents.live import BundleStore
+def _explaining(slate: ArchivedSlate, settings: Settings, copies: Path) -> Bundle:
+    """Return the bundle of the version that explained a slate, or the worker's own where that version is not there."""
+    from models.bundle import Bundle
+    from stream.agents.bundle_store import BundleStore
     from stream.archive.store import open_bundles
 
+    own, version = Bundle.load(settings.bundle_dir), slate.common("model_version")
     if settings.bundles_url is None or own.model_version == version:
         return own
-    return BundleStore(open_bundles(settings)).fetch(version) or own
+    return BundleStore(open_bundles(settings), copies).fetch(version) or own
 
 
 def _archived(store: Store, request: UUID, date: str | None) -> list[ArchivedSlate]:
