@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -123,6 +123,12 @@ class Bundle:
         graph = onnx.load(self.session_onnx, load_external_data=False).graph
         reads_them = any(each.name == "engagement_index" for each in graph.input)
         return self.manifest.engagements if reads_them else (*self.manifest.engagements, OTHER)
+
+    def engagement_index(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Look up engagements: int64 [len(names)], 0 for a word that the session model reads and does not know."""
+        index = {each.name: number for number, each in enumerate(self.engagements, start=1)}
+        unknown = len(self.engagements) if any(each is OTHER for each in self.engagements[-1:]) else 0
+        return np.array([index.get(name, unknown) for name in names], dtype=np.int64)
 
     @property
     def holds_history_features(self) -> bool:

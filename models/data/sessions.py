@@ -38,7 +38,7 @@ class Sessions:
 
     Attributes:
         item: int32 [E], index into the catalogue, from 1.
-        engagement: int8 [E], 1 view, 2 like, 3 complete, 4 share, 5 skip.
+        engagement: int8 [E], index into engagements, from 1.
         timestamp_ms: int64 [E], UTC milliseconds, not decreasing within a history.
         cause: int32 [E], position within the same history of the earlier event that led to this one; -1 if there is
             no such event or if it is unknown.
@@ -47,6 +47,7 @@ class Sessions:
         region: str [n], ISO 3166-1 alpha-2.
         locale: str [n], BCP 47 with the region, such as "en-GB".
         catalog: the items.
+        engagements: what users may have done, by default 1 view, 2 like, 3 complete, 4 share, 5 skip.
 
     """
 
@@ -59,6 +60,7 @@ class Sessions:
     region: NDArray[np.str_]
     locale: NDArray[np.str_]
     catalog: Catalog
+    engagements: tuple[Engagement, ...] = ENGAGEMENTS
 
     def __post_init__(self) -> None:
         events, count = len(self.item), len(self.offsets) - 1
@@ -78,8 +80,8 @@ class Sessions:
             raise InvalidSessions(
                 f"expected item indices from 1 to {items}, got {self.item.min()} to {self.item.max()}"
             )
-        if self.engagement.min() < VIEW or self.engagement.max() > SKIP:
-            raise InvalidSessions(f"expected engagement codes from {VIEW} to {SKIP}; 0 is for padding")
+        if self.engagement.min() < 1 or self.engagement.max() > len(self.engagements):
+            raise InvalidSessions(f"expected engagement codes from 1 to {len(self.engagements)}; 0 is for padding")
         if np.any(self.cause >= self.position) or self.cause.min() < NO_CAUSE:
             raise InvalidSessions("expected every cause to be an earlier event of the same history, or -1")
 
@@ -101,6 +103,12 @@ class Sessions:
         """Position of each event within its history, from 0, int64 [E]."""
         return np.arange(len(self.item)) - np.repeat(self.offsets[:-1], self.lengths)
 
+    @property
+    def watched(self) -> NDArray[np.bool_]:
+        """Whether each event is a sign of interest, bool [E]: its engagement has no negative role."""
+        negative = np.array([False, *(each.role == "negative" for each in self.engagements)])
+        return np.asarray(~negative[self.engagement])
+
     def select(self, rows: NDArray[Any] | Sequence[int]) -> Sessions:
         """Select the histories `rows` (indices or a boolean mask) in that order."""
         rows = np.arange(len(self))[np.asarray(rows)]
@@ -117,6 +125,7 @@ class Sessions:
             region=self.region[rows],
             locale=self.locale[rows],
             catalog=self.catalog,
+            engagements=self.engagements,
         )
 
     def split(self, *fractions: float, seed: int = 0) -> tuple[Sessions, ...]:
@@ -158,6 +167,7 @@ class Sessions:
             region=self.region,
             locale=self.locale,
             catalog=self.catalog,
+            engagements=self.engagements,
         )
 
     def without_last(self, count: int = 1) -> Sessions:

@@ -8,8 +8,8 @@ their session vectors. A cluster becomes a prototype only if:
    users is the only item that is shown.
 
 A user contributes at most ``MAX_PER_USER`` moments, drawn at random, and counts once in each number. A moment has at
-least ``MIN_EVENTS`` events; a skipped item does not count as watched. The vector of a prototype is the normalised mean
-over the cluster, so that it is not the vector of any one user.
+least ``MIN_EVENTS`` events; an item of a negative engagement, such as a skip, does not count as watched. The vector of
+a prototype is the normalised mean over the cluster, so that it is not the vector of any one user.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data.sessions import SKIP, Sessions
+from models.data.sessions import Sessions
 from models.reranker.candidates import Encode
 
 K_ANONYMOUS: Final = 50
@@ -85,7 +85,7 @@ def prototypes(sessions: Sessions, encode: Encode, length: int, *, k: int = K_AN
 
 def _draw_moments(sessions: Sessions, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Draw M moments: the index of the history of each, and its number of events, int64 [M] each."""
-    eligible = np.flatnonzero((sessions.position >= MIN_EVENTS) & (sessions.engagement != SKIP))
+    eligible = np.flatnonzero((sessions.position >= MIN_EVENTS) & sessions.watched)
     eligible = rng.permutation(eligible)
     user = np.unique(sessions.user_id_hash, return_inverse=True)[1][sessions.owner[eligible]]
     order = np.argsort(user, kind="stable")

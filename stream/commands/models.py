@@ -12,7 +12,7 @@ import typer
 from schemas.errors import WhyrecError
 from stream.commands.calibrate import CALIBRATED_ON, calibrate, margin_of
 from stream.commands.importing import import_models
-from stream.commands.sources import ImpressionsFrom
+from stream.commands.sources import ImpressionsFrom, batches_of
 from stream.commands.versions import live, promote, rollback
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from models.build import Report
+    from models.bundle import Bundle
+    from models.data.sessions import Sessions
     from models.selector.train import Report as SelectorReport
 
 app = typer.Typer()
@@ -119,29 +121,38 @@ def exemplars(
     movielens: Annotated[
         Path | None, typer.Option(help="Moments of MovieLens 100K: its folder.", metavar="DIR")
     ] = None,
+    impressions: ImpressionsFrom = None,
     histories: Annotated[int, typer.Option(min=200, help="With --simulated: how many.")] = _HISTORIES,
 ) -> None:
     """Put moments that at least 50 users share into a bundle, in place of those it has, for what similar moments tell.
 
+    Of impressions of a recommender, the session of each user's newest slate is read.
+
     Example: whyrec models exemplars my-bundle --movielens ml-100k
     """
+    import numpy as np
     from rich.console import Console
 
     from models.bundle import Bundle
-    from models.data.movielens import load
-    from models.data.simulator import simulate
-    from models.data.slates import engagement_codes, require_same_catalog
+    from models.data.slates import engagement_codes
     from models.exemplars.index import write
     from models.exemplars.prototypes import K_ANONYMOUS, prototypes
-    from models.plans import TRAINING_SEED
     from models.session.runtime import SessionModel
 
-    if simulated == (movielens is not None):
-        raise TrainingUnavailable("models exemplars needs one source: --simulated, or --movielens DIR")
+    if [simulated, movielens is not None, impressions is not None].count(True) != 1:
+        raise TrainingUnavailable(
+            "models exemplars needs one source: --simulated, --movielens DIR, or --impressions FILE"
+        )
     bundle = Bundle.load(directory)
-    sessions = simulate(histories, TRAINING_SEED) if movielens is None else load(movielens)
-    require_same_catalog(bundle, sessions)
-    model, codes = SessionModel(bundle), engagement_codes(bundle)
+    if impressions is not None:
+        from models.data.served import histories as served
+
+        sessions = served(bundle, batches_of(impressions))
+        codes = np.arange(len(bundle.engagements) + 1)
+    else:
+        sessions = _public(bundle, movielens, histories)
+        codes = engagement_codes(bundle)
+    model = SessionModel(bundle)
     console = Console()
     with console.status("moments are encoded and put together"):
         found = prototypes(
@@ -159,6 +170,18 @@ def exemplars(
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _public(bundle: Bundle, movielens: Path | None, histories: int) -> Sessions:
+    """Return the histories of MovieLens, or simulated ones, of the bundle's own catalogue."""
+    from models.data.movielens import load
+    from models.data.simulator import simulate
+    from models.data.slates import require_same_catalog
+    from models.plans import TRAINING_SEED
+
+    sessions = simulate(histories, TRAINING_SEED) if movielens is None else load(movielens)
+    require_same_catalog(bundle, sessions)
+    return sessions
 
 
 @app.command()
@@ -184,7 +207,10 @@ def selector(
     from stream.evaluation import feedback
 
     if not simulated:
-        raise TrainingUnavailable("models selector needs one source: --simulated")
+        raise TrainingUnavailable(
+            "models selector needs one source: --simulated. A selector learns from users' answers to explanations, "
+            "which impressions do not hold: serve the policy evidence, or train on answers with models.selector.train"
+        )
     bundle = Bundle.load(directory)
     console = Console()
     with Progress(console=Console(stderr=True), transient=True) as progress:

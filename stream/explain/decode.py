@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from models.bundle import OTHER, Bundle
+from models.bundle import Bundle
 from models.feature import Owner
 from schemas.columnar import from_records, list_offsets
 from schemas.errors import InvalidEvent
@@ -156,11 +156,8 @@ def _index(item_ids: pa.StringArray, bundle: Bundle) -> Ints:
 
 def _engagement(names: pa.StringArray, bundle: Bundle) -> Ints:
     """Return the bundle's index of each engagement, 0 where the bundle does not know it: int64 [n]."""
-    index = {each.name: number for number, each in enumerate(bundle.engagements, start=1)}
-    unknown = len(bundle.engagements) if bundle.engagements[-1] is OTHER else 0
     coded = names.dictionary_encode()
-    codes = np.array([index.get(name, unknown) for name in coded.dictionary.to_pylist()], dtype=np.int64)
-    found: Ints = codes[coded.indices.to_numpy()]
+    found: Ints = bundle.engagement_index(coded.dictionary.to_pylist())[coded.indices.to_numpy()]
     return found
 
 
