@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream.commands.sources import ImpressionsFrom, impressions_of
+from stream.commands.sources import ImpressionsFrom, Strict, impressions_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,7 @@ def calibrate(
         typer.Option(help="Real users: a folder with MovieLens 100K; by default simulated ones.", metavar="DIR"),
     ] = None,
     impressions: ImpressionsFrom = None,
+    strict: Strict = False,
     n: Annotated[int, typer.Option("--n", min=1, help="Slates to measure on, at most.")] = CALIBRATED_ON,
     share: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Of the impressions, to be left with a citation.")
@@ -43,7 +44,7 @@ def calibrate(
     """
     from rich.console import Console
 
-    margin_of(directory, movielens, n, share, impressions=impressions, console=Console())
+    margin_of(directory, movielens, n, share, impressions=impressions, strict=strict, console=Console())
 
 
 def margin_of(
@@ -54,6 +55,7 @@ def margin_of(
     *,
     console: Console,
     impressions: str | None = None,
+    strict: bool = False,
 ) -> None:
     """Calibrate a bundle, and say so."""
     from models.bundle import Bundle, revise
@@ -66,7 +68,7 @@ def margin_of(
     if movielens is not None and impressions is not None:
         raise ConfigurationError("calibrate needs one source: --movielens DIR, or --impressions FILE")
     if impressions is not None:
-        slates, option = impressions_of(impressions, n), " --impressions FILE"
+        slates, option = impressions_of(impressions, n, strict=strict), " --impressions FILE"
         if not slates:
             raise ConfigurationError(f"{impressions} holds no impressions; name a source that does")
     elif movielens is not None:
@@ -75,6 +77,12 @@ def margin_of(
         slates, option = _slates(cases.simulated(bundle, cases.CALIBRATION_SEED), n), ""
     with console.status("measuring what may be cited"):
         found = find(bundle, slates, share)
+    if found.mismatched > found.impressions:
+        raise ConfigurationError(
+            f"{bundle.model_version} reproduces the scores of {found.impressions:,} impressions and differs in those "
+            f"of {found.mismatched:,}, so that nothing is calibrated: whyrec models check "
+            "--impressions says why they differ"
+        )
     command = f"whyrec models calibrate DIR{option} --n {n} --share {share:g}"
     section = citing(
         found.margin, bundle.manifest.citation_ageing, found.confirmed_share, found.impressions, share, command

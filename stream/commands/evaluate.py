@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stream.commands.sources import ImpressionsFrom
+from stream.commands.sources import ImpressionsFrom, Strict
 
 _FILE_WIDTH = 110
 
@@ -23,6 +23,7 @@ def evaluate(
         typer.Option(help="A folder with MovieLens 100K; default: simulated users.", metavar="DIR"),
     ] = None,
     impressions: ImpressionsFrom = None,
+    strict: Strict = False,
     policy: Annotated[
         str | None, typer.Option(help="Evaluate one policy only; default: every policy.", metavar="NAME")
     ] = None,
@@ -43,7 +44,7 @@ def evaluate(
     if impressions is not None:
         if movielens is not None or report is not None:
             raise typer.BadParameter("--impressions is judged by deletion alone: leave out --movielens and --report")
-        raise typer.Exit(_judge(impressions, bundle, policy, n, json))
+        raise typer.Exit(_judge(impressions, bundle, policy, n, json, strict=strict))
 
     import itertools
     from json import dumps
@@ -94,7 +95,9 @@ def evaluate(
             console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
-def _judge(impressions: str, bundle: Path | None, policy: str | None, n: int, json: Path | None) -> int:
+def _judge(
+    impressions: str, bundle: Path | None, policy: str | None, n: int, json: Path | None, *, strict: bool
+) -> int:
     """Judge the citations of impressions, print what was found, and return the exit status."""
     from json import dumps
 
@@ -106,7 +109,7 @@ def _judge(impressions: str, bundle: Path | None, policy: str | None, n: int, js
     from stream.settings import Settings
 
     opened = Bundle.load(bundle or Settings().bundle_dir)
-    found = judge(opened, batches_of(impressions, n), policy or "evidence")
+    found = judge(opened, batches_of(impressions, n, strict=strict), policy or "evidence")
     false = found.wrong_drops + found.no_drops + found.wrong_ranks
     console = Console()
     console.print(

@@ -41,6 +41,9 @@ def explain(
     ),
     items: Annotated[int | None, typer.Option(min=1, help="Print the first so many items.", metavar="N")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Explain the first so many slates.", metavar="N")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a source of which one impression cannot be read.")
+    ] = False,
     json: bool = typer.Option(False, "--json", help="Print each explanation event as a line of JSON."),
 ) -> None:
     """Explain every item of one slate, or of many.
@@ -57,7 +60,7 @@ def explain(
     from stream.terminal.panel import panel
 
     settings = Settings()
-    impressions = _read(file, settings, limit)
+    impressions = _read(file, settings, limit, strict=strict)
     first = next(impressions)  # what is wrong with the input is said before the models are opened
     explainer = Explainer.load(bundle or settings.bundle_dir, policy or settings.policy)
     for impression in chain([first], impressions):
@@ -68,7 +71,7 @@ def explain(
             Console().print(panel(cast("Explanation", explanation), explainer.bundle, items))
 
 
-def _read(file: str, settings: Settings, limit: int | None) -> Iterator[dict[str, Any]]:
+def _read(file: str, settings: Settings, limit: int | None, *, strict: bool) -> Iterator[dict[str, Any]]:
     """Yield impressions; one in the Confluent wire format needs the schema registry."""
     from schemas.columnar import to_records
     from stream.commands.sources import batches_of
@@ -78,7 +81,7 @@ def _read(file: str, settings: Settings, limit: int | None) -> Iterator[dict[str
     if path.is_file() and (value := path.read_bytes()).startswith(_CONFLUENT):
         yield codec_of(settings).decode("impression", value)
         return
-    for batch in batches_of(file, limit):
+    for batch in batches_of(file, limit, strict=strict):
         for impression in to_records("impression", batch):
             found += 1
             yield impression

@@ -12,7 +12,7 @@ import typer
 from schemas.errors import WhyrecError
 from stream.commands.calibrate import CALIBRATED_ON, calibrate, margin_of
 from stream.commands.importing import import_models
-from stream.commands.sources import ImpressionsFrom, batches_of
+from stream.commands.sources import ImpressionsFrom, Strict, batches_of
 from stream.commands.versions import live, promote, rollback
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def exemplars(
         Path | None, typer.Option(help="Moments of MovieLens 100K: its folder.", metavar="DIR")
     ] = None,
     impressions: ImpressionsFrom = None,
+    strict: Strict = False,
     histories: Annotated[int, typer.Option(min=200, help="With --simulated: how many.")] = _HISTORIES,
 ) -> None:
     """Put moments that at least 50 users share into a bundle, in place of those it has, for what similar moments tell.
@@ -147,7 +148,7 @@ def exemplars(
     if impressions is not None:
         from models.data.served import histories as served
 
-        sessions = served(bundle, batches_of(impressions))
+        sessions = served(bundle, batches_of(impressions, strict=strict))
         codes = np.arange(len(bundle.engagements) + 1)
     else:
         sessions = _public(bundle, movielens, histories)

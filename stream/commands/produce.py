@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream.commands.sources import ImpressionsFrom, impressions_of
+from stream.commands.sources import ImpressionsFrom, Strict, impressions_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +31,7 @@ def produce(
         Path | None, typer.Option(help="Real users: a folder with MovieLens 100K.", metavar="DIR")
     ] = None,
     impressions: ImpressionsFrom = None,
+    strict: Strict = False,
     bundle: Annotated[
         Path | None, typer.Option(help="The model bundle that ranks, by default WHYREC_BUNDLE_DIR.", metavar="DIR")
     ] = None,
@@ -68,7 +69,7 @@ def produce(
     if bootstrap is not None:
         settings = settings.model_copy(update={"bootstrap_servers": bootstrap})
     topic = settings.topic("impressions")
-    source = _Source(simulated, movielens, impressions, slate_size, seed)
+    source = _Source(simulated, movielens, impressions, strict, slate_size, seed)
     served = source.served(count)
     count = count if served is None else len(served)
     if count is None and duration is None:
@@ -125,6 +126,7 @@ class _Source:
     simulated: bool
     movielens: Path | None
     impressions: str | None
+    strict: bool
     slate_size: int
     seed: int
 
@@ -141,7 +143,7 @@ class _Source:
             raise ConfigurationError("produce needs one source: --simulated, --movielens DIR, or --impressions FILE")
         if self.impressions is None:
             return None
-        served = impressions_of(self.impressions, count)
+        served = impressions_of(self.impressions, count, strict=self.strict)
         if not served:
             raise ConfigurationError(f"{self.impressions} holds no impressions; name a source that does")
         return served

@@ -25,19 +25,22 @@ _BATCH: Final = 64
 class Calibration:
     """The calibrated margin, in logits, and what it was calibrated on.
 
-    confirmed_share is the share of the impressions that have a confirmed citation at this margin; impressions is the
-    number of impressions.
+    impressions is the number of impressions whose scores the bundle reproduces, and mismatched that of the others, for
+    which no event can be cited. confirmed_share is the share of the reproduced impressions that have a confirmed
+    citation at this margin.
     """
 
     margin: float
     confirmed_share: float
     impressions: int
+    mismatched: int
 
 
 def calibrate(bundle: Bundle, slates: Sequence[Impression], share: float) -> Calibration:
     """Find the largest margin of two digits at which at least ``share`` of the impressions have a confirmed citation.
 
-    The slates must be held-out slates that this bundle ranked. The margin is 0 where no margin reaches the share.
+    The slates should be held-out slates that this bundle ranked; items whose scores it does not reproduce are left out.
+    The margin is 0 where no margin reaches the share.
     """
     models = Models.open(replace(bundle, manifest=replace(bundle.manifest, citation_margin=0.0)))
     batches = []
@@ -53,11 +56,16 @@ def calibrate(bundle: Bundle, slates: Sequence[Impression], share: float) -> Cal
             low, confirmed = middle, found
         else:
             high = middle
-    return Calibration(_MARGINS[low], confirmed, sum(len(columns.item) for columns, _ in batches))
+    reproduced = sum(int(scores.matches.sum()) for _, scores in batches)
+    return Calibration(
+        _MARGINS[low], confirmed, reproduced, sum(len(columns.item) for columns, _ in batches) - reproduced
+    )
 
 
 def _confirmed_share(models: Models, batches: Sequence[tuple[Slates, Scores]], margin: float) -> float:
     manifest = replace(models.bundle.manifest, citation_margin=margin)
     with_margin = replace(models, bundle=replace(models.bundle, manifest=manifest))
-    confirmed = [ablate("evidence", columns, scores, with_margin).holds[:, 0] for columns, scores in batches]
+    confirmed = [
+        ablate("evidence", columns, scores, with_margin).holds[scores.matches, 0] for columns, scores in batches
+    ]
     return sum(float(each.sum()) for each in confirmed) / max(1, sum(len(each) for each in confirmed))

@@ -60,6 +60,35 @@ def test_the_margin_is_calibrated_on_served_impressions(folder: Path, served: Pa
     assert "calibrate DIR --impressions FILE" in Bundle.load(other).card
 
 
+def test_a_margin_is_not_calibrated_on_the_scores_of_another_model(served: Path, tmp_path: Path) -> None:
+    other = tiny_bundle(tmp_path / "other", seed=1)
+    before = (other / "manifest.json").read_bytes()
+    code, output = run("models", "calibrate", other, "--impressions", served)
+    assert code != 0
+    assert "whyrec models check --impressions" in output
+    assert (other / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", [("evaluate", "--bundle", "DIR", "--impressions"), ("explain", "--bundle", "DIR")])
+def test_what_cannot_be_read_is_left_out_and_shown_unless_the_command_is_strict(
+    folder: Path, served: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    lines = served.read_text().splitlines()[:2]
+    damaged = tmp_path / "damaged.jsonl"
+    damaged.write_text("\n".join([lines[0], '{"request_id": 1}', lines[1], "{"]))
+    arguments = [str(folder) if each == "DIR" else each for each in command]
+    code, output = run(*arguments, damaged)
+    assert code == 0, output
+    assert f"2 impressions cannot be read and are left out, the first: {damaged}, 2:" in output
+    code, output = run(*arguments, damaged, "--strict")
+    assert code != 0
+    assert f"{damaged}, 2:" in output
+    damaged.write_text("{\n{\n")
+    code, output = run(*arguments, damaged)
+    assert code != 0
+    assert f"{damaged}, 1:" in output
+
+
 def test_many_slates_of_a_file_are_explained(folder: Path, served: Path) -> None:
     done = CliRunner().invoke(app, ["explain", str(served), "--bundle", str(folder), "--json", "--limit", "3"])
     explanations = [json.loads(line) for line in done.output.splitlines()]
