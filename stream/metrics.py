@@ -43,6 +43,13 @@ class Metrics:
             ("cause",),
             registry=on,
         )
+        # An impression cannot add a label: only versions whose bundle was in memory explain.
+        self.slates = Counter(
+            "whyrec_slates_explained",
+            "Slates of delivered explanations, by the model version that explained them",
+            ("version",),
+            registry=on,
+        )
         self.live_bundles = Gauge("whyrec_live_bundles", "Versions of model bundles in memory", registry=on)
         self.live_bundle_bytes = Gauge(
             "whyrec_live_bundle_bytes",

@@ -45,11 +45,15 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class AnsweredSlate:
-    """What to send for a slate that was explained; ``items`` are the explanation type and status of each item."""
+    """What to send for a slate that was explained.
+
+    ``items`` are the explanation type and status of each item; ``model_version`` is the version that explained.
+    """
 
     explanation: Output
     audit: Output
     items: Sequence[Outcome]
+    model_version: str
 
 
 @dataclass(slots=True)
@@ -126,14 +130,16 @@ class BatchWork:
             )
         )
         users = explained.explanations.column("user_id_hash").to_pylist()
-        for received, user, items, explanation, audit in zip(
-            messages, users, explained.item_outcomes(), *encoded, strict=True
+        versions = explained.explanations.column("model_version").to_pylist()
+        for received, user, version, items, explanation, audit in zip(
+            messages, users, versions, explained.item_outcomes(), *encoded, strict=True
         ):
             key = user.encode()
             yield AnsweredSlate(
                 Output(self._explanations, key, explanation.value, explanation.headers),
                 Output(self._audit, key, audit.value, audit.headers, partition=received.partition),
                 items,
+                version,
             )
 
     def _too_large(self, slate: AnsweredSlate) -> str | None:

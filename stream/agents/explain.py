@@ -214,6 +214,8 @@ class ExplainAgent:
         metrics.explanations.inc(len(flight.answer.slates))
         for letter in flight.answer.dead_letters.values():
             metrics.dead_letters.labels(letter.stage).inc()
+        for version, count in Counter(slate.model_version for slate in flight.answer.slates.values()).items():
+            metrics.slates.labels(version).inc(count)
         items = Counter(item for slate in flight.answer.slates.values() for item in slate.items)
         for (kind, status, mismatch), count in items.items():
             metrics.items.labels(kind, status).inc(count)

@@ -106,6 +106,7 @@ def test_each_slate_gets_an_explanation_and_an_audit_on_its_own_partition(
         assert kept.partition == audit["source_partition"] == 3
         assert (audit["source_topic_id"], audit["source_offset"]) == ("id-1", 100 + place)
         assert audit["policy"] == explanation["policy"]
+        assert slate.model_version == audit["model_version"] == explanation["model_version"]
         assert list(slate.items) == [(item["type"], item["status"], item["mismatch"]) for item in explanation["items"]]
 
 

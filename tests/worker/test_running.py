@@ -76,6 +76,7 @@ def test_every_impression_is_explained_archived_committed_and_counted(
     assert bus.committed() == [25, 25, 26, 25]
     assert re.search(r"^whyrec_events_in_total 101\.0$", metrics, re.MULTILINE)
     assert re.search(r"^whyrec_explanations_total 100\.0$", metrics, re.MULTILINE)
+    assert re.search(r'^whyrec_slates_explained_total\{version="tiny@1"\} 100\.0$', metrics, re.MULTILINE)
     assert re.search(r'^whyrec_dead_letters_total\{stage="decode"\} 1\.0$', metrics, re.MULTILINE)
     assert re.search(r'^whyrec_stage_seconds_count\{stage="score"\} [1-9]', metrics, re.MULTILINE)
     assert re.search(rf"^whyrec_archived_rows_total {100 * ITEMS}\.0$", metrics, re.MULTILINE)
