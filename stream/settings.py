@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     explanations_topic: str = Field(TOPICS["explanations"].name, description=TOPICS["explanations"].doc)
     audit_topic: str = Field(TOPICS["audit"].name, description=TOPICS["audit"].doc)
     dead_letters_topic: str = Field(TOPICS["dead_letters"].name, description=TOPICS["dead_letters"].doc)
+    control_topic: str = Field(TOPICS["control"].name, description=TOPICS["control"].doc)
     partitions: Positive = Field(12, description="partitions of a topic that `whyrec topics create` makes")
     replication_factor: Positive = Field(1, description="replicas of such a topic")
     fetch_min_bytes: Positive = Field(64 * 1024, description="the broker answers a fetch when it has so many bytes")
@@ -57,7 +58,6 @@ class Settings(BaseSettings):
     bundle_idle_s: PositiveSeconds = Field(
         3600.0, description="a version that is not promoted is dropped after so long without a slate"
     )
-    control_topic: str = Field("whyrec-model-versions", description="which versions are held ready; compacted")
     policy: Literal["evidence", "attention", "learned"] = Field(
         "evidence", description="which claims are admitted; learned needs a bundle with a selector"
     )
@@ -101,6 +101,7 @@ class Settings(BaseSettings):
             "explanations": self.explanations_topic,
             "audit": self.audit_topic,
             "dead_letters": self.dead_letters_topic,
+            "control": self.control_topic,
         }
         return names[role]
 

@@ -246,7 +246,7 @@ def prepare(settings: Settings, resources: ExitStack, metrics: Metrics) -> Calla
         _follow(ControlTopic(settings), live, resources)
     origin = origin_of(settings, settings.topic("impressions"))
     topic_id = "" if origin is None else origin.topic
-    limits = limits_of(settings, [settings.topic(role) for role in TOPICS])
+    limits = limits_of(settings, [settings.topic(role) for role in TOPICS if role != "control"])
     work = BatchWork(live, codec_of(settings), settings, source_topic_id=topic_id, limits=limits)
     delivery = Delivery(settings, smallest_limit=min(limits.values(), default=BATCH_BYTES))
     resources.callback(delivery.close, settings.shutdown_timeout_s)

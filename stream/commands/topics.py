@@ -42,7 +42,7 @@ def describe(bootstrap: str | None = Bootstrap) -> None:
     from rich.table import Table
 
     from stream.kafka.cluster import Cluster
-    from stream.kafka.topics import DAY_MS, TOPICS
+    from stream.kafka.topics import TOPICS
 
     settings = _settings(bootstrap)
     cluster = Cluster(settings)
@@ -56,16 +56,24 @@ def describe(bootstrap: str | None = Bootstrap) -> None:
         if state is None:
             table.add_row(settings.topic(role), "[red]missing[/]", "", "", "")
             continue
-        retention_ms = int(state.settings.get("retention.ms", -1))
         table.add_row(
             state.name,
             str(state.partitions),
             str(state.replicas),
             state.settings.get("min.insync.replicas", "?"),
-            f"{retention_ms / DAY_MS:g} days" if retention_ms >= 0 else "?",
+            _retention(state.settings),
         )
     Console().print(table)
     cluster.require()
+
+
+def _retention(settings: dict[str, str]) -> str:
+    from stream.kafka.topics import DAY_MS
+
+    if settings.get("cleanup.policy") == "compact":
+        return "latest by key"
+    retention_ms = int(settings.get("retention.ms", -1))
+    return f"{retention_ms / DAY_MS:g} days" if retention_ms >= 0 else "?"
 
 
 def _settings(bootstrap: str | None, **given: int | None) -> Settings:

@@ -80,9 +80,13 @@ class Cluster:
         missing = [
             NewTopic(
                 settings.topic(role),
-                num_partitions=partitions,
+                num_partitions=topic.partitions or partitions,
                 replication_factor=settings.replication_factor,
-                config={"retention.ms": str(topic.retention_ms), "min.insync.replicas": str(min_insync)},
+                config={
+                    "cleanup.policy": "compact" if topic.compacted else "delete",
+                    "retention.ms": str(topic.retention_ms),
+                    "min.insync.replicas": str(min_insync),
+                },
             )
             for role, topic in TOPICS.items()
             if role not in before
@@ -106,7 +110,8 @@ class Cluster:
 
         """
         states = self.describe(with_settings=False)
-        missing = [self._settings.topic(role) for role in TOPICS if role not in states]
+        # A worker without a control topic holds nothing ready; the first `whyrec models promote` creates the topic.
+        missing = [self._settings.topic(role) for role in TOPICS if role not in states and role != "control"]
         if missing:
             raise ConfigurationError(
                 f"topics missing at {self._settings.bootstrap_servers}: {', '.join(missing)}; "

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from schemas.events import EventName
 
-TopicRole = Literal["impressions", "explanations", "audit", "dead_letters"]
+TopicRole = Literal["impressions", "explanations", "audit", "dead_letters", "control"]
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
@@ -15,13 +15,20 @@ DAY_MS: Final = 24 * HOUR_MS
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic by its default name. ``retention_ms`` is how long the broker keeps a message."""
+    """A topic by its default name.
+
+    event is the schema of its messages, None for JSON outside the schema registry. retention_ms is how long the broker
+    keeps a message, -1 for no limit. A compacted topic keeps the latest message of each key. partitions is None where
+    the settings say how many.
+    """
 
     name: str
-    event: EventName
+    event: EventName | None
     direction: Literal["in", "out", "internal"]
     retention_ms: int
     doc: str
+    compacted: bool = False
+    partitions: int | None = None
 
 
 TOPICS: Final[dict[TopicRole, Topic]] = {
@@ -44,5 +51,14 @@ TOPICS: Final[dict[TopicRole, Topic]] = {
         "out",
         14 * DAY_MS,
         "messages that cannot be processed; headers say where and why",
+    ),
+    "control": Topic(
+        "whyrec-model-versions",
+        None,
+        "in",
+        -1,
+        "which model versions are held ready; whyrec models promote writes it, workers with bundles_url read it",
+        compacted=True,
+        partitions=1,
     ),
 }

@@ -29,7 +29,7 @@ class Sent:
 
 @dataclass
 class Bus:
-    """One broker, four topics; `settings` are those that a worker on it needs."""
+    """One broker with topics of its own; `settings` are those that a worker on it needs."""
 
     settings: Settings
     _producer: Producer = field(init=False)
