@@ -226,6 +226,21 @@ def test_a_version_that_two_threads_ask_for_is_loaded_once(
     assert opened == ["tiny@1", "tiny@2"]
 
 
+def test_what_is_explained_while_another_version_is_loaded_is_explained_as_ever(
+    bundles: Path, served: dict[str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    texts = [[item["text"] for item in each["items"]] for each in explained(live_of(bundles, tmp_path), served["1"])]
+    for round_ in range(3):
+        live = live_of(bundles, tmp_path)
+        with ThreadPoolExecutor(2) as threads:
+            promoted = threads.submit(live.follow, {"tiny": Serving("2", shares={"3": 0.5})})
+            while not promoted.done():
+                found = explained(live, served["1"])
+                assert [[item["text"] for item in each["items"]] for each in found] == texts, round_
+            promoted.result()
+        assert set(live.versions) == {"tiny@1", "tiny@2", "tiny@3"}
+
+
 def test_a_bundle_comes_from_s3(bundles: Path, s3_url: str, tmp_path: Path) -> None:
     store = open_store(s3_url)
     for path in (bundles / "tiny@2").iterdir():
