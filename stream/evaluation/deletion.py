@@ -19,6 +19,7 @@ from models.bundle import Bundle
 from models.reranker.history_features import HistoryFeatures
 from models.reranker.runtime import Reranker
 from models.session.runtime import SessionModel, left_pad
+from models.spread import Spread
 from schemas.columnar import to_records
 from stream.explain.pipeline import Explainer
 
@@ -27,6 +28,9 @@ Ints = npt.NDArray[np.int64]
 
 NOISE: Final = 1e-3
 """Difference between two runs of a model, in spreads of its scores, that is no difference."""
+
+ROUNDING: Final = 8 * float(np.finfo(np.float32).eps)
+"""Rounding of two float32 scores and of their difference, as a share of the scores."""
 
 
 @dataclass
@@ -62,6 +66,7 @@ class _Recommender:
         self._model = SessionModel(bundle, incremental=False)
         self._reranker = Reranker.load(bundle) if bundle.has_reranker else None
         self._history_features = HistoryFeatures.load(bundle)
+        self.spread = Spread.of(bundle, self._model, self._reranker).session
 
     def known(self, impression: Mapping[str, Any]) -> tuple[list[int], list[int], list[int]]:
         """Return indices of items and engagements of the events that the bundle knows, and their places as sent."""
@@ -146,7 +151,7 @@ def _judge(
     without = [places.index(event) for event in cited]
     left = [(session[:at] + session[at + 1 :], kinds[:at] + kinds[at + 1 :]) for at in without]
     scores = recommender.session_scores([(session, kinds), *left], slate)
-    noise = NOISE * max(1.0, float(np.nanmax(np.abs(scores[0]))))
+    noise = NOISE * recommender.spread + ROUNDING * float(np.abs(scores).max())
     ranks = {
         event: recommender.ranks(impression, after, rest)
         for event, after, rest in zip(cited, scores[1:], left, strict=True)

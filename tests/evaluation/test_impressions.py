@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from models.bundle import Bundle
 from schemas.json_form import to_json
 from stream.cli import app
-from tests.bundles import tiny_bundle, tiny_impression
+from tests.bundles import TINY, random_weights, tiny_bundle, tiny_impression
 
 Record = dict[str, Any]
 
@@ -44,6 +45,22 @@ def test_every_citation_of_served_impressions_is_judged_by_deletion(folder: Path
     assert found["slates"] == 7
     assert found["citations"] > 10
     assert (found["wrong_drops"], found["no_drops"], found["wrong_ranks"], found["mismatched"]) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(("scale", "bias"), [(1e-4, 0.0), (1e3, 0.0), (1.0, 100.0)])
+def test_citations_are_judged_on_the_scale_of_the_scores(tmp_path: Path, scale: float, bias: float) -> None:
+    vectors = random_weights(TINY)["item.weight"] * np.float32(scale)
+    biases = np.full(len(vectors), bias, dtype=np.float32)
+    biases[0] = 0
+    folder = tiny_bundle(tmp_path / "scaled", item_vectors=vectors, item_bias=biases, session_score_spread=None)
+    bundle, file = Bundle.load(folder), tmp_path / "served.jsonl"
+    slates = [tiny_impression(bundle, session=size, items=8, seed=size) for size in (2, 9, 60)]
+    file.write_text("".join(f"{to_json(each)}\n" for each in slates))
+    code, output = run("evaluate", "--impressions", file, "--bundle", folder, "--json", tmp_path / "found.json")
+    assert code == 0, output
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["citations"] > 0
+    assert found["mismatched"] == 0
 
 
 def test_the_judge_finds_what_the_attention_rule_cites_without_effect(folder: Path, served: Path) -> None:
