@@ -87,7 +87,7 @@ def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         os.chdir(before)
     assert done.exit_code == 0, f"{done.output}{done.exception}"
     random = np.random.default_rng(11)
-    lengths = [1, 2, width - 1, width, width + 1, 2 * width] * (1 if width > 100 else 8)
+    lengths = [1, 2, width - 1, width, width + 1, 2 * width] * (3 if width > 100 else 8)
     slates = [
         slate_of(judge, "films@1", random.integers(1, items + 1, length).tolist(), seed)
         for seed, length in enumerate(lengths)
