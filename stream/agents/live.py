@@ -28,6 +28,7 @@ from models.bundle import Bundle
 from schemas.errors import WhyrecError
 from stream.agents.bundle_store import BundleStore
 from stream.agents.isolation import SlateExplainer
+from stream.archive.objects import StoreUnavailable
 from stream.errors import ConfigurationError
 from stream.explain.pipeline import Explained
 from stream.kafka.control import ControlTopic, Serving
@@ -102,7 +103,13 @@ class LiveExplainers:
             return tuple(self._held)
 
     def run(self, impressions: pa.RecordBatch) -> Explained:
-        """Explain each impression by the version that serves it, each version's pipeline once; their order stays."""
+        """Explain each impression by the version that serves it, each version's pipeline once; their order stays.
+
+        Raises:
+            StoreUnavailable: the store does not answer, so that the version of a slate cannot be had now; try again.
+            WorkerUnfit, MemoryError, OSError: as raised by an explainer.
+
+        """
         explainers = self._explainers_of(impressions)
         names = impressions.column("model_version").to_pylist()
         versions = [version for version, _ in explainers]
@@ -118,7 +125,12 @@ class LiveExplainers:
         return Explained.joined(parts)
 
     def follow(self, serving: Mapping[str, Serving | None]) -> None:
-        """Take what the control topic says: load the versions that are to be held ready, and warm them up."""
+        """Take what the control topic says: load the versions that are to be held ready, and warm them up.
+
+        Raises:
+            StoreUnavailable: the store does not answer; call again later.
+
+        """
         with self._state:
             for name, each in serving.items():
                 if each is None:
@@ -207,6 +219,10 @@ class LiveExplainers:
             held = self._measured(bundle)
             self._make_room(version, wanted, bundles=1, size=held.bytes)
         except MemoryError:
+            raise
+        except StoreUnavailable:
+            # The bundle may well exist: another version must not explain what this one served.
+            self._count("failed", time.perf_counter() - began)
             raise
         except Exception as error:  # noqa: BLE001 (the bundle of somebody else may fail in any way; other versions go on)
             if bundle is not None:
