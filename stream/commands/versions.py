@@ -21,11 +21,15 @@ def promote(
 ) -> None:
     """Have all workers hold a version ready, and make it the default, or that of a share of the users.
 
+    Where WHYREC_BUNDLES_URL is set, a version whose bundle is missing or damaged there is refused.
+
     Example: whyrec models promote streamrec@2 --share 0.1
     """
     from stream.kafka.control import Serving
 
     name, number = _name_and_version(version)
+    if share != 0:
+        _require_bundle(version)
     served, ends = _served()
     now = served.get(name)
     if share is None:
@@ -66,6 +70,38 @@ def _name_and_version(version: str) -> tuple[str, str]:
     if not (name and at and number):
         raise typer.BadParameter(f"{version!r} is no version; expected NAME@VERSION, such as streamrec@2")
     return name, number
+
+
+def _require_bundle(version: str) -> None:
+    """Open the bundle that the workers would load, so that one command fails and not every worker.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        ConfigurationError: there is none.
+
+    """
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    from models.manifest import read_manifest
+    from stream.agents.bundle_store import BundleStore
+    from stream.archive.store import open_bundles
+    from stream.errors import ConfigurationError
+    from stream.settings import Settings
+
+    settings = Settings()
+    if settings.bundles_url is None:
+        typer.echo("WHYREC_BUNDLES_URL is not set here: whether the bundle exists is not checked", err=True)
+        return
+    own = read_manifest(settings.bundle_dir)
+    if version == f"{own.name}@{own.version}":
+        return
+    with TemporaryDirectory(prefix="whyrec-bundles-") as copies:
+        if BundleStore(open_bundles(settings), Path(copies)).fetch(version) is None:
+            raise ConfigurationError(
+                f"{settings.bundles_url} has no bundle {version}: copy it there as a folder of this name, the manifest "
+                "last, and promote it then"
+            )
 
 
 def _served() -> tuple[dict[str, Serving], dict[int, int]]:
