@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -409,7 +410,8 @@ def _check_reranker(data: bytes, features: tuple[Feature, ...]) -> None:
             "Booster.save_model(path)."
         )
     got = tuple(header["feature_names"].split())
-    names = tuple(feature.name for feature in features)
+    # LightGBM writes an underscore for each blank in a name.
+    names = tuple(re.sub(r"\s", "_", feature.name) for feature in features)
     unnamed = tuple(f"Column_{index}" for index in range(len(names)))
     if got not in (names, unnamed):
         different = next((pair for pair in zip(names, got, strict=False) if pair[0] != pair[1]), None)
