@@ -286,3 +286,35 @@ def test_events_without_times_or_engagements_are_read(tmp_path: Path) -> None:
         for item in explanation["items"]:
             assert {event["age_s"] for event in item["detail"]["events"]} == {None}
     assert SMALL.max_length == bundle.manifest.max_length
+
+
+def test_the_session_score_of_the_ledger_and_recourse_count_item_biases(tmp_path: Path) -> None:
+    bias = np.random.default_rng(3).normal(size=len(WEIGHTS), scale=3).astype(np.float32)
+    bias[0] = 0
+    bundle = mean_bundle(tmp_path, item_bias=bias)
+    every, advised = np.arange(1, len(WEIGHTS)), 0
+    for impression, explanation in explained(bundle, seeds=20, detail=True):
+        session = bundle.catalog.index([event["item_id"] for event in impression["session"]]).tolist()
+        shown = set(bundle.catalog.index([item["item_id"] for item in impression["items"]]).tolist())
+
+        def scores(left: list[int]) -> Any:
+            newest = left[-SMALL.max_length :]
+            vector = CONSTANT + WEIGHTS[newest].mean(axis=0) if newest else np.zeros_like(CONSTANT)
+            return WEIGHTS[every] @ vector + bias[every]
+
+        def place(item: int, left: list[int], shown: set[int] = shown) -> int:
+            found = scores(left)
+            allowed = np.array([each not in left or each in shown for each in every.tolist()])
+            return 1 + int((found[allowed] > found[item - 1] + 1e-4).sum())
+
+        depth = max(place(item, session) for item in shown)
+        for sent, item in zip(impression["items"], explanation["items"], strict=True):
+            assert item["detail"]["session_score"] == pytest.approx(sent["ranking_score"], abs=1e-4)
+            recourse = item["detail"]["recourse"]
+            if recourse is None or recourse["kind"] != "history":
+                continue
+            left = [each for at, each in enumerate(session) if at not in recourse["events"]]
+            index = int(bundle.catalog.index([item["item_id"]])[0])
+            assert place(index, left) > depth
+            advised += 1
+    assert advised

@@ -35,6 +35,7 @@ def detail(findings: Findings, models: Models, wordings: Sequence[Wording]) -> l
     session_scores = np.einsum(
         "td,td->t", scores.items[rows].astype(np.float64), scores.reading.vector[slates.slate[rows]].astype(np.float64)
     )
+    session_scores += scores.bias[rows]
     ledgers = zip(feature_ledgers(findings, rows), event_ledgers(findings, models, rows), strict=True)
     for row, session_score, (features, events) in zip(rows.tolist(), session_scores.tolist(), ledgers, strict=True):
         slate = int(slates.slate[row])

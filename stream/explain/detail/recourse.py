@@ -46,7 +46,7 @@ CATALOG_PART: Final = 65_536
 """Items of the catalogue that are scored at once."""
 
 NOISE: Final = 2e-5
-"""How much the same score may differ between two matrix products: logits of some tens in float32."""
+"""How much the same score may differ between two matrix products in float32, in spreads of the session scores."""
 
 Titles = tuple[int, ...]
 """A set of titles to be deleted from the session: indices of items of the catalogue."""
@@ -216,19 +216,19 @@ class Search:
         """Place of each item of the slate in the catalogue by session score, int64 [n, N], 1 for the best.
 
         vectors is float32 [n, d]; left int64 [n, L], items of the session, which are no candidates, 0 for none. An item
-        is placed after every candidate whose score is higher by more than `lead`.
+        is placed after every candidate whose score is higher by more than `lead`, in spreads of the session scores.
         """
-        every = self._models.bundle.item_vectors
-        own = vectors @ every[self._items].T + np.float32(lead)
+        every, bias = self._models.bundle.item_vectors, self._models.bundle.item_bias
+        own = vectors @ every[self._items].T + bias[self._items] + np.float32(lead * self._models.spread.session)
         better = np.zeros(own.shape, dtype=np.int64)
         for start in range(1, len(every), CATALOG_PART):
-            scores = vectors @ every[start : start + CATALOG_PART].T
+            scores = vectors @ every[start : start + CATALOG_PART].T + bias[start : start + CATALOG_PART]
             scores.sort(axis=1)
             for row, ordered in enumerate(scores):
                 better[row] += len(ordered) - np.searchsorted(ordered, own[row], side="right")
         for row, (items, vector) in enumerate(zip(left, vectors, strict=True)):
             seen = np.unique(items[items > 0])
-            better[row] -= (every[seen] @ vector > own[row, :, None]).sum(axis=1)
+            better[row] -= (every[seen] @ vector + bias[seen] > own[row, :, None]).sum(axis=1)
         return better + 1
 
 
