@@ -2,9 +2,9 @@
 
 Whichever policy proposes, every candidate is measured by the ablations that the bundle demands
 (``models/attribution/ablation.py``): deletion always, and of blanking, masking and substitution those that the session
-model allows. A citation holds if the item's score drop exceeds the bundle's margin under each of them, its centred score
-drop a quarter of the margin, and if the deletion, carried through the re-ranker to the order of the slate, does not lift
-the item. The bundle may ask more of older events.
+model allows. A citation holds if the item's score drop exceeds the bundle's margin under each of them, its centred
+score drop a quarter of the margin, and if the deletion, carried through the re-ranker to the order of the slate, does
+not lift the item. The bundle may ask more of older events.
 
 In a slate of one item every centred score drop is zero, so no citation holds.
 """
