@@ -87,7 +87,8 @@ def test_the_names_are_given_once() -> None:
 def test_every_counter_of_trouble_has_an_alert() -> None:
     asked = {name for rule in RULES for name in metrics_of(rule["expr"])}
     trouble = {"whyrec_dead_letters_total", "whyrec_model_mismatch_total", "whyrec_lag"}
-    assert trouble | {"whyrec_archive_stuck", "whyrec_archive_gap_offsets_total"} <= asked
+    archiving = {"stuck", "gap_offsets_total", "implausible_dates_total"}
+    assert trouble | {f"whyrec_archive_{name}" for name in archiving} <= asked
 
 
 def test_prometheus_loads_the_alerts_and_scrapes_where_the_image_listens() -> None:
