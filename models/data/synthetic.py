@@ -1,7 +1,8 @@
 """Synthetic impression events for any bundle: random sessions and features, scored by the bundle's own models.
 
 Unlike :mod:`models.data.slates`, this module needs no histories of the bundle's catalogue. The events mean nothing.
-They exercise every stage of an explanation, because the bundle reproduces their scores.
+They exercise every stage of an explanation, because the bundle reproduces their scores. A worker warms up with such
+events, and explains one of them, its reference slate, to find out whether the worker itself is healthy.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ import structlog
 from faust.types import TP, EventT
 
 from models.bundle import Bundle
+from models.data.synthetic import SyntheticSlates
 from schemas.codec import Codec
 from stream.agents import dead_letters
 from stream.agents.batch import Answer, BatchWork, Received, refuse
@@ -39,7 +40,6 @@ from stream.agents.bundle_store import BundleStore
 from stream.agents.inbox import Inbox
 from stream.agents.isolation import IsolatingExplainer
 from stream.agents.live import ControlFollower, LiveExplainers
-from stream.agents.reference import reference_slate
 from stream.agents.warm_up import warm_up
 from stream.archive.store import open_bundles
 from stream.connections import codec_of
@@ -58,6 +58,8 @@ log = structlog.get_logger("whyrec.explain")
 _GATHERED_BATCHES: Final = 4
 _FULL_PAUSE_S: Final = 0.005
 _DRAIN_POLL_S: Final = 0.005
+_REFERENCE_EVENTS: Final = 8
+_REFERENCE_ITEMS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +274,9 @@ def _opened(bundle: Bundle, settings: Settings, metrics: Metrics) -> IsolatingEx
         max_exploration=settings.max_exploration,
         observe=observe,
     )
-    isolating = IsolatingExplainer(explainer, reference_slate(bundle))
-    warm_up(BatchWork(isolating, Codec(), settings), bundle)
+    slates = SyntheticSlates(bundle)
+    isolating = IsolatingExplainer(explainer, slates.slate(events=_REFERENCE_EVENTS, items=_REFERENCE_ITEMS))
+    warm_up(BatchWork(isolating, Codec(), settings), slates)
     is_warm.set()
     return isolating
 

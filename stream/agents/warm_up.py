@@ -38,10 +38,9 @@ _EVENTS: Final = (20, 1, 5, 12, 50, 0)
 _ITEMS: Final = 20
 
 
-def warm_up(work: BatchWork, bundle: Bundle) -> None:
+def warm_up(work: BatchWork, slates: SyntheticSlates) -> None:
     """Answer batches of synthetic slates; the answers are sent nowhere."""
-    codec, slates = Codec(), SyntheticSlates(bundle)
-    number = 0
+    codec, number = Codec(), 0
     for size in _BATCHES:
         batch = []
         for _ in range(size):
@@ -91,7 +90,7 @@ def _reranker() -> None:
 
 def _pipeline() -> None:
     bundle = Bundle.load(BUNDLED_MODEL)
-    warm_up(BatchWork(Explainer(bundle), Codec(), Settings()), bundle)
+    warm_up(BatchWork(Explainer(bundle), Codec(), Settings()), SyntheticSlates(bundle))
 
 
 _MODELS: Final = {"session model": _session_model, "re-ranker": _reranker}

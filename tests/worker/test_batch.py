@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from models.bundle import Bundle
+from models.data.synthetic import SyntheticSlates
 from models.errors import BundleError
 from schemas.codec import Codec, DecodedMessages, Headers
 from schemas.events import EventName
@@ -24,7 +26,6 @@ from stream.agents import dead_letters
 from stream.agents.batch import Answer, BatchWork, Received, refuse
 from stream.agents.dead_letters import DeadLetter
 from stream.agents.isolation import IsolatingExplainer
-from stream.agents.reference import reference_slate
 from stream.errors import DeliveryError, WorkerUnfit
 from stream.explain.pipeline import Explained, Explainer, Rejected
 from stream.kafka.delivery import Output, Receipt
@@ -44,6 +45,12 @@ def received(bundle: Bundle, codec: Codec) -> list[Received]:
         encoded = codec.encode("impression", tiny_impression(bundle, seed=number), "recommendation-impressions")
         made.append(Received("recommendation-impressions", 3, 100 + number, b"key", encoded.value, encoded.headers))
     return made
+
+
+@pytest.fixture(scope="module")
+def reference(bundle: Bundle) -> dict[str, Any]:
+    """The slate that a worker explains to find out whether it is healthy."""
+    return dict(SyntheticSlates(bundle).slate(events=8, items=20))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -162,12 +169,12 @@ def test_whatever_is_cut_or_flipped_every_slate_is_answered_exactly_once(
 @pytest.mark.parametrize("error", [ZeroDivisionError("made to fail"), BundleError("the graph does not run on this")])
 @pytest.mark.parametrize("poisoned", [{0}, {5}, {2, 3}, {0, 1, 2, 3, 4, 5}])
 def test_a_slate_that_makes_the_whole_batch_fail_is_found_and_the_others_are_explained(
-    explainer: Explainer, codec: Codec, settings: Settings, bundle: Bundle, received: list[Received],
+    explainer: Explainer, codec: Codec, settings: Settings, reference: dict[str, Any], received: list[Received],
     poisoned: set[int], error: Exception,
 ) -> None:  # fmt: skip
     poison = {request_ids(codec, received)[place] for place in poisoned}
     faulty = Faulty(explainer, lambda request_id: error if request_id in poison else None)
-    answer = BatchWork(IsolatingExplainer(faulty, reference_slate(bundle)), codec, settings).answer(received)
+    answer = BatchWork(IsolatingExplainer(faulty, reference), codec, settings).answer(received)
     assert set(answer.slates) == set(range(6)) - poisoned
     assert stages(answer) == {"score": len(poisoned)}
     assert set(answer.dead_letters) == poisoned
@@ -175,10 +182,15 @@ def test_a_slate_that_makes_the_whole_batch_fail_is_found_and_the_others_are_exp
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError("no file handle left"), BundleError("out of memory")])
 def test_a_worker_that_breaks_answers_nothing(
-    explainer: Explainer, codec: Codec, settings: Settings, bundle: Bundle, received: list[Received], error: Exception
+    explainer: Explainer,
+    codec: Codec,
+    settings: Settings,
+    reference: dict[str, Any],
+    received: list[Received],
+    error: Exception,
 ) -> None:
     faulty = Faulty(explainer, lambda _: None)
-    work = BatchWork(IsolatingExplainer(faulty, reference_slate(bundle)), codec, settings)
+    work = BatchWork(IsolatingExplainer(faulty, reference), codec, settings)
     assert len(work.answer(received).slates) == 6
     faulty.fault = lambda _: error
     with pytest.raises((WorkerUnfit, type(error))):
@@ -187,17 +199,22 @@ def test_a_worker_that_breaks_answers_nothing(
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError("no file handle left")])
 def test_a_fault_that_no_slate_causes_makes_no_dead_letter_although_the_reference_slate_is_explained(
-    explainer: Explainer, codec: Codec, settings: Settings, bundle: Bundle, received: list[Received], error: Exception
+    explainer: Explainer,
+    codec: Codec,
+    settings: Settings,
+    reference: dict[str, Any],
+    received: list[Received],
+    error: Exception,
 ) -> None:
     known = request_ids(codec, received)
     faulty = Faulty(explainer, lambda request_id: error if request_id in known else None)
-    work = BatchWork(IsolatingExplainer(faulty, reference_slate(bundle)), codec, settings)
+    work = BatchWork(IsolatingExplainer(faulty, reference), codec, settings)
     with pytest.raises(type(error)):
         work.answer(received)
 
 
 def test_a_slate_that_fails_once_and_not_again_is_explained(
-    explainer: Explainer, codec: Codec, settings: Settings, bundle: Bundle, received: list[Received]
+    explainer: Explainer, codec: Codec, settings: Settings, reference: dict[str, Any], received: list[Received]
 ) -> None:
     failures = {request_ids(codec, received)[0]: 1}
 
@@ -207,18 +224,22 @@ def test_a_slate_that_fails_once_and_not_again_is_explained(
         failures[request_id] -= 1
         return BundleError("for a moment")
 
-    work = BatchWork(IsolatingExplainer(Faulty(explainer, fault), reference_slate(bundle)), codec, settings)
+    work = BatchWork(IsolatingExplainer(Faulty(explainer, fault), reference), codec, settings)
     answer = work.answer(received[:1])
     assert set(answer.slates) == {0}
 
 
-def test_a_worker_that_cannot_explain_its_reference_slate_does_not_start(explainer: Explainer, bundle: Bundle) -> None:
+def test_a_worker_that_cannot_explain_its_reference_slate_does_not_start(
+    explainer: Explainer, reference: dict[str, Any]
+) -> None:
     with pytest.raises(WorkerUnfit, match="models check"):
-        IsolatingExplainer(Faulty(explainer, lambda _: BundleError("no graph")), reference_slate(bundle))
+        IsolatingExplainer(Faulty(explainer, lambda _: BundleError("no graph")), reference)
 
 
-def test_a_bundles_reference_slate_has_the_scores_of_its_models(explainer: Explainer, bundle: Bundle) -> None:
-    [explanation] = explainer.explain([reference_slate(bundle)])
+def test_a_bundles_reference_slate_has_the_scores_of_its_models(
+    explainer: Explainer, reference: dict[str, Any]
+) -> None:
+    [explanation] = explainer.explain([reference])
     assert len(explanation["items"]) > 1
     assert {item["status"] for item in explanation["items"]} <= {"verified", "factual", "generic"}
 
