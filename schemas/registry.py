@@ -20,8 +20,6 @@ INCOMPATIBLE = 409
 _INVALID_ID: Final = frozenset({400, 405, 410, 414, 422})
 """HTTP statuses of a request whose schema id is invalid; 401, 403, 408 and 429 concern the client instead."""
 
-_TIMEOUT_S: Final = 5
-
 COMPATIBILITY: Final = ConfigCompatibilityLevel.FULL_TRANSITIVE
 """Every version can read every other version, so producers, workers and readers can be upgraded in any order."""
 
@@ -36,17 +34,21 @@ class IncompatibleSchema(WhyrecError):
 
 @dataclass
 class Registry:
-    """A client of the schema registry at ``url``. Ids and schemas are cached: they never change."""
+    """A client of the schema registry at ``url``. Ids and schemas are cached: they never change.
+
+    credentials: user and password, separated by a colon. timeout_s: how long a request may take.
+    """
 
     url: str = field(repr=False)
     credentials: str | None = field(default=None, repr=False)
+    timeout_s: float = 5.0
     _client: SchemaRegistryClient = field(init=False, repr=False)
     _ids: dict[str, int] = field(init=False, default_factory=dict, repr=False)
     _schemas: dict[int, dict[str, Any]] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         # Without a timeout the client waits for ever for a registry that accepts a request and sends no response.
-        settings: dict[str, Any] = {"url": self.url, "timeout": _TIMEOUT_S}
+        settings: dict[str, Any] = {"url": self.url, "timeout": self.timeout_s}
         if self.credentials is not None:
             settings["basic.auth.user.info"] = self.credentials
         self._client = SchemaRegistryClient(settings)

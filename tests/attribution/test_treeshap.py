@@ -248,9 +248,12 @@ def test_self_check_passes_and_reports_the_difference(booster: lightgbm.Booster,
     treeshap.self_check(rows=X[:0])
 
 
-def test_self_check_refuses_a_model_that_is_not_the_one_compiled(booster: lightgbm.Booster, X: Float64s) -> None:
+def test_self_check_refuses_a_model_that_changed_after_it_was_compiled(X: Float64s) -> None:
+    booster = train(X, {"num_leaves": 15}, trees=20)
     treeshap = TreeShap(booster)
-    treeshap._booster = train(X, {"num_leaves": 15}, trees=20)
+    treeshap.self_check(rows=X)
+    for leaf in range(2):
+        booster.set_leaf_output(0, leaf, booster.get_leaf_output(0, leaf) + leaf + 1.0)
     with pytest.raises(ContributionMismatch, match="do not serve"):
         treeshap.self_check(rows=X)
 

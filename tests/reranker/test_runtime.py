@@ -10,7 +10,6 @@ import pytest
 
 from models.bundle import Bundle, BundleError
 from models.reranker.runtime import Reranker
-from models.trees.forest import CachedRows, Trees
 from tests.bundles import tiny_bundle, tiny_reranker
 
 
@@ -66,23 +65,24 @@ def test_scores_that_differ_from_lightgbms_are_not_served(tmp_path: Path, rows: 
         reranker.self_check(rows)
 
 
-class Inexact(Trees):
-    """Trees that add 1e-9 to the scores of cached rows, and to no other score."""
-
-    def cache_rows(self, X: np.ndarray, feature: int) -> CachedRows | None:
-        cached = super().cache_rows(X, feature)
-        if cached is not None:
-            exact = cached.raw
-            cached.raw = lambda row, value: exact(row, value) + 1e-9  # type: ignore[method-assign]
-        return cached
-
-
 def test_rescored_rows_that_differ_from_lightgbms_scores_are_not_served(tmp_path: Path, rows: np.ndarray) -> None:
     reranker = Reranker.load(Bundle.load(tiny_bundle(tmp_path)))
-    inexact = dataclasses.replace(reranker, trees=Inexact(reranker.booster))
+    few = rows[:4]
+    swapped = few.copy()
+    swapped[:, -1] = few[::-1, -1]
+    reached, rescored = (reranker.booster.predict(each, pred_leaf=True) for each in (few, swapped))
+    tree, leaf = next(
+        (tree, leaf)
+        for tree in range(reranker.booster.num_trees())
+        for leaf in rescored[:, tree].tolist()
+        if leaf not in reached[:, tree]  # so that only scores with another session score differ
+    )
+    reranker.self_check(few)
+    reranker.booster.set_leaf_output(tree, leaf, reranker.booster.get_leaf_output(tree, leaf) + 1e-9)
 
+    assert reranker.raw(few).tolist() == reranker.booster.predict(few, raw_score=True).tolist()
     with pytest.raises(BundleError, match="a difference of 1e-09"):
-        inexact.self_check(rows)
+        reranker.self_check(few)
 
 
 def test_a_probability_is_the_sigmoid_of_the_raw_score(tmp_path: Path, rows: np.ndarray) -> None:

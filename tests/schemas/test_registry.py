@@ -8,15 +8,16 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
-from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.serialization import MessageField, SerializationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -126,16 +127,20 @@ def test_another_process_learns_the_schema_from_the_registry(
     ("status", "kind"),
     [(400, UndecodableEvent), (422, UndecodableEvent), (401, RegistryUnavailable), (429, RegistryUnavailable)],
 )
-def test_only_an_invalid_id_makes_a_message_undecodable(
-    monkeypatch: pytest.MonkeyPatch, status: int, kind: type[Exception]
-) -> None:
-    def refuse(*_: object) -> Schema:
-        raise SchemaRegistryError(status, status, "no")
+def test_only_an_invalid_id_makes_a_message_undecodable(status: int, kind: type[Exception]) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
 
-    with Registry("http://127.0.0.1:1") as odd:
-        monkeypatch.setattr(odd._client, "get_schema", refuse)
-        with pytest.raises(kind):
-            Codec(odd).decode("impression", b"\x00\xff\xff\xff\xffrest")
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with Registry(f"http://127.0.0.1:{server.server_port}") as registry, pytest.raises(kind):
+            Codec(registry).decode("impression", b"\x00\xff\xff\xff\xffrest")
+        server.shutdown()
 
 
 def test_confluents_serializer_and_ours_are_compatible(codec: Codec, client: SchemaRegistryClient, topic: str) -> None:
@@ -189,14 +194,11 @@ def test_an_unreachable_registry_does_not_make_a_message_undecodable() -> None:
 
 
 @pytest.mark.slow
-def test_a_request_without_a_response_times_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("schemas.registry._TIMEOUT_S", 0.1)
+def test_a_request_without_a_response_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with (
-            Registry(f"http://user:swordfish@{address}") as registry,
+            Registry(f"http://user:swordfish@{address}", timeout_s=0.1) as registry,
             pytest.raises(RegistryUnavailable, match=f"http://{address} did not answer") as raised,
         ):
             registry.schema_of(1)
