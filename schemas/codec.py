@@ -36,6 +36,7 @@ from schemas.versions import VERSIONS, parsed, resolvable, schema, schema_finger
 FINGERPRINT_HEADER: Final = "avro-fingerprint"
 _MAGIC: Final = b"\x00"
 _CONFLUENT_HEAD: Final = 5
+_TRUNCATED: Final = "truncated Avro, or Avro of another schema than the message names: its {} bytes end within a field"
 _DAMAGED: Final = "damaged Avro, or Avro of another schema than the message names"
 
 Headers = Iterable[tuple[str, bytes]] | None
@@ -278,7 +279,7 @@ def _read(event: EventName, message: _Framed) -> dict[str, Any]:
         else:
             record = schemaless_reader(buffer, written, resolvable(newest, written))
     except EOFError as error:
-        raise UndecodableEvent(f"{_DAMAGED}: its {len(body)} bytes end in the middle of a field") from error
+        raise UndecodableEvent(_TRUNCATED.format(len(body))) from error
     except Exception as error:  # fastavro's compiled reader raises many kinds; each means the same here
         raise UndecodableEvent(f"{_DAMAGED}: {type(error).__name__} {error}") from error
     if buffer.tell() != len(body):

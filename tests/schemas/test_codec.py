@@ -174,7 +174,8 @@ def test_truncated_avro_says_so_the_same_each_time() -> None:
     value = (GOLDEN / "impression.v3.avro").read_bytes()[:-3]
     headers = [(FINGERPRINT_HEADER, schema_fingerprint("impression").encode())]
     [error] = CODEC.decode_batch("impression", [(value, headers)]).errors.values()
-    assert f"its {len(value)} bytes end in the middle of a field" in error
+    assert error.startswith("truncated Avro")
+    assert error.endswith(f"its {len(value)} bytes end within a field")
 
 
 def test_a_header_without_a_value_names_no_schema() -> None:
