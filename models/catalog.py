@@ -62,6 +62,14 @@ class Catalog:
         return codes
 
     @cached_property
+    def title_codes(self) -> npt.NDArray[np.int64]:
+        """int64 [n_items + 1]: a number for each title, the same for items of the same title; 0 for padding."""
+        code = {title: number for number, title in enumerate(dict.fromkeys(self.titles), start=1)}
+        codes = np.array([0, *(code[title] for title in self.titles)], dtype=np.int64)
+        codes.setflags(write=False)
+        return codes
+
+    @cached_property
     def category_offsets(self) -> npt.NDArray[np.int64]:
         """int64 [n_items + 2]: where the categories of each item index begin in category_members."""
         counts = [1 + len(self.more_categories.get(index, ())) for index in range(len(self) + 1)]

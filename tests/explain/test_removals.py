@@ -17,7 +17,7 @@ import onnx
 import pytest
 
 from models.attribution.ablation import names
-from models.bundle import Bundle
+from models.bundle import Bundle, Catalog
 from models.check import check
 from models.errors import BundleError
 from models.feature import Feature
@@ -160,3 +160,16 @@ def test_an_ablation_that_the_graph_does_not_allow_is_refused_with_a_remedy(tmp_
     bundle = mean_bundle(tmp_path, ablations=("deletion", "blanking"))
     with pytest.raises(BundleError, match="got blanking: take them out, or export the graph with the blank event"):
         Explainer(bundle)
+
+
+def test_without_a_title_is_not_said_where_two_items_of_the_session_have_it(tmp_path: Path) -> None:
+    bundle = mean_bundle(tmp_path / "distinct")
+    plain = bundle.catalog
+    shared = Catalog(plain.item_ids, ("The Same",) * len(plain), plain.categories, plain.popularity)
+    texts = {}
+    for name, catalog in (("distinct", plain), ("shared", shared)):
+        made = mean_bundle(tmp_path / name, catalog=catalog)
+        texts[name] = [item["text"] for _, each in explained(made, [4]) for item in each["items"]]
+    assert any("ithout “" in text for text in texts["distinct"])
+    assert not any("ithout “" in text for text in texts["shared"])
+    assert not any("“The Same” and “The Same”" in text for text in texts["shared"])

@@ -74,10 +74,11 @@ def ablate(policy: str, slates: Slates, scores: Scores, models: Models) -> Citat
     rules = POLICIES[policy]
     candidates = rules.propose(slates, scores, models)
     measured = measure(candidates, slates, scores, models, rank_all=not rules.only_confirmed)
-    return _citations(measured, rules.choose(measured, slates, scores, models), slates, scores)
+    chosen = rules.choose(measured, slates, scores, models)
+    return _citations(measured, chosen, slates, scores, models.bundle.catalog.title_codes)
 
 
-def _citations(measured: Measured, chosen: Ints, slates: Slates, scores: Scores) -> Citations:
+def _citations(measured: Measured, chosen: Ints, slates: Slates, scores: Scores, title_codes: Ints) -> Citations:
     """Lay the chosen rows of measured, int64 [T, C], out by item."""
     cited = chosen >= 0
     item, place = np.nonzero(cited)
@@ -102,19 +103,20 @@ def _citations(measured: Measured, chosen: Ints, slates: Slates, scores: Scores)
         holds=holds,
         rank=rank,
         rank_without=rank_without,
-        decisive=_decisive(slates, scores, column, holds, rank_without - rank[:, None]),
+        decisive=_decisive(slates, scores, title_codes, column, holds, rank_without - rank[:, None]),
         by_score=out_of_order == 0,
     )
 
 
-def _decisive(slates: Slates, scores: Scores, column: Ints, holds: Bools, lower: Ints) -> Ints:
+def _decisive(slates: Slates, scores: Scores, title_codes: Ints, column: Ints, holds: Bools, lower: Ints) -> Ints:
     """Which citation lowers the rank most, int64 [T]; column, holds and lower (by how many ranks) are [T, C].
 
-    -1 where a score of the slate could not be reproduced, and where the title is in the session more than once, before
-    the events that the model reads included: "without it" would then mean an edit that was not measured.
+    title_codes: of the catalogue. -1 where a score of the slate could not be reproduced, and where the title is in the
+    session more than once, whether as the same item or as another, and before the events that the model reads included:
+    "without it" would then mean an edit that was not measured.
     """
     reproduced = np.bincount(slates.slate, weights=~scores.matches, minlength=len(slates.foreign)) == 0
-    titles, every = slates.histories.item, slates.histories.all_items
+    titles, every = title_codes[slates.histories.item], title_codes[slates.histories.all_items]
     once = (titles[:, :, None] == every[:, None, :]).sum(axis=2) == 1
     sayable = holds & np.take_along_axis((once & reproduced[:, None])[slates.slate], np.maximum(column, 0), axis=1)
     lower = np.where(sayable, lower, 0)

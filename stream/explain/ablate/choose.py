@@ -28,7 +28,8 @@ def confirmed(measured: Measured, slates: Slates, scores: Scores, models: Models
     with the first deleted, its deletion still exceeds the margin and SECOND of the first event's drop.
     """
     cited = np.full((len(slates.item), CITED), -1)
-    titles = slates.histories.item[slates.slate[measured.item], measured.event]
+    items = slates.histories.item[slates.slate[measured.item], measured.event]
+    titles = models.bundle.catalog.title_codes[items]
     eligible = measured.above & (measured.rank_without >= measured.rank[measured.item])
     _choose(measured.item, titles, measured.smallest_drop, eligible, cited)
     pair = cited[cited[:, 1] >= 0]
