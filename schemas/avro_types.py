@@ -104,10 +104,10 @@ def zero(node: Node) -> Any:
 def _node(name: str, avro: Any, named: dict[str, Any], **field: Any) -> Node:
     """Build the node of a type; ``named`` holds the named types met so far, ``field`` what the field says of it."""
     if isinstance(avro, list):
-        others = [each for each in avro if each != "null"]
-        if len(avro) != 2 or len(others) != 1:
-            raise TypeError(f"{name}: expected a union of null and one other type, got {avro}")
-        return _node(name, others[0], named, nullable=True, **field)
+        # Bytes tell the types of a union apart by their places.
+        if len(avro) != 2 or avro[0] != "null" or avro[1] == "null":
+            raise TypeError(f"{name}: expected a union of null and, second, one other type, got {avro}")
+        return _node(name, avro[1], named, nullable=True, **field)
     if isinstance(avro, str):
         avro = named.get(avro.rpartition(".")[2], {"type": avro})
     if "name" in avro:
@@ -126,6 +126,8 @@ def _plain(avro: dict[str, Any], _named: dict[str, Any]) -> dict[str, Any]:
 
 def _record(avro: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
     children = tuple(_field(each, named) for each in avro["fields"])
+    if not children:
+        raise TypeError(f"{avro['name']}: expected a record of at least one field, got none")
     return {"arrow": pa.struct([child.field for child in children]), "children": children, **_parts(children)}
 
 

@@ -213,8 +213,9 @@ class Codec:
                 "set WHYREC_SCHEMA_REGISTRY_URL"
             )
         written = self._registry.schema_of(key[1])
-        if written.get("name") != schema(event)["name"]:
-            raise UndecodableEvent(f"schema id {key[1]} is of {written.get('name')}; expected {event}")
+        name = written.get("name") if isinstance(written, dict) else written
+        if name != schema(event)["name"]:
+            raise UndecodableEvent(f"schema id {key[1]} is of {name}; expected {event}")
         return self._by_id.setdefault(key, _writer(event, written))
 
 

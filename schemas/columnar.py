@@ -37,8 +37,8 @@ _DOUBLE_BYTES: Final = 8
 _GLIMPSE: Final = 64
 """Characters of a wrong value that an error shows."""
 
-_END_FIELD: Final = "end_of_record"
 _END: Final = secrets.token_hex(8)
+_END_FIELD: Final = f"end_of_record_{_END}"
 _END_BYTES: Final = bytes([len(_END) << 1]) + _END.encode()
 
 
@@ -151,10 +151,10 @@ def _decoded(event: EventName, ended: Sequence[bytes], written: Node) -> pa.Reco
         if not pc.all(pc.equal(wire.column(_END_FIELD), _END)).as_py():
             return None
         arrays = [_narrow(wire.column(child.name), child) for child in written.children]
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise  # first, since Arrow's error for a lack of memory is an ArrowException too
     except (ValueError, pa.ArrowException):
         return None
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
     except BaseException as error:
         # A panic of the library's Rust code is a BaseException.
         if type(error).__name__ != "PanicException":
@@ -199,7 +199,8 @@ def _writer_schema(event: EventName) -> str:
 
 def _wire_fields(node: Node, integer: str, prefix: str = "") -> list[dict[str, Any]]:
     return [
-        {"name": child.name, "type": _wire_type(child, integer, f"{prefix}{child.name}_")} for child in node.children
+        {"name": child.name, "type": _wire_type(child, integer, f"{prefix}{place}_")}
+        for place, child in enumerate(node.children)
     ]
 
 
@@ -211,10 +212,10 @@ def _wire_type(node: Node, integer: str, path: str) -> Any:
     elif kind == "array":
         kind = {"type": "array", "items": _wire_type(node.children[0], integer, path)}
     elif kind == "record":
-        kind = {"type": "record", "name": f"{path}record", "fields": _wire_fields(node, integer, path)}
+        kind = {"type": "record", "name": f"record_{path}", "fields": _wire_fields(node, integer, path)}
     elif kind == "fixed":
         parts = [{"name": f"part{part}", "type": "double"} for part in range(node.size // _DOUBLE_BYTES)]
-        kind = {"type": "record", "name": f"{path}fixed", "fields": parts}
+        kind = {"type": "record", "name": f"fixed_{path}", "fields": parts}
     return ["null", kind] if node.nullable else kind
 
 

@@ -250,6 +250,41 @@ def framings() -> dict[str, tuple[Codec, dict[str, Any], tuple[bytes, list[tuple
     }
 
 
+FOREIGN_FIELDS: dict[str, tuple[Any, Any]] = {
+    "a union with null in second place": (["string", "null"], "tv"),
+    "a union of three types": (["null", "int", "string"], "tv"),
+    "a map": ({"type": "map", "values": "string"}, {"room": "kitchen"}),
+    "bytes": ("bytes", b"tv"),
+    "null": ("null", None),
+    "a record without fields": ({"type": "record", "name": "Nothing", "fields": []}, {}),
+    "a date": ({"type": "int", "logicalType": "date"}, 20_000),
+    "a record in a record": (
+        {"type": "record", "name": "A", "fields": [
+            {"name": "b", "type": {"type": "record", "name": "B", "fields": [{"name": "c", "type": "string"}]}}
+        ]},
+        {"b": {"c": "tv"}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["device", "end_of_record", "items_"])
+@pytest.mark.parametrize("field", FOREIGN_FIELDS)
+def test_a_field_of_a_newer_producer_is_passed_over(field: str, name: str) -> None:
+    kind, value = FOREIGN_FIELDS[field]
+    newer = copy.deepcopy(schema("impression"))
+    newer["fields"].insert(4, {"name": name, "type": kind})
+    message = b"\0\0\0\0\7" + written(newer, impression() | {name: value})
+    decoded = Codec(OneSchema(newer)).decode_batch("impression", [(message, [])] * 2)
+    assert decoded.errors == {}
+    assert columnar.to_records("impression", decoded.batch) == [impression()] * 2
+
+
+@pytest.mark.parametrize("known", ["string", ["null", "string"], {"type": "string"}])
+def test_a_schema_that_is_no_record_is_another_event(known: Any) -> None:
+    with pytest.raises(UndecodableEvent, match=r"schema id 7 is of .*; expected impression"):
+        Codec(OneSchema(known)).decode("impression", b"\0\0\0\0\7value")
+
+
 def cut_to(kind: dict[str, Any], record: Record) -> Record:
     return {field["name"]: record.get(field["name"]) for field in kind["fields"]}
 
