@@ -87,7 +87,8 @@ def _judge_items(slates: pa.ListArray, found: dict[int, str]) -> None:
     position = items.field("position").to_numpy()
     reranking = items.field("reranking_score")
     scores = [items.field("ranking_score").to_numpy(), reranking.to_numpy(zero_copy_only=False)]
-    scores[1] = np.where(reranking.is_null().to_numpy(zero_copy_only=False), 0.0, scores[1])
+    if reranking.null_count:
+        scores[1] = np.where(reranking.is_null().to_numpy(zero_copy_only=False), 0.0, scores[1])
     item_faults = np.stack(
         [
             _is_repeated(slate, items.field("item_id")),

@@ -105,7 +105,10 @@ def _missing_scores(impressions: pa.RecordBatch, foreign: Bools, bundle: Bundle)
         return {}
     slates = impressions.column("items")
     items, counts = slates.flatten(), np.diff(list_offsets(slates))
-    missing = items.field("reranking_score").is_null().to_numpy(zero_copy_only=False)
+    scores = items.field("reranking_score")
+    if not scores.null_count:
+        return {}
+    missing = scores.is_null().to_numpy(zero_copy_only=False)
     slate = np.repeat(np.arange(len(counts)), counts)
     found: dict[int, str] = {}
     for place in np.flatnonzero(missing & ~foreign[slate]).tolist():
@@ -181,14 +184,19 @@ def _features(
         columns = np.flatnonzero(owners == owner)
         if len(columns):
             values = _matrix(impressions.column(f"{owner}_features"), ~foreign, len(columns))
-            matrix[np.ix_(own, columns)] = np.repeat(values, counts[~foreign], axis=0)
+            matrix[_places(own, columns)] = np.repeat(values, counts[~foreign], axis=0)
     columns = np.flatnonzero(owners == "item")
     if len(columns):
         features = impressions.column("items").flatten().field("item_features")
-        matrix[np.ix_(own, columns)] = _matrix(features, own, len(columns))
+        matrix[_places(own, columns)] = _matrix(features, own, len(columns))
     if bundle.session_column is not None:
         matrix[own, bundle.session_column] = ranking_score[own]
     return matrix
+
+
+def _places(own: Bools, columns: Ints) -> Any:
+    """Index some columns of the rows that are the bundle's own, quickly where all of them are."""
+    return (slice(None), columns) if own.all() else np.ix_(own, columns)
 
 
 def _matrix(lists: pa.ListArray, kept: Bools, width: int) -> Any:
